@@ -1,0 +1,1 @@
+//! The box: bring-up, identity, MQTT session, commands, updates; S3 intake and uplink.

@@ -1,0 +1,1 @@
+//! The crash-safe encrypted store that the data plane writes to.

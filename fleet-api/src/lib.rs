@@ -1,0 +1,1 @@
+//! The cloud: enrolment, MQTT consumer, SQL store, commands, rollouts, orders, objects, HTTP API.

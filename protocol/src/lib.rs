@@ -1,0 +1,8 @@
+//! Every message that crosses a wire between box, cloud, customer and factory.
+//!
+//! Types and rules only: no clock, no socket, no file, no cryptography. A value of one of these
+//! types was checked when it was parsed. Unknown fields are ignored, so that an old reader
+//! understands a newer writer; unknown versions are refused with an error that names them.
+
+pub mod ids;
+pub mod topic;

@@ -1,0 +1,2 @@
+//! Factory and depot tool: makes a box's identity.
+fn main() {}

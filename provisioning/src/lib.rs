@@ -1,0 +1,1 @@
+//! Trust: certificate authorities, attestation evidence and its verification, TPM access.

@@ -1,0 +1,1 @@
+//! Simulated fleets, faults, whole-system tests and the demo.
