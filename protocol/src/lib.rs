@@ -3,6 +3,21 @@
 //! Types and rules only: no clock, no socket, no file, no cryptography. A value of one of these
 //! types was checked when it was parsed. Unknown fields are ignored, so that an old reader
 //! understands a newer writer; unknown versions are refused with an error that names them.
+#![warn(missing_docs)]
 
+pub mod command;
+pub mod diag;
+pub mod enrol;
+pub mod envelope;
 pub mod ids;
+pub mod inventory;
+pub mod journal;
+pub mod lan;
+pub mod presence;
+pub mod release;
+pub mod telemetry;
+pub mod ticket;
 pub mod topic;
+pub mod twin;
+pub mod upload;
+pub mod value;

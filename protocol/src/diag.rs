@@ -1,0 +1,236 @@
+//! The bring-up ladder: rungs, stable codes and what each says to whom.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::value::UnixMillis;
+
+/// One rung of the ladder from a cable to the broker, in order.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rung {
+    /// A cable with a carrier.
+    Link,
+    /// An address.
+    Address,
+    /// A gateway that answers.
+    Gateway,
+    /// Names resolve.
+    Dns,
+    /// No proxy or portal is in the way.
+    Proxy,
+    /// The clock is right enough for certificates.
+    Clock,
+    /// The cloud accepts a TCP connection.
+    CloudTcp,
+    /// The cloud proves who it is.
+    CloudTls,
+    /// The cloud has issued this box a certificate that is valid now.
+    Enrolled,
+    /// The box has an MQTT session.
+    Broker,
+}
+
+impl Rung {
+    /// Every rung, from the cable up.
+    pub const ALL: [Self; 10] = [
+        Self::Link,
+        Self::Address,
+        Self::Gateway,
+        Self::Dns,
+        Self::Proxy,
+        Self::Clock,
+        Self::CloudTcp,
+        Self::CloudTls,
+        Self::Enrolled,
+        Self::Broker,
+    ];
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Link => "link",
+            Self::Address => "address",
+            Self::Gateway => "gateway",
+            Self::Dns => "DNS",
+            Self::Proxy => "proxy",
+            Self::Clock => "clock",
+            Self::CloudTcp => "cloud TCP",
+            Self::CloudTls => "cloud TLS",
+            Self::Enrolled => "enrolled",
+            Self::Broker => "broker",
+        })
+    }
+}
+
+/// What is known of a rung.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RungStatus {
+    /// It holds.
+    Ok,
+    /// It does not hold; the code says why.
+    Failed,
+    /// A rung below it does not hold, so it was not tried.
+    NotReached,
+    /// Being tried for the first time.
+    Trying,
+}
+
+/// One rung as last observed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RungReport {
+    /// Which rung.
+    pub rung: Rung,
+    /// Whether it holds.
+    pub status: RungStatus,
+    /// Why it does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// What was seen: an address, an interface, the text of an error.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
+    /// Since when it has been so.
+    pub since: UnixMillis,
+}
+
+/// A stable code for one way in which a rung fails, `LH-101` to `LH-999`. Codes are never reused.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Code(&'static CodeEntry);
+
+/// One row of the table of codes.
+#[derive(Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CodeEntry {
+    /// The number in `LH-nnn`; its first digit is the rung's place on the ladder.
+    pub number: u16,
+    /// The rung that fails.
+    pub rung: Rung,
+    /// A few words, as on an indicator.
+    pub title: &'static str,
+    /// What the customer should do next.
+    pub customer: &'static str,
+    /// What an operator should know.
+    pub operator: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal $rung:ident $title:literal $customer:literal $operator:literal;)*) => {
+        /// Every code, in order.
+        pub static CODES: &[CodeEntry] = &[$(CodeEntry {
+            number: $number,
+            rung: Rung::$rung,
+            title: $title,
+            customer: $customer,
+            operator: $operator,
+        }),*];
+
+        #[expect(non_camel_case_types, reason = "an index into the table, named as the constants are")]
+        enum Index { $($name),* }
+
+        impl Code {
+            $(
+                #[doc = $title]
+                pub const $name: Self = Self(&CODES[Index::$name as usize]);
+            )*
+        }
+    };
+}
+
+codes! {
+    NO_CABLE = 101 Link "no cable" "Plug a network cable into the box and into your switch; both lights at the socket should come on." "No wired interface has a carrier.";
+    NO_INTERFACE = 102 Link "no network interface" "Switch the box off and on once. If this stays, call us: the network part is broken." "The kernel shows no usable interface.";
+    NO_ADDRESS = 201 Address "no address" "Your network gave the box no address. Use a socket where other computers work, or ask your network administrator to allow it." "Carrier, but neither DHCP, static configuration nor router advertisement gave a global address.";
+    LINK_LOCAL_ONLY = 202 Address "link-local address only" "The box made up an address because nobody gave it one. You can push files from a directly connected laptop; for the cloud, connect it to a network with DHCP." "Only link-local addresses.";
+    NO_GATEWAY = 301 Gateway "no gateway" "Your network gave the box an address but no way out. Ask your network administrator for the gateway." "No default route.";
+    GATEWAY_SILENT = 305 Gateway "gateway silent" "The way out of your network does not answer. Check that your router is on." "The default gateway does not answer ARP or neighbour discovery.";
+    NO_RESOLVER = 401 Dns "no DNS server" "Your network did not tell the box where to look up names. Ask your network administrator for a DNS server." "No resolver is configured.";
+    DNS_PRIVATE = 402 Dns "DNS answers with a private address" "Your network sends the box to the wrong place. Ask your network administrator about DNS filtering." "The cloud's name resolves to a private address that the configuration does not expect.";
+    DNS_SILENT = 403 Dns "DNS silent" "Looking up names does not work on your network. Check that your router is online." "The resolver did not answer in time.";
+    DNS_NO_NAME = 404 Dns "name not found" "Your network does not know our cloud's name. Ask your network administrator about DNS filtering." "The resolver says that the name does not exist.";
+    CLOCK_WRONG = 601 Clock "clock wrong" "Nothing to do: the box sets its clock by itself. If this stays for 10 minutes, call us." "The clock differs from the server's Date header by more than certificates bear.";
+    TCP_REFUSED = 701 CloudTcp "cloud refuses connections" "Nothing to do at your side if other sites work: we are being told. Your files are taken and kept safe meanwhile." "Connection refused by the endpoint or a firewall that resets.";
+    TCP_TIMEOUT = 702 CloudTcp "cloud not reachable" "A firewall may be in the way. Ask your network administrator to allow outgoing connections to the addresses in the letter." "Connect timed out: packets are dropped on the way.";
+    TCP_UNREACHABLE = 703 CloudTcp "no route to the cloud" "Your network has no way to the internet at the moment. Check your router." "Network or host unreachable.";
+    TLS_UNTRUSTED = 801 CloudTls "connection is intercepted" "Something on your network opens encrypted connections. Ask your network administrator to exempt the box." "The server's certificate does not chain to the fleet root: interception or wrong endpoint.";
+    TLS_EXPIRED = 802 CloudTls "cloud certificate not valid now" "Nothing to do: either the box's clock or our certificate is wrong; we are being told." "The server's certificate is expired or not yet valid by the box's clock.";
+    TLS_NAME = 803 CloudTls "wrong server" "Something on your network answers in our place. Ask your network administrator." "The server's certificate is for another name.";
+    TLS_FAILED = 804 CloudTls "encrypted connection fails" "Something on your network disturbs encrypted connections. Ask your network administrator to exempt the box." "The TLS handshake failed or was cut.";
+    NO_IDENTITY = 901 Enrolled "box was not prepared" "Call us: the box left the factory without its papers." "The TPM or the factory's configuration cannot be used.";
+    ENROL_REFUSED = 902 Enrolled "cloud refuses this box" "Call us with the box's serial number. Your files are taken and kept safe meanwhile." "The cloud refused enrolment; the evidence says why.";
+    ENROL_REVOKED = 903 Enrolled "box is revoked" "Call us with the box's serial number." "The box is revoked in the registry.";
+    ENROL_UNAVAILABLE = 904 Enrolled "registration is not answering" "Nothing to do: the box keeps trying. Your files are taken and kept safe meanwhile." "The enrolment service failed or did not answer.";
+    BROKER_BLOCKED = 911 Broker "control connection blocked" "A firewall lets the box reach our registration but not its control line. Ask your network administrator to allow the port in the letter." "HTTPS works, the MQTT endpoint does not accept a connection.";
+    BROKER_REFUSED = 912 Broker "control connection refused" "Call us with the box's serial number." "The broker refused the session; the evidence has its reason.";
+    BROKER_LOST = 913 Broker "control connection lost" "Nothing to do: the box connects again by itself." "The MQTT session ended and is not back yet.";
+}
+
+impl Code {
+    /// The row of the table.
+    pub fn entry(self) -> &'static CodeEntry {
+        self.0
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LH-{:03}", self.0.number)
+    }
+}
+
+/// Why a text is not a code of the table.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a known code: {0:?}")]
+pub struct UnknownCode(pub String);
+
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCode> {
+        text.strip_prefix("LH-")
+            .and_then(|n| n.parse::<u16>().ok())
+            .and_then(|n| CODES.iter().find(|e| e.number == n))
+            .map(Self)
+            .ok_or_else(|| UnknownCode(text.chars().take(32).collect()))
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_ordered_like_the_ladder() {
+        for pair in CODES.windows(2) {
+            assert!(pair[0].number < pair[1].number, "{}", pair[1].number);
+            assert!(pair[0].rung <= pair[1].rung, "{}", pair[1].number);
+        }
+    }
+
+    #[test]
+    fn every_code_survives_its_text_form() {
+        for entry in CODES {
+            let code: Code = format!("LH-{}", entry.number)
+                .parse()
+                .expect("in the table");
+            assert_eq!(code.entry(), entry);
+        }
+        assert_eq!(Code::NO_CABLE.to_string(), "LH-101");
+    }
+}

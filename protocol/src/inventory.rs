@@ -1,0 +1,87 @@
+//! What the factory signs: a record of the box for the cloud, and a configuration for the box.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BoxId, OrderId};
+use crate::value::{Blob, Digest32, UnixMillis};
+
+/// One box, as the factory made it; signed as a JWS for the factory's purpose.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct InventoryRecord {
+    /// Version of this format; see [`crate::envelope::VERSION`].
+    pub v: u16,
+    /// The box.
+    pub box_id: BoxId,
+    /// SHA-256 of the endorsement key (SPKI, DER).
+    pub ek_sha256: Digest32,
+    /// Certificate of the endorsement key (DER).
+    pub ek_certificate: Blob,
+    /// The attestation key's TPM name.
+    pub iak_name: Blob,
+    /// The attestation key's `TPMT_PUBLIC`.
+    pub iak_public: Blob,
+    /// The initial identity certificate (DER).
+    pub idevid_certificate: Blob,
+    /// Expected PCR values of the SHA-256 bank, by number; a quote covers exactly these.
+    pub expected_pcrs: BTreeMap<u8, Digest32>,
+    /// SHA-256 of the claim code that is printed on the box.
+    pub claim_code_sha256: Digest32,
+    /// Hardware type, for people.
+    #[serde(default)]
+    pub hardware: String,
+    /// The order that it was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderId>,
+    /// When it was made.
+    pub made_at: UnixMillis,
+}
+
+/// What a box is told before it is shipped; signed as a JWS for the factory's purpose.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BoxConfig {
+    /// Version of this format; see [`crate::envelope::VERSION`].
+    pub v: u16,
+    /// The box that it is for.
+    pub box_id: BoxId,
+    /// Where the cloud is, first choice first; never empty.
+    pub endpoints: Vec<CloudEndpoint>,
+    /// The fleet's root certificates, PEM.
+    pub root_pem: String,
+    /// Network settings where there is no DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub static_network: Option<StaticNetwork>,
+    /// The order that it is shipped for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderId>,
+    /// When it was made.
+    pub made_at: UnixMillis,
+}
+
+/// One way to reach the cloud. Host names, not URLs: the path and protocol are fixed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CloudEndpoint {
+    /// Host name; the server's certificate must be for it.
+    pub host: String,
+    /// TCP port of enrolment and box API (HTTPS, mutual TLS).
+    pub https_port: u16,
+    /// TCP port of MQTT (mutual TLS).
+    pub mqtt_port: u16,
+}
+
+/// A static network.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StaticNetwork {
+    /// The box's address.
+    pub address: IpAddr,
+    /// Length of the network prefix in bits.
+    pub prefix_len: u8,
+    /// The gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// DNS servers.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+}

@@ -1,0 +1,163 @@
+//! Delivery from box to bucket: the box asks the cloud, over HTTPS with its LDevID, for presigned
+//! URLs and sends the bytes straight to the object store.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{TicketId, UploadId};
+use crate::journal::ObjectVersion;
+use crate::value::Digest32;
+
+/// `POST` here with [`StartUploads`]; answers [`Started`].
+pub const START_PATH: &str = "/v1/box/uploads/start";
+/// `POST` here with [`PartUrlsRequest`]; answers [`PartUrls`].
+pub const PARTS_PATH: &str = "/v1/box/uploads/parts";
+/// `POST` here with [`CompleteUploads`]; answers [`Completed`].
+pub const COMPLETE_PATH: &str = "/v1/box/uploads/complete";
+/// `POST` here with [`AbortUploads`]; answers `204`.
+pub const ABORT_PATH: &str = "/v1/box/uploads/abort";
+
+/// Objects or parts in one request at the most.
+pub const MAX_ITEMS: usize = 256;
+
+/// Objects to be delivered. Asking twice for the same box, bucket, key and version yields the same
+/// upload: the box may lose the answer.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StartUploads {
+    /// 1 to [`MAX_ITEMS`] objects.
+    pub objects: Vec<UploadObject>,
+}
+
+/// One object as it lies on the box.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UploadObject {
+    /// Which object.
+    pub object: ObjectVersion,
+    /// The ticket under which it was put.
+    pub ticket: TicketId,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub blake3: Digest32,
+    /// Content type, as the client gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// User metadata, as the client gave it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Answers [`StartUploads`], one result for each object in the same order.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Started {
+    /// The results.
+    pub uploads: Vec<StartResult>,
+}
+
+/// What became of one object's start.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum StartResult {
+    /// Send the whole object with one `PUT`.
+    Single {
+        /// The upload's name.
+        upload: UploadId,
+        /// Where to.
+        put: PresignedPut,
+    },
+    /// Send parts; ask for their URLs.
+    Multipart {
+        /// The upload's name.
+        upload: UploadId,
+        /// Length of every part but the last, in bytes.
+        part_bytes: u64,
+        /// Number of parts; they count from 1.
+        parts: u32,
+    },
+    /// Already there and verified: nothing to send.
+    Verified {
+        /// The upload that carried it.
+        upload: UploadId,
+    },
+    /// Will not be taken, however often it is tried.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// A request that the object store accepts from whoever holds it, for a while.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PresignedPut {
+    /// The URL, with its signature.
+    pub url: String,
+    /// Headers that were signed and must be sent as they are.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Asks for the URLs of parts; signed when they are needed, so never long before.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PartUrlsRequest {
+    /// Which upload.
+    pub upload: UploadId,
+    /// 1 to [`MAX_ITEMS`] part numbers.
+    pub parts: Vec<u32>,
+}
+
+/// URLs of parts, in the order asked for.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PartUrls {
+    /// One for each part.
+    pub puts: Vec<PresignedPut>,
+}
+
+/// Uploads of which every byte was sent.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CompleteUploads {
+    /// 1 to [`MAX_ITEMS`] uploads.
+    pub uploads: Vec<CompleteUpload>,
+}
+
+/// One upload of which every byte was sent.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CompleteUpload {
+    /// Which upload.
+    pub upload: UploadId,
+    /// ETags of the parts, in order; empty for a single `PUT`.
+    #[serde(default)]
+    pub etags: Vec<String>,
+}
+
+/// Answers [`CompleteUploads`], one result for each upload in the same order.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Completed {
+    /// The results.
+    pub uploads: Vec<CompleteResult>,
+}
+
+/// What became of one upload's completion. Completing twice is harmless.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum CompleteResult {
+    /// The object is in the bucket; length and content were compared there.
+    Verified,
+    /// The store does not have all of it, or what it has differs: send it again from the start.
+    Restart {
+        /// Why.
+        reason: String,
+    },
+    /// Will not be taken, however often it is tried.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// Uploads that the box gives up, because their object was overwritten or deleted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AbortUploads {
+    /// 1 to [`MAX_ITEMS`] uploads; unknown ones are ignored.
+    pub uploads: Vec<UploadId>,
+}
