@@ -1,1 +1,28 @@
 //! The crash-safe encrypted store that the data plane writes to.
+//!
+//! Bytes move one way: `writer -> segment frames (or the log) -> log record -> index`. The log is
+//! the only truth: an operation happens when its record is on the disk, and the index is what
+//! comes out of applying the records in order, at run time and at [`Vault::open`] alike.
+//!
+//! The core is synchronous. What must wait for the disk returns a [`Commit`], which can be
+//! awaited under any runtime or waited for by a thread. [`ObjectWriter::write`] and
+//! [`ObjectReader::next_chunk`] do disk work in the calling thread: call them from a blocking one.
+
+mod commit;
+mod config;
+mod delivery;
+mod error;
+mod ids;
+mod object;
+mod vault;
+
+pub use commit::Commit;
+pub use config::VaultConfig;
+pub use delivery::{Delivery, DeliveryEvent, InvalidTransition};
+pub use error::{Damage, Error, OpenError, RecoveryReport};
+pub use ids::{InvalidId, JobId, PartNumber, UploadId, Version};
+pub use object::{
+    Abandoned, Checksums, Condition, Digests, Metadata, ObjectInfo, Page, PartInfo, Pending,
+    ScrubReport, Stats, UploadInfo,
+};
+pub use vault::{Clock, ObjectReader, ObjectWriter, PartWriter, Vault};
