@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diag::RungReport;
+use crate::diag::{Code, RungReport};
+use crate::envelope::VERSION;
 use crate::ids::{BoxId, ObjectKey};
 use crate::telemetry::VaultFill;
 
@@ -66,4 +67,68 @@ pub enum Delivery {
         /// What failed, and what to do.
         reason: String,
     },
+}
+
+/// What a box says in the TXT record of its mDNS announcement (RFC 6763 section 6).
+///
+/// The instance is named after the box; the host may have any name, because clients check the
+/// certificate for [`crate::ticket::lan_name`] and never for the announced host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Announcement {
+    /// Which box.
+    pub box_id: BoxId,
+    /// Version of its agent.
+    pub agent_version: String,
+    /// The first rung that does not hold; absent where all hold.
+    pub code: Option<Code>,
+}
+
+impl Announcement {
+    /// The record's keys and values.
+    pub fn to_txt(&self) -> Vec<(String, String)> {
+        let mut txt = vec![
+            ("v".to_owned(), VERSION.to_string()),
+            ("box".to_owned(), self.box_id.to_string()),
+            ("agent".to_owned(), self.agent_version.clone()),
+        ];
+        if let Some(code) = self.code {
+            txt.push(("code".to_owned(), code.to_string()));
+        }
+        txt
+    }
+
+    /// Reads a record through `get`; `None` where it is not a Longhaul box's.
+    ///
+    /// A code that this program does not know is left out rather than hiding the box.
+    pub fn from_txt<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        Some(Self {
+            box_id: get("box")?.parse().ok()?,
+            agent_version: get("agent").unwrap_or_default().chars().take(64).collect(),
+            code: get("code").and_then(|code| code.parse().ok()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_announcement_survives_its_txt_record() {
+        let said = Announcement {
+            box_id: BoxId::from_ek_sha256(&[7; 32]),
+            agent_version: "0.1.0".to_owned(),
+            code: Some(Code::NO_ADDRESS),
+        };
+
+        let txt = said.to_txt();
+        let get = |key: &str| {
+            txt.iter()
+                .find(|(k, _)| k == key)
+                .map(|(_, value)| value.as_str())
+        };
+
+        assert_eq!(Announcement::from_txt(get), Some(said));
+        assert_eq!(Announcement::from_txt(|_| Some("garbage")), None);
+    }
 }
