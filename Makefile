@@ -1,0 +1,35 @@
+# Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
+.PHONY: demo test check lint deny unit python browser dashboards build tools clean-demo
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+
+export CARGO_TERM_COLOR ?= auto
+# Where Cargo builds; the tests and the demo look for the binaries there.
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+
+## make demo: install what is missing, build, run the whole journey; ONCE=1 exits after it.
+demo:
+	scripts/tools.sh demo >/dev/null
+	scripts/dashboards.sh build
+	cargo build --release --bins -p longhaul-fleet-api -p longhaul-provisioning --features longhaul-provisioning/tpm -p longhaul-device -p longhaul-sdk -p longhaul-sim
+	exec "$(TARGET)/release/longhaul-demo" $(if $(ONCE),--once) $(DEMO_ARGS)
+
+## make test: format, lints, dependencies, unit, property, whole-system, Python, browser.
+test:
+	scripts/check.sh all
+
+## Parts of `make test`, for while one works.
+lint:
+	scripts/check.sh lint
+deny:
+	scripts/check.sh deny
+unit:
+	scripts/check.sh unit
+python:
+	scripts/check.sh python
+browser:
+	scripts/check.sh browser
+dashboards:
+	scripts/dashboards.sh build

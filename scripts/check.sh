@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Every check of `make test`, in order, each with its time: `scripts/check.sh all|lint|deny|unit|python|browser`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$(scripts/tools.sh "$([ "${1:-}" = all ] && echo test || echo path)"):$PATH"
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+times=()
+
+# step NAME COMMAND..: runs one check and keeps its time.
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || { printf '\nFAILED: %s\n' "$name" >&2; exit 1; }
+    times+=("$(printf '%5d s  %s' $((SECONDS - start)) "$name")")
+}
+
+lint() {
+    step "format" cargo fmt --all --check
+    step "clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
+}
+
+deny() {
+    step "dependencies: bans, licences, sources" cargo deny --all-features check bans licenses sources --hide-inclusion-graph
+    step "dependencies: advisories" advisories
+}
+
+# The advisory database comes by git from outside the registries. Without a way there the check
+# cannot be made; that is said, and is no verdict.
+advisories() {
+    if cargo deny --all-features fetch db 2>/dev/null; then
+        cargo deny --all-features check --disable-fetch advisories
+    else
+        echo "NOT CHECKED: the advisory database cannot be reached from this machine"
+    fi
+}
+
+unit() {
+    step "build" cargo build --workspace --all-targets --all-features
+    step "unit, property and whole-system tests" cargo nextest run --workspace --all-features
+}
+
+python() { step "Python package" scripts/python.sh; }
+
+browser() { step "the dashboard's story in a browser" scripts/browser.sh; }
+
+case "${1:-}" in
+    all)
+        step "dashboards: types, tests, bundle" scripts/dashboards.sh check
+        lint
+        deny
+        unit
+        python
+        browser
+        printf '\nall checks passed\n'
+        printf '%s\n' "${times[@]}"
+        ;;
+    lint) lint ;;
+    deny) deny ;;
+    unit) unit ;;
+    python) python ;;
+    browser) browser ;;
+    *) echo "usage: $0 all|lint|deny|unit|python|browser" >&2; exit 2 ;;
+esac
