@@ -1,0 +1,82 @@
+//! Receipts: proof that a file was taken by a box and arrived in the bucket, checkable offline.
+//!
+//! The box keeps a Merkle tree over the leaves of one epoch and signs its root with a TPM key; the
+//! cloud countersigns what it has verified in the bucket. Hash: BLAKE3; a leaf is the hash of
+//! `0x00 ||` the leaf's canonical JSON, an inner node of `0x01 || left || right` (the domain
+//! separation of RFC 6962 section 2.1).
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BoxId, EpochId};
+use crate::journal::ObjectVersion;
+use crate::value::{Digest32, Jws, UnixMillis};
+
+/// What a receipt is about.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Leaf {
+    /// The object.
+    pub object: ObjectVersion,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub blake3: Digest32,
+    /// When it was durable on the box.
+    pub stored: UnixMillis,
+}
+
+/// A place in the tree and the hashes beside the way to the root.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct InclusionProof {
+    /// The leaf's place, from 0.
+    pub index: u64,
+    /// Leaves in the tree.
+    pub leaves: u64,
+    /// Hashes beside the way, from the leaf upwards; at most 64.
+    pub path: Vec<Digest32>,
+}
+
+/// A root, as the box signs it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RootClaims {
+    /// Version of this format; see [`crate::envelope::VERSION`].
+    pub v: u16,
+    /// The box.
+    pub box_id: BoxId,
+    /// The epoch that was sealed.
+    pub epoch: EpochId,
+    /// The root.
+    pub root: Digest32,
+    /// Leaves below it.
+    pub leaves: u64,
+    /// When it was sealed.
+    pub sealed: UnixMillis,
+}
+
+/// What the cloud adds once it has compared the object in the bucket.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DeliveryClaims {
+    /// Version of this format; see [`crate::envelope::VERSION`].
+    pub v: u16,
+    /// The box that brought it.
+    pub box_id: BoxId,
+    /// What was compared.
+    pub leaf: Leaf,
+    /// When.
+    pub verified: UnixMillis,
+}
+
+/// One file's receipt.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Receipt {
+    /// Version of this format; see [`crate::envelope::VERSION`].
+    pub v: u16,
+    /// What was taken.
+    pub leaf: Leaf,
+    /// That it is in the tree.
+    pub proof: InclusionProof,
+    /// [`RootClaims`] signed by the box: "safe on box".
+    pub root: Jws,
+    /// [`DeliveryClaims`] signed by the cloud: "safe in cloud".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Jws>,
+}
