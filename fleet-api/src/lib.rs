@@ -1,1 +1,3 @@
 //! The cloud: enrolment, MQTT consumer, SQL store, commands, rollouts, orders, objects, HTTP API.
+
+pub mod fleet;

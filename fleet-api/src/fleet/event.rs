@@ -1,0 +1,105 @@
+//! What happens in the fleet, as it happens: for live views. Losing one is acceptable, the
+//! database has it.
+
+use longhaul_protocol::command::CommandKind;
+use longhaul_protocol::ids::{BoxId, CommandId, ObjectKey, RolloutId};
+use longhaul_protocol::release::UpdateStep;
+use longhaul_protocol::telemetry::Telemetry;
+use longhaul_protocol::value::UnixMillis;
+use serde::Serialize;
+
+/// One happening.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetEvent {
+    /// The cloud's clock.
+    pub at: UnixMillis,
+    /// The box that it is about; absent for what concerns the whole fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub box_id: Option<BoxId>,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: FleetEventKind,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FleetEventKind {
+    /// A box entered the inventory.
+    BoxAdded,
+    /// A box received a certificate.
+    BoxEnrolled,
+    /// A box was refused or quarantined at enrolment.
+    BoxRefused {
+        /// Why.
+        reason: String,
+    },
+    /// A box was thrown out.
+    BoxRevoked,
+    /// A box's session began.
+    Online {
+        /// Version of its agent.
+        agent_version: String,
+    },
+    /// A box's session ended.
+    Offline,
+    /// A live sample.
+    Telemetry {
+        /// The sample.
+        sample: Box<Telemetry>,
+    },
+    /// Journal entries were committed.
+    Journal {
+        /// Highest number that is committed.
+        through: u64,
+        /// How many entries were new.
+        entries: usize,
+    },
+    /// The box says what it has made of the desired state.
+    Reported,
+    /// A command changed.
+    Command {
+        /// Which.
+        id: CommandId,
+        /// Where it stands, as in the store.
+        state: String,
+        /// What it is; only when it is new.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        command: Option<CommandKind>,
+    },
+    /// An update took a step.
+    Update {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The release.
+        version: String,
+        /// The step.
+        step: UpdateStep,
+    },
+    /// An object is safe on the box.
+    ObjectStored {
+        /// The bucket that it is bound for.
+        bucket: String,
+        /// Its name.
+        key: ObjectKey,
+        /// Its length.
+        bytes: u64,
+    },
+    /// An object was verified in the bucket.
+    ObjectVerified {
+        /// The bucket.
+        bucket: String,
+        /// Its name.
+        key: ObjectKey,
+        /// Its length.
+        bytes: u64,
+    },
+    /// A ticket was made or revoked.
+    Tickets,
+    /// A rollout began or changed.
+    Rollout {
+        /// Which.
+        id: RolloutId,
+    },
+}
