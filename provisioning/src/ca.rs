@@ -10,8 +10,9 @@ mod issue;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use longhaul_protocol::value::UnixMillis;
 use rcgen::{CertificateParams, Issuer, KeyPair, KeyUsagePurpose, SubjectPublicKeyInfo};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 
 pub use authority::Authority;
 pub use issue::{Identity, LEAF_BACKDATE_SECS, MAX_LDEVID_SECS, ServerNames};
@@ -118,7 +119,9 @@ pub struct Pki {
 
 impl std::fmt::Debug for Pki {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pki").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Pki")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,14 +132,14 @@ impl Pki {
     /// # Errors
     ///
     /// [`CaError::Exists`] if there is something at `dir`.
-    pub fn init(dir: &Path, now: UnixTime) -> Result<Self, CaError> {
+    pub fn init(dir: &Path, now: UnixMillis) -> Result<Self, CaError> {
         if dir.exists() {
             return Err(CaError::Exists(dir.to_owned()));
         }
         let mut making = dir.as_os_str().to_owned();
         making.push(format!(".{}.new", std::process::id()));
         let making = PathBuf::from(making);
-        let now = now.as_secs();
+        let now = trust::unix_time(now).as_secs();
 
         let root_key = KeyPair::generate()?;
         let root = authority::root_params(now)?;
@@ -162,8 +165,8 @@ impl Pki {
     /// Opens the authorities in `dir`: the root's certificate must be there, everything else may
     /// be missing until it is needed. The root's key is never read.
     pub fn open(dir: &Path) -> Result<Self, CaError> {
-        let root = read_certificate(&dir.join("root"))?
-            .ok_or_else(|| CaError::Missing(dir.to_owned()))?;
+        let root =
+            read_certificate(&dir.join("root"))?.ok_or_else(|| CaError::Missing(dir.to_owned()))?;
         let mut held = BTreeMap::new();
         for authority in Authority::ALL {
             let at = dir.join(authority.as_str());
@@ -277,8 +280,8 @@ fn read_signing_key(path: &Path) -> Result<Option<KeyPair>, CaError> {
         path: path.to_owned(),
         source,
     };
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| unusable(rcgen::Error::CouldNotParseKeyPair))?;
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| unusable(rcgen::Error::CouldNotParseKeyPair))?;
     Ok(Some(KeyPair::from_pem(text).map_err(unusable)?))
 }
 

@@ -155,8 +155,16 @@ mod tests {
         let mode = |p: &Path| fs::metadata(p).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().expect("a parent")), 0o700);
-        assert_eq!(read_key(&path).expect("read").as_deref(), Some(&b"secret"[..]));
-        assert_eq!(fs::read_dir(dir.path().join("deep")).expect("listed").count(), 1);
+        assert_eq!(
+            read_key(&path).expect("read").as_deref(),
+            Some(&b"secret"[..])
+        );
+        assert_eq!(
+            fs::read_dir(dir.path().join("deep"))
+                .expect("listed")
+                .count(),
+            1
+        );
     }
 
     #[test]
@@ -166,6 +174,9 @@ mod tests {
         write(&path, b"secret").expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("changed");
 
-        assert!(matches!(read_key(&path), Err(FileError::LooseKey { mode: 0o640, .. })));
+        assert!(matches!(
+            read_key(&path),
+            Err(FileError::LooseKey { mode: 0o640, .. })
+        ));
     }
 }

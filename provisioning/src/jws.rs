@@ -7,7 +7,8 @@
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use longhaul_protocol::value::{Jws, UnixMillis};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -116,7 +117,9 @@ pub struct Signer {
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Signer")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,9 +127,14 @@ impl Signer {
     /// A signer with this identity's key and chain.
     pub fn new(identity: &Identity) -> Result<Self, JwsError> {
         let key = Ed25519KeyPair::from_pkcs8(identity.pkcs8()).map_err(|_| JwsError::NotEd25519)?;
-        let name = signer_name(&identity.chain()[0])
-            .ok_or(JwsError::Malformed("the signer's certificate has no common name"))?;
-        let x5c = identity.chain().iter().map(|c| STANDARD.encode(c)).collect();
+        let name = signer_name(&identity.chain()[0]).ok_or(JwsError::Malformed(
+            "the signer's certificate has no common name",
+        ))?;
+        let x5c = identity
+            .chain()
+            .iter()
+            .map(|c| STANDARD.encode(c))
+            .collect();
         Ok(Self { key, x5c, name })
     }
 
@@ -136,7 +144,7 @@ impl Signer {
     }
 
     /// Signs `payload` as a document of `kind`.
-    pub fn sign(&self, kind: Kind, payload: &[u8]) -> Result<String, JwsError> {
+    pub fn sign(&self, kind: Kind, payload: &[u8]) -> Result<Jws, JwsError> {
         let header = OutHeader {
             alg: ALGORITHM,
             typ: kind.typ(),
@@ -152,7 +160,7 @@ impl Signer {
         if compact.len() > MAX_COMPACT {
             return Err(JwsError::TooLong);
         }
-        Ok(compact)
+        Ok(Jws(compact))
     }
 }
 
@@ -165,14 +173,15 @@ pub struct Verified {
     pub signer: String,
 }
 
-/// Verifies that `compact` is a document of `kind`, signed by somebody whom `anchors` allow to
+/// Verifies that `jws` is a document of `kind`, signed by somebody whom `anchors` allow to
 /// sign that kind at `now`.
 pub fn verify(
-    compact: &str,
+    jws: &Jws,
     kind: Kind,
     anchors: &Anchors,
-    now: UnixTime,
+    now: UnixMillis,
 ) -> Result<Verified, JwsError> {
+    let Jws(compact) = jws;
     if compact.len() > MAX_COMPACT {
         return Err(JwsError::TooLong);
     }
@@ -194,14 +203,20 @@ pub fn verify(
     let header: InHeader =
         serde_json::from_slice(&header).map_err(|e| JwsError::Header(e.to_string()))?;
     if header.alg != ALGORITHM {
-        return Err(JwsError::Header(format!("alg {:?}, want {ALGORITHM:?}", cut(&header.alg))));
+        return Err(JwsError::Header(format!(
+            "alg {:?}, want {ALGORITHM:?}",
+            cut(&header.alg)
+        )));
     }
     if header.typ != kind.typ() {
         let (got, want) = (cut(&header.typ), kind.typ());
         return Err(JwsError::Header(format!("typ {got:?}, want {want:?}")));
     }
     if header.x5c.len() > MAX_CHAIN {
-        return Err(JwsError::Header(format!("{} certificates", header.x5c.len())));
+        return Err(JwsError::Header(format!(
+            "{} certificates",
+            header.x5c.len()
+        )));
     }
     let chain: Result<Vec<_>, _> = header
         .x5c
@@ -218,9 +233,12 @@ pub fn verify(
         })?;
     leaf.verify_signature(webpki::aws_lc_rs::ED25519, signed.as_bytes(), &signature)
         .map_err(|_| JwsError::Signature(kind.typ()))?;
-    let signer = signer_name(&chain[0])
+    let name = signer_name(&chain[0])
         .ok_or_else(|| JwsError::Header("the signer has no name".to_owned()))?;
-    Ok(Verified { payload, signer })
+    Ok(Verified {
+        payload,
+        signer: name,
+    })
 }
 
 fn signer_name(certificate: &CertificateDer<'_>) -> Option<String> {
@@ -234,15 +252,13 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::ca::Pki;
 
-    fn now() -> UnixTime {
-        UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000))
+    fn now() -> UnixMillis {
+        UnixMillis(1_800_000_000_000)
     }
 
     struct Fleet {
@@ -255,11 +271,18 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Pki::init(&dir.path().join("pki"), now()).expect("authorities");
         let anchors = pki.root_anchor().expect("an anchor");
-        Fleet { pki, anchors, _dir: dir }
+        Fleet {
+            pki,
+            anchors,
+            _dir: dir,
+        }
     }
 
     fn commander(fleet: &Fleet) -> Signer {
-        let identity = fleet.pki.issue_command_signer("ada", 3_600, now()).expect("issued");
+        let identity = fleet
+            .pki
+            .issue_command_signer("ada", 3_600, now())
+            .expect("issued");
         Signer::new(&identity).expect("a signer")
     }
 
@@ -267,7 +290,9 @@ mod tests {
     fn what_was_signed_is_verified_and_names_its_signer() {
         let fleet = fleet();
 
-        let compact = commander(&fleet).sign(Kind::Command, b"{}").expect("signed");
+        let compact = commander(&fleet)
+            .sign(Kind::Command, b"{}")
+            .expect("signed");
         let verified = verify(&compact, Kind::Command, &fleet.anchors, now()).expect("verified");
 
         assert_eq!(verified.payload, b"{}");
@@ -277,7 +302,9 @@ mod tests {
     #[test]
     fn a_document_of_one_kind_is_not_one_of_another() {
         let fleet = fleet();
-        let compact = commander(&fleet).sign(Kind::Desired, b"{}").expect("signed");
+        let compact = commander(&fleet)
+            .sign(Kind::Desired, b"{}")
+            .expect("signed");
 
         let refused = verify(&compact, Kind::Command, &fleet.anchors, now());
 
@@ -288,8 +315,14 @@ mod tests {
     fn a_signer_without_the_purpose_is_refused() {
         let fleet = fleet();
         let others = [
-            fleet.pki.issue_statement_signer("cloud", 60, now()).expect("issued"),
-            fleet.pki.issue_record_signer("factory", now()).expect("issued"),
+            fleet
+                .pki
+                .issue_statement_signer("cloud", 60, now())
+                .expect("issued"),
+            fleet
+                .pki
+                .issue_record_signer("factory", now())
+                .expect("issued"),
         ];
         for identity in others {
             let compact = Signer::new(&identity)
@@ -299,22 +332,33 @@ mod tests {
 
             let refused = verify(&compact, Kind::Command, &fleet.anchors, now());
 
-            assert!(matches!(refused, Err(JwsError::Signer { .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(JwsError::Signer { .. })),
+                "{refused:?}"
+            );
         }
     }
 
     #[test]
     fn a_signer_of_another_fleet_or_past_its_date_is_refused() {
         let (ours, theirs) = (fleet(), fleet());
-        let compact = commander(&theirs).sign(Kind::Command, b"{}").expect("signed");
+        let compact = commander(&theirs)
+            .sign(Kind::Command, b"{}")
+            .expect("signed");
 
         let refused = verify(&compact, Kind::Command, &ours.anchors, now());
-        assert!(matches!(refused, Err(JwsError::Signer { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(JwsError::Signer { .. })),
+            "{refused:?}"
+        );
 
         let compact = commander(&ours).sign(Kind::Command, b"{}").expect("signed");
-        let late = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000 + 3_601));
+        let late = now().plus_secs(3_601);
         let refused = verify(&compact, Kind::Command, &ours.anchors, late);
-        assert!(matches!(refused, Err(JwsError::Signer { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(JwsError::Signer { .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]
@@ -334,13 +378,24 @@ mod tests {
             let signature = signer.key.sign(compact.as_bytes());
             compact = format!("{compact}.{}", URL_SAFE_NO_PAD.encode(signature));
 
-            let refused = verify(&compact, Kind::Command, &fleet.anchors, now());
+            let refused = verify(&Jws(compact), Kind::Command, &fleet.anchors, now());
 
-            assert!(matches!(refused, Err(JwsError::Header(_))), "{header}: {refused:?}");
+            assert!(
+                matches!(refused, Err(JwsError::Header(_))),
+                "{header}: {refused:?}"
+            );
         }
         let empty = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","typ":"longhaul-command","x5c":[]}"#);
-        let refused = verify(&format!("{empty}.e30.AAAA"), Kind::Command, &fleet.anchors, now());
-        assert!(matches!(refused, Err(JwsError::Signer { .. })), "{refused:?}");
+        let refused = verify(
+            &Jws(format!("{empty}.e30.AAAA")),
+            Kind::Command,
+            &fleet.anchors,
+            now(),
+        );
+        assert!(
+            matches!(refused, Err(JwsError::Signer { .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]
@@ -351,22 +406,24 @@ mod tests {
         assert!(matches!(signed, Err(JwsError::TooLong)));
 
         let long = "A".repeat(MAX_COMPACT + 1);
-        let refused = verify(&long, Kind::Command, &fleet.anchors, now());
+        let refused = verify(&Jws(long), Kind::Command, &fleet.anchors, now());
         assert!(matches!(refused, Err(JwsError::TooLong)));
     }
 
     #[test]
     fn no_altered_character_passes() {
         let fleet = fleet();
-        let compact = commander(&fleet).sign(Kind::Command, br#"{"a":1}"#).expect("signed");
+        let compact = commander(&fleet)
+            .sign(Kind::Command, br#"{"a":1}"#)
+            .expect("signed");
 
-        for i in 0..compact.len() {
-            let mut altered = compact.clone().into_bytes();
+        for i in 0..compact.0.len() {
+            let mut altered = compact.0.clone().into_bytes();
             altered[i] = if altered[i] == b'A' { b'B' } else { b'A' };
             let altered = String::from_utf8(altered).expect("ascii");
 
             assert!(
-                verify(&altered, Kind::Command, &fleet.anchors, now()).is_err(),
+                verify(&Jws(altered), Kind::Command, &fleet.anchors, now()).is_err(),
                 "character {i}"
             );
         }
@@ -376,7 +433,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".*") {
             let anchors = Anchors::new([]).expect("no anchors");
-            prop_assert!(verify(&text, Kind::Command, &anchors, now()).is_err());
+            prop_assert!(verify(&Jws(text), Kind::Command, &anchors, now()).is_err());
         }
     }
 }

@@ -4,8 +4,12 @@
 //! a cloud verifies evidence in pure Rust.
 
 pub mod ca;
+pub mod csr;
+pub mod evidence;
 pub mod files;
 pub mod jws;
+pub mod makers;
 pub mod names;
 pub mod oid;
+pub mod tcg;
 pub mod trust;

@@ -1,5 +1,8 @@
 //! Trust anchors, and the one way in which a chain of fleet certificates is verified.
 
+use std::time::Duration;
+
+use longhaul_protocol::value::UnixMillis;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
@@ -50,7 +53,7 @@ impl Anchors {
         &self,
         chain: &'a [CertificateDer<'a>],
         purpose: &'static [u8],
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<EndEntityCert<'a>, TrustError> {
         let (leaf, intermediates) = chain
             .split_first()
@@ -60,7 +63,7 @@ impl Anchors {
             FLEET_ALGORITHMS,
             &self.0,
             intermediates,
-            now,
+            unix_time(now),
             KeyUsage::required(purpose),
             None,
             None,
@@ -68,6 +71,11 @@ impl Anchors {
         .map_err(TrustError::Chain)?;
         Ok(leaf)
     }
+}
+
+/// The time as certificates count it: in seconds, and never before 1970.
+pub fn unix_time(now: UnixMillis) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(now.0).unwrap_or(0)))
 }
 
 /// Every certificate in a PEM text; at least one must be there and nothing else may be.

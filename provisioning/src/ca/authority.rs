@@ -131,7 +131,11 @@ impl fmt::Display for Authority {
 }
 
 pub(super) fn root_params(now: u64) -> Result<CertificateParams, CaError> {
-    let mut params = base("Longhaul fleet root", now - AUTHORITY_BACKDATE_SECS, now + ROOT_SECS)?;
+    let mut params = base(
+        "Longhaul fleet root",
+        now - AUTHORITY_BACKDATE_SECS,
+        now + ROOT_SECS,
+    )?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     Ok(params)
@@ -152,9 +156,14 @@ pub(super) fn base(
     let mut params = CertificateParams::default();
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Longhaul");
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(not_before);
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "Longhaul");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.not_before =
+        rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(not_before);
     params.not_after = rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(not_after);
     params.use_authority_key_identifier_extension = true;
     Ok(params)

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::value::UnixMillis;
 use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SubjectPublicKeyInfo};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use super::authority::{base, extended_key_usage};
@@ -90,15 +91,17 @@ impl Identity {
             path: path.to_owned(),
             source,
         };
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|e| unusable(TrustError::Pem(e.to_string())))?;
+        let text =
+            std::str::from_utf8(&bytes).map_err(|e| unusable(TrustError::Pem(e.to_string())))?;
         Self::from_pem(text).map(Some).map_err(unusable)
     }
 }
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("chain", &self.chain.len()).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("chain", &self.chain.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -141,7 +144,7 @@ impl Pki {
         &self,
         names: ServerNames,
         validity_secs: u64,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Identity, CaError> {
         let common_name = names
             .dns
@@ -166,10 +169,17 @@ impl Pki {
         id: &BoxId,
         spki: &[u8],
         validity_secs: u64,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let validity_secs = at_most(validity_secs, MAX_LDEVID_SECS)?;
-        self.issue_for_box(Authority::Boxes, id, spki, oid::EKU_CLIENT_AUTH, validity_secs, now)
+        self.issue_for_box(
+            Authority::Boxes,
+            id,
+            spki,
+            oid::EKU_CLIENT_AUTH,
+            validity_secs,
+            now,
+        )
     }
 
     /// Certifies a box's initial identity (IDevID), for as long as the factory authority lives.
@@ -177,9 +187,16 @@ impl Pki {
         &self,
         id: &BoxId,
         spki: &[u8],
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
-        self.issue_for_box(Authority::Factory, id, spki, oid::EKU_CLIENT_AUTH, u64::MAX, now)
+        self.issue_for_box(
+            Authority::Factory,
+            id,
+            spki,
+            oid::EKU_CLIENT_AUTH,
+            u64::MAX,
+            now,
+        )
     }
 
     /// Certifies a box's attestation key (IAK), for as long as the factory authority lives.
@@ -187,9 +204,16 @@ impl Pki {
         &self,
         id: &BoxId,
         spki: &[u8],
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
-        self.issue_for_box(Authority::Factory, id, spki, oid::EKU_TCG_AIK, u64::MAX, now)
+        self.issue_for_box(
+            Authority::Factory,
+            id,
+            spki,
+            oid::EKU_TCG_AIK,
+            u64::MAX,
+            now,
+        )
     }
 
     /// Certifies the key of a box's endpoint on the customer's network, for at most 31 days: its
@@ -200,7 +224,7 @@ impl Pki {
         spki: &[u8],
         ips: &[IpAddr],
         validity_secs: u64,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let names = ServerNames {
             dns: vec![
@@ -224,10 +248,16 @@ impl Pki {
         &self,
         name: &str,
         validity_secs: u64,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Identity, CaError> {
         let validity_secs = at_most(validity_secs, MAX_SIGNER_SECS)?;
-        self.issue_signer(Authority::Commands, name, oid::EKU_COMMAND, validity_secs, now)
+        self.issue_signer(
+            Authority::Commands,
+            name,
+            oid::EKU_COMMAND,
+            validity_secs,
+            now,
+        )
     }
 
     /// Makes an Ed25519 key for what the cloud states to customers: tickets and receipts.
@@ -235,15 +265,21 @@ impl Pki {
         &self,
         name: &str,
         validity_secs: u64,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Identity, CaError> {
         let validity_secs = at_most(validity_secs, MAX_SIGNER_SECS)?;
-        self.issue_signer(Authority::Commands, name, oid::EKU_STATEMENT, validity_secs, now)
+        self.issue_signer(
+            Authority::Commands,
+            name,
+            oid::EKU_STATEMENT,
+            validity_secs,
+            now,
+        )
     }
 
     /// Makes an Ed25519 key that signs factory records, for as long as the factory authority
     /// lives: a record is read for as long as its box is in the fleet.
-    pub fn issue_record_signer(&self, name: &str, now: UnixTime) -> Result<Identity, CaError> {
+    pub fn issue_record_signer(&self, name: &str, now: UnixMillis) -> Result<Identity, CaError> {
         self.issue_signer(Authority::Factory, name, oid::EKU_RECORD, u64::MAX, now)
     }
 
@@ -253,7 +289,7 @@ impl Pki {
         name: &str,
         purpose: &[u8],
         validity_secs: u64,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Identity, CaError> {
         if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
             return Err(CaError::Name {
@@ -278,7 +314,7 @@ impl Pki {
         spki: &[u8],
         purpose: &[u8],
         validity_secs: u64,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let uri = names::box_uri(id);
         let san = uri.as_str().try_into().map_err(|_| CaError::Name {
@@ -299,7 +335,7 @@ impl Pki {
         &self,
         leaf: Leaf<'_>,
         algorithm: &'static rcgen::SignatureAlgorithm,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Identity, CaError> {
         let key = KeyPair::generate_for(algorithm)?;
         let spki = SubjectPublicKeyInfo::from_der(&key.subject_public_key_info())?;
@@ -314,9 +350,9 @@ impl Pki {
         &self,
         leaf: Leaf<'_>,
         key: &SubjectPublicKeyInfo,
-        now: UnixTime,
+        now: UnixMillis,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
-        let now = now.as_secs();
+        let now = trust::unix_time(now).as_secs();
         // Nothing outlives its issuer: a chain is worth no more than its weakest date.
         let not_after = now
             .saturating_add(leaf.validity_secs)
