@@ -1,1 +1,13 @@
-//! The box: bring-up, identity, MQTT session, commands, updates; S3 intake and uplink.
+//! The box: keeps one machine enrolled, updated and reporting, and carries files to the bucket.
+//!
+//! Data moves one way: `source -> agent -> effect`. The agent is pure: it reads no clock, socket
+//! or file. The runtime feeds it events and carries out its effects. Facts that must not be lost
+//! pass through the [`journal`] on disk.
+
+pub mod clock;
+pub mod cloud;
+pub mod credentials;
+pub mod disk;
+pub mod journal;
+pub mod lan;
+pub mod status;
