@@ -3,4 +3,6 @@
 //! [`disk`] keeps objects; [`s3`] speaks the protocol over it; [`bucket`] is the client that the
 //! cloud uses, also where the store is somebody else's.
 
+pub mod bucket;
 pub mod disk;
+pub mod s3;

@@ -163,7 +163,7 @@ impl Index {
         .fetch_optional(&self.readers)
         .await?;
         found
-            .map(attributes)
+            .map(|json| attributes(&json))
             .ok_or_else(|| DiskError::NoUpload(upload.to_owned()))
     }
 
@@ -296,8 +296,8 @@ fn length(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-fn attributes(json: String) -> Attributes {
-    serde_json::from_str(&json).unwrap_or_default()
+fn attributes(json: &str) -> Attributes {
+    serde_json::from_str(json).unwrap_or_default()
 }
 
 /// Keys are written from text.

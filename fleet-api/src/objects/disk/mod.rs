@@ -6,6 +6,7 @@
 //! removed at the next start. Completing a multipart upload copies nothing: the parts are the
 //! object's pieces.
 
+mod apply;
 mod files;
 mod index;
 mod write;

@@ -64,8 +64,8 @@ async fn small_and_large_objects_come_back_after_a_restart() {
 async fn overwriting_and_deleting_free_the_blobs() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(dir.path()).await;
-    put(&store, "x", &[1; 300_000]).await;
-    put(&store, "x", &[2; 300_000]).await;
+    put(&store, "x", &vec![1; 300_000]).await;
+    put(&store, "x", &vec![2; 300_000]).await;
     assert_eq!(blobs(dir.path()), 1);
 
     store.delete("haul", "x").await.expect("deleted");
@@ -81,7 +81,7 @@ async fn overwriting_and_deleting_free_the_blobs() {
 async fn a_body_that_breaks_off_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(dir.path()).await;
-    let broken = body(&[7; 400_000]).chain_error();
+    let broken = body(&vec![7; 400_000]).chain_error();
 
     let refused = store.receive(broken, |_| ()).await;
 
@@ -101,7 +101,7 @@ impl<S: futures::Stream<Item = Result<Bytes, std::io::Error>>> ChainError for S 
 async fn what_a_crash_left_over_is_swept_and_what_is_named_stays() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = store(dir.path()).await;
-    put(&first, "kept", &[3; 200_000]).await;
+    put(&first, "kept", &vec![3; 200_000]).await;
     std::fs::write(dir.path().join("blobs/aa/aa-left-over"), b"half").expect("written");
     first.close().await;
 
