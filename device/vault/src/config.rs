@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::OpenError;
+use crate::{OpenError, crypto::TAG};
 
 /// Alignment of everything in a segment: what `O_DIRECT` asks of every disk we know.
 pub(crate) const BLOCK: u64 = 4096;
@@ -81,5 +81,39 @@ impl VaultConfig {
             return refuse("capacity_bytes must hold at least one segment");
         }
         Ok(())
+    }
+}
+
+/// How objects are cut into frames; fixed for the life of a vault.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    /// Bytes of a full frame on disk.
+    pub(crate) frame: u64,
+    /// Bytes of a segment.
+    pub(crate) segment: u64,
+}
+
+impl Geometry {
+    pub(crate) fn of(config: &VaultConfig) -> Self {
+        Self {
+            frame: u64::from(config.frame_bytes),
+            segment: config.segment_bytes,
+        }
+    }
+
+    /// Bytes of an object that a full frame holds.
+    pub(crate) fn payload(self) -> u64 {
+        self.frame - TAG as u64
+    }
+
+    /// Bytes on disk of the frames that hold `len` bytes of an object.
+    pub(crate) fn disk_len(self, len: u64) -> u64 {
+        let (full, rest) = (len / self.payload(), len % self.payload());
+        let tail = if rest == 0 {
+            0
+        } else {
+            (rest + TAG as u64).next_multiple_of(BLOCK)
+        };
+        full.saturating_mul(self.frame).saturating_add(tail)
     }
 }

@@ -8,13 +8,29 @@
 //! awaited under any runtime or waited for by a thread. [`ObjectWriter::write`] and
 //! [`ObjectReader::next_chunk`] do disk work in the calling thread: call them from a blocking one.
 
+mod buffer;
+mod codec;
 mod commit;
+mod committer;
 mod config;
+mod core;
+mod crypto;
 mod delivery;
+pub mod disk;
 mod error;
+mod frame;
 mod ids;
+mod index;
+mod keyring;
+mod log;
 mod object;
+mod op;
+mod open;
+mod reader;
+mod scrub;
+mod segments;
 mod vault;
+mod writer;
 
 pub use commit::Commit;
 pub use config::VaultConfig;
@@ -25,4 +41,6 @@ pub use object::{
     Abandoned, Checksums, Condition, Digests, Metadata, ObjectInfo, Page, PartInfo, Pending,
     ScrubReport, Stats, UploadInfo,
 };
-pub use vault::{Clock, ObjectReader, ObjectWriter, PartWriter, Vault};
+pub use reader::ObjectReader;
+pub use vault::{Clock, Vault};
+pub use writer::{ObjectWriter, PartWriter};

@@ -118,7 +118,7 @@ pub struct UploadInfo {
 }
 
 /// One page of a listing, in byte order of the keys.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,

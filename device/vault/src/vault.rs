@@ -1,70 +1,122 @@
 //! The handle that callers hold.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, thread};
 
-use bytes::Bytes;
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::{
-    Abandoned, Checksums, Commit, Condition, DeliveryEvent, Digests, Error, JobId, Metadata,
-    ObjectInfo, OpenError, Page, PartInfo, PartNumber, Pending, RecoveryReport, ScrubReport, Stats,
-    UploadId, UploadInfo, VaultConfig, Version,
+    Abandoned, Checksums, Commit, Condition, DeliveryEvent, Error, JobId, Metadata, ObjectInfo,
+    ObjectReader, ObjectWriter, OpenError, Page, PartInfo, PartNumber, PartWriter, Pending,
+    RecoveryReport, ScrubReport, Stats, UploadId, UploadInfo, VaultConfig, Version,
+    codec::encode_detail,
+    core::{Core, Request},
+    crypto::random,
+    disk::{Disk, RealDisk},
+    index::Outcome,
+    keyring::JobNo,
+    op::Op,
+    open,
+    reader::{BodyReader, clamp},
+    scrub,
+    writer::{Sink, check_detail},
 };
 
 /// Says what time it is, in milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// A vault; clones are the same vault.
+///
+/// Its directory stays locked until the last clone, writer and reader are gone.
 #[derive(Clone)]
-pub struct Vault {}
+pub struct Vault {
+    handle: Arc<Handle>,
+}
 
-/// An object being written. Dropping it before [`ObjectWriter::finish`] leaves no trace.
-pub struct ObjectWriter {}
+struct Handle {
+    core: Arc<Core>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+}
 
-/// A part being written. Dropping it before [`PartWriter::finish`] leaves no trace.
-pub struct PartWriter {}
-
-/// The bytes of one version, verified frame by frame. Keeps them readable while it lives, also
-/// when the object is overwritten or deleted meanwhile.
-pub struct ObjectReader {}
+/// Longest key, in bytes: what S3 allows, and a bucket's name before it.
+const MAX_KEY: usize = 1024 + 64;
+/// Longest text of the cloud's that is kept: an upload's name, an `ETag`, a reason.
+const MAX_TEXT: usize = 4096;
 
 impl Vault {
     /// Opens the vault in `config.dir`, or makes one, and says what recovery found.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; nothing on the disk was changed then.
+    /// [`OpenError`]; nothing that counts was changed then.
     pub fn open(
         config: VaultConfig,
         master_key: &Zeroizing<[u8; 32]>,
         clock: Clock,
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        todo!("{config:?} {} {}", master_key.len(), clock())
+        Self::open_on(Arc::new(RealDisk::default()), config, master_key, clock)
+    }
+
+    /// Like [`Vault::open`], on another disk than the real one.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing that counts was changed then.
+    #[expect(clippy::needless_pass_by_value, reason = "like in `open`")]
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        config: VaultConfig,
+        master_key: &Zeroizing<[u8; 32]>,
+        clock: Clock,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        let ((core, threads), report) = open::open(disk, &config, master_key, clock)?;
+        let handle = Handle {
+            core,
+            threads: Mutex::new(threads),
+        };
+        Ok((
+            Self {
+                handle: Arc::new(handle),
+            },
+            report,
+        ))
     }
 
     /// The jobs that have a key.
     pub fn jobs(&self) -> Vec<JobId> {
-        todo!()
+        self.core()
+            .keyring
+            .read()
+            .jobs()
+            .map(|(_, job)| job.clone())
+            .collect()
     }
 
     /// Gives `job` a key, if it has none yet. Blocks for the disk.
     pub fn create_job(&self, job: &JobId) -> Result<(), Error> {
-        todo!("{job}")
+        self.core()
+            .request(|reply| Request::AddJob(job.clone(), reply))
     }
 
     /// Destroys the key of `job`: what it stored is noise from then on. Blocks for the disk.
     pub fn erase_job(&self, job: &JobId) -> Result<(), Error> {
-        todo!("{job}")
+        self.core()
+            .request(|reply| Request::EraseJob(job.clone(), reply))
     }
 
     /// Begins an object.
     pub fn begin(&self, job: &JobId, key: &str, metadata: Metadata) -> Result<ObjectWriter, Error> {
-        todo!("{job} {key} {metadata:?}")
+        check_key(key)?;
+        check_detail(&encode_detail(&metadata, &Checksums::new()))?;
+        let sink = Sink::new(Arc::clone(self.core()), self.core().job(job)?)?;
+        Ok(ObjectWriter::new(sink, key.to_owned(), metadata))
     }
 
     /// The current version of an object, without its bytes.
     pub fn head(&self, job: &JobId, key: &str) -> Result<ObjectInfo, Error> {
-        todo!("{job} {key}")
+        let number = self.core().job(job)?;
+        let index = self.core().index.read();
+        index.info(index.current(number, key)?)
     }
 
     /// Reads the current version of an object; all of it, or the bytes of `range` (its end is
@@ -75,7 +127,12 @@ impl Vault {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<ObjectReader, Error> {
-        todo!("{job} {key} {range:?}")
+        let number = self.core().job(job)?;
+        let opened = {
+            let index = self.core().index.read();
+            index.open(index.current(number, key)?)?
+        };
+        self.reader(opened, range)
     }
 
     /// Reads exactly this version, for the uplink: an object that was overwritten meanwhile is
@@ -85,17 +142,34 @@ impl Vault {
         version: Version,
         range: Option<Range<u64>>,
     ) -> Result<ObjectReader, Error> {
-        todo!("{version} {range:?}")
+        let opened = self.core().index.read().open(version)?;
+        self.reader(opened, range)
     }
 
     /// Exactly this version, without its bytes.
     pub fn head_version(&self, version: Version) -> Result<ObjectInfo, Error> {
-        todo!("{version}")
+        self.core().index.read().info(version)
     }
 
     /// Deletes an object; true if there was one.
     pub fn delete(&self, job: &JobId, key: &str, condition: Condition) -> Commit<bool> {
-        todo!("{job} {key} {condition:?}")
+        let number = match self
+            .core()
+            .job(job)
+            .and_then(|no| check_key(key).map(|()| no))
+        {
+            Ok(number) => number,
+            Err(error) => return Commit::ready(Err(error)),
+        };
+        let op = Op::Delete {
+            key: key.to_owned(),
+            condition,
+        };
+        self.core()
+            .submit_plain(number, op, |outcome| match outcome {
+                Outcome::Deleted(existed) => Some(existed),
+                _ => None,
+            })
     }
 
     /// At most `limit` objects whose keys begin with `prefix` and sort behind `start_after`.
@@ -106,10 +180,15 @@ impl Vault {
         start_after: Option<&str>,
         limit: usize,
     ) -> Result<Page<ObjectInfo>, Error> {
-        todo!("{job} {prefix} {start_after:?} {limit}")
+        let number = self.core().job(job)?;
+        self.core()
+            .index
+            .read()
+            .list(number, prefix, start_after, limit)
     }
 
     /// Creates a multipart upload. `checksums` is kept with it and given back, nothing more.
+    #[expect(clippy::needless_pass_by_value, reason = "taken like everywhere else")]
     pub fn create_upload(
         &self,
         job: &JobId,
@@ -117,12 +196,36 @@ impl Vault {
         metadata: Metadata,
         checksums: Checksums,
     ) -> Commit<UploadId> {
-        todo!("{job} {key} {metadata:?} {checksums:?}")
+        let detail = encode_detail(&metadata, &checksums);
+        let checked = check_key(key)
+            .and_then(|()| check_detail(&detail))
+            .and_then(|()| self.core().admit())
+            .and_then(|()| self.core().job(job));
+        let number = match checked {
+            Ok(number) => number,
+            Err(error) => return Commit::ready(Err(error)),
+        };
+        let (id, now) = (UploadId(random()), (self.core().clock)());
+        let op = Op::CreateUpload {
+            id,
+            key: key.to_owned(),
+            detail,
+            now,
+        };
+        self.core()
+            .submit_plain(number, op, |outcome| match outcome {
+                Outcome::Upload(id) => Some(id),
+                _ => None,
+            })
     }
 
     /// One open upload.
     pub fn upload(&self, upload: &UploadId) -> Result<UploadInfo, Error> {
-        todo!("{upload}")
+        self.core()
+            .index
+            .read()
+            .upload(*upload)
+            .map(|(info, _)| info)
     }
 
     /// At most `limit` open uploads of `job` whose keys begin with `prefix`, in order of key and
@@ -134,12 +237,18 @@ impl Vault {
         start_after: Option<(&str, Option<UploadId>)>,
         limit: usize,
     ) -> Result<Page<UploadInfo>, Error> {
-        todo!("{job} {prefix} {start_after:?} {limit}")
+        let number = self.core().job(job)?;
+        self.core()
+            .index
+            .read()
+            .uploads(number, prefix, start_after, limit)
     }
 
     /// Begins a part; when finished, it replaces an earlier one of the same number.
     pub fn begin_part(&self, upload: &UploadId, number: PartNumber) -> Result<PartWriter, Error> {
-        todo!("{upload} {number}")
+        let job = self.job_of_upload(upload)?;
+        let sink = Sink::new(Arc::clone(self.core()), job)?;
+        Ok(PartWriter::new(sink, *upload, number))
     }
 
     /// At most `limit` parts of an upload with numbers above `after`.
@@ -149,7 +258,7 @@ impl Vault {
         after: Option<PartNumber>,
         limit: usize,
     ) -> Result<Page<PartInfo>, Error> {
-        todo!("{upload} {after:?} {limit}")
+        self.core().index.read().parts(*upload, after, limit)
     }
 
     /// Makes the named parts, in this order, the new version of the object. No byte is copied.
@@ -160,103 +269,175 @@ impl Vault {
         checksums: Checksums,
         condition: Condition,
     ) -> Commit<ObjectInfo> {
-        todo!("{upload} {parts:?} {checksums:?} {condition:?}")
+        let detail = encode_detail(&Metadata::default(), &checksums);
+        let job = match check_detail(&detail).and_then(|()| self.job_of_upload(upload)) {
+            Ok(job) => job,
+            Err(error) => return Commit::ready(Err(error)),
+        };
+        let parts = parts
+            .into_iter()
+            .map(|(number, etag)| (number.get(), etag))
+            .collect();
+        let now = (self.core().clock)();
+        let op = Op::Complete {
+            upload: *upload,
+            parts,
+            checksums,
+            condition,
+            now,
+        };
+        self.core().submit_plain(job, op, |outcome| match outcome {
+            Outcome::Object(info) => Some(*info),
+            _ => None,
+        })
     }
 
     /// Forgets an upload and its parts.
     pub fn abort_upload(&self, upload: &UploadId) -> Commit<()> {
-        todo!("{upload}")
+        match self.job_of_upload(upload) {
+            Ok(job) => self
+                .core()
+                .submit_plain(job, Op::Abort { upload: *upload }, |_| Some(())),
+            Err(error) => Commit::ready(Err(error)),
+        }
     }
 
     /// At most `limit` versions that are still to be delivered, oldest first, behind `after`.
     pub fn pending(&self, after: Option<Version>, limit: usize) -> Vec<Pending> {
-        todo!("{after:?} {limit}")
+        self.core().index.read().pending(after, limit)
     }
 
     /// Records that something happened to a version on its way to the bucket.
     pub fn deliver(&self, version: Version, event: DeliveryEvent) -> Commit<()> {
-        todo!("{version} {event:?}")
+        let checked = check_event(&event);
+        match checked.and_then(|()| self.core().index.read().job_of(version)) {
+            Ok(job) => self
+                .core()
+                .submit_plain(job, Op::Deliver { version, event }, |_| Some(())),
+            Err(error) => Commit::ready(Err(error)),
+        }
     }
 
     /// Uploads into the bucket whose version is gone; each until [`Vault::forget_abandoned`].
     pub fn abandoned(&self) -> Vec<Abandoned> {
-        todo!()
+        self.core().index.read().abandoned()
     }
 
-    /// The upload of this version was aborted in the bucket.
-    pub fn forget_abandoned(&self, version: Version) -> Commit<()> {
-        todo!("{version}")
+    /// This upload was aborted in the bucket. Fine if it is forgotten already.
+    pub fn forget_abandoned(&self, version: Version, upload: &str) -> Commit<()> {
+        let job = self.core().index.read().job_of_abandoned(version, upload);
+        let Some(job) = job else {
+            return Commit::ready(Ok(()));
+        };
+        let op = Op::Forget {
+            version,
+            upload: upload.to_owned(),
+        };
+        self.core().submit_plain(job, op, |_| Some(()))
     }
 
     /// How full the vault is and what it holds.
     pub fn stats(&self) -> Stats {
-        todo!()
+        let core = self.core();
+        let index = core.index.read();
+        let segments = core.segments.usage(&index.space);
+        let (counts, log_bytes) = (index.counts(), core.files.total_bytes());
+        let used_bytes = segments.used_bytes + log_bytes;
+        Stats {
+            capacity_bytes: core.config.capacity_bytes,
+            used_bytes,
+            free_bytes: core.config.capacity_bytes.saturating_sub(used_bytes),
+            objects: counts.objects,
+            object_bytes: index.sums.object_bytes,
+            uploads: counts.uploads,
+            segments: segments.files,
+            free_segments: segments.free,
+            log_bytes,
+            pending: counts.pending,
+            pending_bytes: index.sums.pending_bytes,
+            failed: index.sums.failed,
+        }
     }
 
     /// Reads and verifies everything. Blocks until done.
     pub fn scrub(&self) -> ScrubReport {
-        todo!()
+        scrub::scrub(self.core())
     }
 
     /// Writes a checkpoint and removes the log files that it replaces. Blocks for the disk.
     pub fn checkpoint(&self) -> Result<(), Error> {
-        todo!()
+        self.core().request(Request::Checkpoint)
     }
 
     /// Waits for what is under way and stops the vault's threads; later operations are
     /// [`Error::Closed`]. The last clone's drop does the same.
     pub fn close(&self) {
-        todo!()
+        self.handle.close();
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    fn job_of_upload(&self, upload: &UploadId) -> Result<JobNo, Error> {
+        self.core().index.read().upload(*upload).map(|(_, job)| job)
+    }
+
+    fn reader(
+        &self,
+        (info, job, body): (ObjectInfo, JobNo, Option<crate::op::Body>),
+        range: Option<Range<u64>>,
+    ) -> Result<ObjectReader, Error> {
+        let range = clamp(range, info.size)?;
+        let body = body.ok_or_else(|| Error::Released(info.key.clone()))?;
+        let name = (info.job.to_string(), info.key.clone(), info.version.0);
+        let bytes = BodyReader::new(Arc::clone(self.core()), job, name, body, range);
+        Ok(ObjectReader::new(info, bytes))
     }
 }
 
-impl ObjectWriter {
-    /// Takes the next bytes: hashes, encrypts and writes them. Blocks for the disk now and then.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        todo!("{}", bytes.len())
-    }
-
-    /// What was computed over the bytes so far; compare before [`ObjectWriter::finish`].
-    pub fn digests(&self) -> Digests {
-        todo!()
-    }
-
-    /// Makes the object current. The commit resolves when bytes and record are durable.
-    pub fn finish(self, checksums: Checksums, condition: Condition) -> Commit<ObjectInfo> {
-        todo!("{checksums:?} {condition:?}")
+impl Handle {
+    fn close(&self) {
+        // The threads end when they have done what was sent before.
+        self.core.queues.write().take();
+        for thread in self.threads.lock().drain(..) {
+            // A result that drops the last handle does so on a thread of ours.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
     }
 }
 
-impl PartWriter {
-    /// Takes the next bytes: hashes, encrypts and writes them. Blocks for the disk now and then.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        todo!("{}", bytes.len())
-    }
-
-    /// What was computed over the bytes so far; compare before [`PartWriter::finish`].
-    pub fn digests(&self) -> Digests {
-        todo!()
-    }
-
-    /// Puts the part in its upload. The commit resolves when bytes and record are durable.
-    pub fn finish(self, checksums: Checksums) -> Commit<PartInfo> {
-        todo!("{checksums:?}")
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
-impl ObjectReader {
-    /// The version being read.
-    pub fn info(&self) -> &ObjectInfo {
-        todo!()
+fn check_key(key: &str) -> Result<(), Error> {
+    if key.is_empty() {
+        return Err(Error::EmptyKey);
     }
+    check_len("an object key", key, MAX_KEY)
+}
 
-    /// Bytes that are still to come.
-    pub fn remaining(&self) -> u64 {
-        todo!()
+fn check_event(event: &DeliveryEvent) -> Result<(), Error> {
+    match event {
+        DeliveryEvent::Started { upload } => check_len("an upload's name", upload, MAX_TEXT),
+        DeliveryEvent::PartDone { etag, .. } => check_len("an etag", etag, MAX_TEXT),
+        DeliveryEvent::Failed { reason } => check_len("a reason", reason, MAX_TEXT),
+        _ => Ok(()),
     }
+}
 
-    /// The next bytes, verified; `None` at the end. Blocks for the disk.
-    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        todo!()
+fn check_len(what: &'static str, text: &str, max: usize) -> Result<(), Error> {
+    if text.len() > max {
+        return Err(Error::TooLong {
+            what,
+            len: text.len(),
+            max,
+        });
     }
+    Ok(())
 }

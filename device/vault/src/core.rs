@@ -1,0 +1,209 @@
+//! What every handle, writer, reader and thread of one vault shares.
+
+use std::{
+    any::Any,
+    sync::{Arc, mpsc},
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use crate::{
+    Clock, Commit, Error, JobId, VaultConfig,
+    commit::Reply,
+    config::{BLOCK, Geometry},
+    crypto::{Secret, random},
+    disk::Disk,
+    index::{Index, Outcome},
+    keyring::{JobNo, Keyring, VAULT},
+    log::files::LogFiles,
+    op::Op,
+    segments::{OpenSegment, Run, Segments},
+};
+
+/// New objects are told to slow down from here on.
+const SLOW_DOWN_PERCENT: u64 = 90;
+/// New bytes are refused from here on; the rest is for records and for sealing what is open.
+const FULL_PERCENT: u64 = 95;
+
+/// What every handle, writer, reader and thread of one vault shares.
+pub(crate) struct Core {
+    pub(crate) config: VaultConfig,
+    pub(crate) geometry: Geometry,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Clock,
+    pub(crate) keyring: RwLock<Keyring>,
+    pub(crate) index: RwLock<Index>,
+    pub(crate) files: Arc<LogFiles>,
+    pub(crate) segments: Segments,
+    /// One incarnation is begun at a time.
+    pub(crate) beginning: Mutex<()>,
+    pub(crate) queues: RwLock<Option<Queues>>,
+    /// Held until the last writer and reader are gone: nobody else may reuse their segments.
+    pub(crate) _lock: Box<dyn Any + Send + Sync>,
+}
+
+/// The ways to the vault's threads; gone when it is closed.
+pub(crate) struct Queues {
+    /// For operations whose frames must be made durable first.
+    pub(crate) sync: mpsc::Sender<Submission>,
+    pub(crate) log: mpsc::Sender<Request>,
+}
+
+/// What the log thread is asked to do.
+pub(crate) enum Request {
+    Apply(Submission),
+    AddJob(JobId, Reply<()>),
+    EraseJob(JobId, Reply<()>),
+    Checkpoint(Reply<()>),
+}
+
+/// Takes an operation's outcome, and the number of its record.
+pub(crate) type Answer = Box<dyn FnOnce(Result<(u64, Outcome), Error>) + Send>;
+
+/// An operation on its way to the log.
+pub(crate) struct Submission {
+    pub(crate) job: JobNo,
+    pub(crate) op: Op,
+    pub(crate) inline: Bytes,
+    /// Segments that hold its frames: synced before the record is written, not reused before it
+    /// is applied.
+    pub(crate) touched: Vec<Arc<OpenSegment>>,
+    pub(crate) reply: Answer,
+}
+
+impl Core {
+    /// The number of a job.
+    pub(crate) fn job(&self, job: &JobId) -> Result<JobNo, Error> {
+        let number = self.keyring.read().number(job);
+        number.ok_or_else(|| Error::NoSuchJob(job.to_string()))
+    }
+
+    pub(crate) fn secret(&self, job: JobNo) -> Result<Secret, Error> {
+        let keyring = self.keyring.read();
+        keyring
+            .secret(job)
+            .cloned()
+            .ok_or_else(|| Error::NoSuchJob(job.to_string()))
+    }
+
+    /// Sends an operation to the log; `then` makes the caller's result of its outcome.
+    pub(crate) fn submit<T: Send + 'static>(
+        &self,
+        job: JobNo,
+        op: Op,
+        inline: Bytes,
+        touched: Vec<Arc<OpenSegment>>,
+        then: impl FnOnce(u64, Outcome) -> Option<T> + Send + 'static,
+    ) -> Commit<T> {
+        let (reply, commit) = Commit::pair();
+        let reply = Box::new(move |result: Result<(u64, Outcome), Error>| {
+            reply.send(result.and_then(|(lsn, outcome)| then(lsn, outcome).ok_or(Error::Closed)));
+        });
+        let submission = Submission {
+            job,
+            op,
+            inline,
+            touched,
+            reply,
+        };
+        // A queue that is gone drops the reply, which says that the vault is closed.
+        if let Some(queues) = &*self.queues.read() {
+            if submission.touched.is_empty() {
+                let _ = queues.log.send(Request::Apply(submission));
+            } else {
+                let _ = queues.sync.send(submission);
+            }
+        }
+        commit
+    }
+
+    /// An operation without bytes of its own.
+    pub(crate) fn submit_plain<T: Send + 'static>(
+        &self,
+        job: JobNo,
+        op: Op,
+        then: impl FnOnce(Outcome) -> Option<T> + Send + 'static,
+    ) -> Commit<T> {
+        self.submit(job, op, Bytes::new(), Vec::new(), |_, outcome| {
+            then(outcome)
+        })
+    }
+
+    /// Asks the log thread for something that is not an operation.
+    pub(crate) fn request(&self, make: impl FnOnce(Reply<()>) -> Request) -> Result<(), Error> {
+        let (reply, commit) = Commit::pair();
+        if let Some(queues) = &*self.queues.read() {
+            let _ = queues.log.send(make(reply));
+        } else {
+            drop(reply);
+        }
+        commit.wait()
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let segments = self.segments.usage(&self.index.read().space);
+        segments.used_bytes + self.files.total_bytes()
+    }
+
+    fn above(&self, percent: u64) -> bool {
+        let mark = u128::from(self.config.capacity_bytes) * u128::from(percent) / 100;
+        u128::from(self.used_bytes()) >= mark
+    }
+
+    /// May a new object be begun?
+    pub(crate) fn admit(&self) -> Result<(), Error> {
+        if self.above(FULL_PERCENT) {
+            return Err(Error::DiskFull);
+        }
+        if self.above(SLOW_DOWN_PERCENT) {
+            return Err(Error::SlowDown);
+        }
+        Ok(())
+    }
+
+    /// Between `min` and `want` bytes of a segment that nobody else writes to.
+    pub(crate) fn reserve(&self, min: u64, want: u64) -> Result<Run, Error> {
+        loop {
+            if let Some(run) = self.segments.take(min, want) {
+                return Ok(run);
+            }
+            let beginning = self.beginning.lock();
+            // Another writer may have begun one meanwhile.
+            if let Some(run) = self.segments.take(min, want) {
+                return Ok(run);
+            }
+            self.begin_incarnation()?;
+            drop(beginning);
+        }
+    }
+
+    /// Opens a segment, or the rest of one, under a fresh key; recorded before it is used.
+    fn begin_incarnation(&self) -> Result<(), Error> {
+        let grown = self.segments.usage(&self.index.read().space).files + 1;
+        let wanted = grown * self.geometry.segment + self.files.total_bytes();
+        let may_grow = wanted <= self.config.capacity_bytes && !self.above(FULL_PERCENT);
+        let failed = |source| Error::io("begin a segment", source);
+        let site = {
+            let mut index = self.index.write();
+            self.segments
+                .site(&mut index.space, may_grow)
+                .map_err(failed)?
+        };
+        let site = site.ok_or(Error::DiskFull)?;
+        let segment = self.segments.open_site(&site).map_err(failed)?;
+        let base = u32::try_from(site.base / BLOCK).map_err(|_| Error::DiskFull)?;
+        let salt = random();
+        let op = Op::Incarnate {
+            segment: site.segment,
+            base,
+            salt,
+        };
+        let pin = vec![Arc::clone(&segment)];
+        let id = self
+            .submit(VAULT, op, Bytes::new(), pin, |lsn, _| Some(lsn))
+            .wait()?;
+        self.segments.begin(&site, segment, id, salt);
+        Ok(())
+    }
+}

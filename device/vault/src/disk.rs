@@ -1,0 +1,216 @@
+//! The disk under the vault, behind a trait so that tests can pull the plug.
+
+use std::{
+    any::Any,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use nix::fcntl::{FallocateFlags, fallocate};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Access {
+    /// To read what is there.
+    Read,
+    /// To read and write what is there.
+    Write,
+    /// Like [`Access::Write`], past the page cache where the file system allows it: offsets,
+    /// lengths and memory are then multiples of 4,096.
+    WriteDirect,
+    /// Makes an empty file, or empties the one that is there.
+    Create,
+}
+
+/// Where the vault keeps its files. What is written is durable only after a sync.
+pub trait Disk: Send + Sync {
+    /// Makes a directory and those above it; fine if it is there.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, in any order.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Opens a file.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file, replacing the one that has the new name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Takes the lock file at `path` until the guard is dropped; [`io::ErrorKind::WouldBlock`] if
+    /// another process has it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+}
+
+/// One open file.
+pub trait DiskFile: Send + Sync {
+    /// Its length in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Reads some bytes at `offset`; 0 at the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes some bytes at `offset`.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// Gives the file `len` bytes of real disk space, zero where nothing was written.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Makes contents and length durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// Reads exactly `buf.len()` bytes.
+pub(crate) fn read_full(file: &dyn DiskFile, mut buf: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.read_at(buf, at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                buf = &mut buf[n..];
+                at += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `buf`.
+pub(crate) fn write_full(file: &dyn DiskFile, mut buf: &[u8], mut at: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.write_at(buf, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                buf = &buf[n..];
+                at += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The real disk.
+#[derive(Debug, Default)]
+pub struct RealDisk {
+    direct_refused: AtomicBool,
+}
+
+impl RealDisk {
+    fn open_direct(&self, path: &Path) -> io::Result<Option<File>> {
+        if self.direct_refused.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let mut options = OpenOptions::new();
+        match options
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(path)
+        {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                if !self.direct_refused.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(path = %path.display(), "no direct io here: using the page cache");
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            // The vault's own names are ASCII; others are not its files.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        let file = match access {
+            Access::Read => options.read(true).open(path)?,
+            Access::Write => options.read(true).write(true).open(path)?,
+            Access::WriteDirect => match self.open_direct(path)? {
+                Some(file) => file,
+                None => options.read(true).write(true).open(path)?,
+            },
+            // Names of customers' files and their bytes are sealed; the mode is a second door.
+            Access::Create => options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(path)?,
+        };
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        file.try_lock().map_err(io::Error::from)?;
+        Ok(Box::new(file))
+    }
+}
+
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(&self.0, buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        FileExt::write_at(&self.0, buf, offset)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let bytes = i64::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        match fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => Ok(()),
+            // A file system without preallocation: only the length, space as it is written.
+            Err(nix::errno::Errno::EOPNOTSUPP) => self.0.set_len(len),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

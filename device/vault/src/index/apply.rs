@@ -1,0 +1,362 @@
+//! How each operation changes the index, or is refused.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crc_fast::{CrcAlgorithm::Crc64Nvme, checksum_combine};
+
+use super::{Content, Entry, Index, Outcome, Part, Position, Upload, etag, space::Incarnation};
+use crate::{
+    Checksums, Condition, Delivery, DeliveryEvent, Error, PartInfo, PartNumber, UploadId,
+    codec::{decode_detail, encode_detail},
+    keyring::JobNo,
+    op::{Body, Extent, Op, Owner, Source},
+};
+
+impl Index {
+    /// Applies one logged operation of job `job`.
+    ///
+    /// # Errors
+    ///
+    /// Why it changes nothing; then and at every replay.
+    pub(crate) fn apply(&mut self, at: Position, job: JobNo, op: Op) -> Result<Outcome, Error> {
+        match op {
+            Op::Put {
+                key,
+                content,
+                source,
+                detail,
+                condition,
+                now,
+            } => {
+                let body = self.body(at, source)?;
+                let entry = Entry {
+                    job,
+                    key: key.into(),
+                    size: content.size,
+                    modified_ms: now,
+                    content: Content::Whole(content.blake3),
+                    crc64nvme: content.crc64nvme,
+                    detail: detail.into(),
+                    body: Some(body),
+                    delivery: Delivery::OnBox,
+                };
+                self.insert(at.lsn, entry, &condition)
+            }
+            Op::Delete { key, condition } => self.delete(job, &key, &condition),
+            Op::CreateUpload {
+                id,
+                key,
+                detail,
+                now,
+            } => {
+                let (key, created_ms): (Arc<str>, _) = (key.into(), now);
+                self.names(job)?.uploads.insert((Arc::clone(&key), id));
+                let (detail, parts) = (detail.into(), BTreeMap::new());
+                self.uploads.insert(
+                    id,
+                    Upload {
+                        job,
+                        key,
+                        created_ms,
+                        detail,
+                        parts,
+                    },
+                );
+                Ok(Outcome::Upload(id))
+            }
+            Op::PutPart {
+                upload,
+                number,
+                content,
+                source,
+                checksums,
+                now,
+            } => {
+                let body = self.body(at, source)?;
+                let detail = encode_detail(&crate::Metadata::default(), &checksums).into();
+                let part = Part {
+                    content,
+                    modified_ms: now,
+                    detail,
+                    body,
+                };
+                self.put_part(upload, number, part)
+            }
+            Op::Complete {
+                upload,
+                parts,
+                checksums,
+                condition,
+                now,
+            } => self.complete(at.lsn, upload, &parts, &checksums, &condition, now),
+            Op::Abort { upload } => match self.remove_upload(upload) {
+                Some(_) => Ok(Outcome::Done),
+                None => Err(Error::NoSuchUpload(upload.to_string())),
+            },
+            Op::Deliver { version, event } => self.deliver(version.0, event),
+            Op::Forget { version, upload } => {
+                self.abandoned.remove(&(version.0, upload));
+                Ok(Outcome::Done)
+            }
+            Op::Move { owner, from } => {
+                self.move_extent(at, owner, from);
+                Ok(Outcome::Done)
+            }
+            Op::Incarnate {
+                segment,
+                base,
+                salt,
+            } => {
+                self.space.incarnate(
+                    at.lsn,
+                    Incarnation {
+                        segment,
+                        base,
+                        salt,
+                    },
+                );
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn names(&mut self, job: JobNo) -> Result<&mut super::Job, Error> {
+        self.jobs
+            .get_mut(&job)
+            .ok_or_else(|| Error::NoSuchJob(job.to_string()))
+    }
+
+    fn body(&self, at: Position, source: Source) -> Result<Body, Error> {
+        let extents = match source {
+            Source::Frames(extents) => extents,
+            Source::Inline { len } => {
+                vec![Extent::Log {
+                    file: at.file,
+                    offset: at.offset,
+                    len,
+                }]
+            }
+        };
+        // A writer keeps its incarnation alive until its record is applied.
+        if self.space.knows(&extents) {
+            Ok(extents.into())
+        } else {
+            Err(Error::Closed)
+        }
+    }
+
+    /// Makes `entry` the current version of its key.
+    fn insert(
+        &mut self,
+        version: u64,
+        entry: Entry,
+        condition: &Condition,
+    ) -> Result<Outcome, Error> {
+        self.check(entry.job, &entry.key, condition)?;
+        let job = self.names(entry.job)?;
+        let info = entry.info(&job.id, version);
+        let replaced = job.objects.insert(Arc::clone(&entry.key), version);
+        if let Some(body) = &entry.body {
+            self.space.occupy(body);
+        }
+        self.count(version, &entry);
+        self.versions.insert(version, entry);
+        if let Some(old) = replaced {
+            self.remove_version(old);
+        }
+        Ok(Outcome::Object(Box::new(info)))
+    }
+
+    fn delete(&mut self, job: JobNo, key: &str, condition: &Condition) -> Result<Outcome, Error> {
+        self.check(job, key, condition)?;
+        let removed = self.names(job)?.objects.remove(key);
+        if let Some(version) = removed {
+            self.remove_version(version);
+        }
+        Ok(Outcome::Deleted(removed.is_some()))
+    }
+
+    fn check(&self, job: JobNo, key: &str, condition: &Condition) -> Result<(), Error> {
+        let names = self
+            .jobs
+            .get(&job)
+            .ok_or_else(|| Error::NoSuchJob(job.to_string()))?;
+        let version = names.objects.get(key).copied();
+        let current = version.and_then(|version| self.versions.get(&version));
+        let holds = match condition {
+            Condition::Any => true,
+            Condition::Absent => current.is_none(),
+            Condition::Present => current.is_some(),
+            Condition::Etag(etag) => current.is_some_and(|entry| entry.etag() == *etag),
+            Condition::Version(wanted) => version == Some(wanted.0),
+        };
+        if holds {
+            Ok(())
+        } else {
+            Err(Error::PreconditionFailed(key.to_owned()))
+        }
+    }
+
+    fn put_part(&mut self, id: UploadId, number: u16, part: Part) -> Result<Outcome, Error> {
+        let upload = self
+            .uploads
+            .get_mut(&id)
+            .ok_or_else(|| Error::NoSuchUpload(id.to_string()))?;
+        let info = part
+            .info(number)
+            .ok_or_else(|| Error::NoSuchUpload(id.to_string()))?;
+        self.space.occupy(&part.body);
+        if let Some(old) = upload.parts.insert(number, part) {
+            self.space.retire(old.body);
+        }
+        Ok(Outcome::Part(Box::new(info)))
+    }
+
+    fn complete(
+        &mut self,
+        version: u64,
+        id: UploadId,
+        wanted: &[(u16, String)],
+        checksums: &Checksums,
+        condition: &Condition,
+        now: i64,
+    ) -> Result<Outcome, Error> {
+        let upload = self
+            .uploads
+            .get(&id)
+            .ok_or_else(|| Error::NoSuchUpload(id.to_string()))?;
+        let entry = upload.assemble(wanted, checksums, now)?;
+        let outcome = self.insert(version, entry, condition)?;
+        self.remove_upload(id);
+        Ok(outcome)
+    }
+
+    fn deliver(&mut self, version: u64, event: DeliveryEvent) -> Result<Outcome, Error> {
+        let mut entry = self
+            .versions
+            .remove(&version)
+            .ok_or(Error::NoSuchVersion(version))?;
+        self.uncount(version, &entry);
+        let released = event == DeliveryEvent::Released;
+        let open = match (&entry.delivery, &event) {
+            (_, DeliveryEvent::Delivered) => None,
+            (Delivery::InFlight { upload, .. }, _) => Some(upload.clone()),
+            _ => None,
+        };
+        let stepped = entry.delivery.step(event);
+        if stepped.is_ok() {
+            if let Some(upload) =
+                open.filter(|_| !matches!(entry.delivery, Delivery::InFlight { .. }))
+            {
+                self.abandoned
+                    .insert((version, upload), (entry.job, Arc::clone(&entry.key)));
+            }
+            if let Some(body) = entry.body.take_if(|_| released) {
+                self.space.retire(body);
+            }
+        }
+        self.count(version, &entry);
+        self.versions.insert(version, entry);
+        stepped?;
+        Ok(Outcome::Done)
+    }
+
+    /// Points the owner at the copy of `from` in this record; nothing to do if it is gone.
+    fn move_extent(&mut self, at: Position, owner: Owner, from: Extent) {
+        let body = match owner {
+            Owner::Object(version) => self
+                .versions
+                .get_mut(&version)
+                .and_then(|entry| entry.body.as_mut()),
+            Owner::Part(id, number) => self
+                .uploads
+                .get_mut(&id)
+                .and_then(|upload| upload.parts.get_mut(&number))
+                .map(|part| &mut part.body),
+        };
+        let (Some(body), Extent::Log { len, .. }) = (body, from) else {
+            return;
+        };
+        let to = Extent::Log {
+            file: at.file,
+            offset: at.offset,
+            len,
+        };
+        if !body.contains(&from) {
+            return;
+        }
+        let moved: Body = body
+            .iter()
+            .map(|e| if *e == from { to } else { *e })
+            .collect();
+        let old = std::mem::replace(body, Arc::clone(&moved));
+        self.space.occupy(&moved);
+        self.space.retire(old);
+    }
+}
+
+impl Upload {
+    /// The object that the named parts make.
+    fn assemble(
+        &self,
+        wanted: &[(u16, String)],
+        checksums: &Checksums,
+        now: i64,
+    ) -> Result<Entry, Error> {
+        let mut hasher = blake3::Hasher::new();
+        let (mut size, mut crc64nvme, mut extents) = (0_u64, 0, Vec::new());
+        let mut last = 0;
+        for (number, etag) in wanted {
+            let invalid = || PartNumber::new(*number).map_or(Error::NoParts, Error::InvalidPart);
+            let part = self.parts.get(number).ok_or_else(invalid)?;
+            if *number <= last || part.etag() != *etag {
+                return Err(invalid());
+            }
+            last = *number;
+            hasher.update(&part.content.blake3);
+            crc64nvme = if size == 0 {
+                part.content.crc64nvme
+            } else {
+                let (crc, len) = (part.content.crc64nvme, part.content.size);
+                checksum_combine(Crc64Nvme, crc64nvme, crc, len)
+            };
+            size = size.checked_add(part.content.size).ok_or(Error::DiskFull)?;
+            extents.extend_from_slice(&part.body);
+        }
+        let count = u32::try_from(wanted.len()).ok().filter(|count| *count > 0);
+        let count = count.ok_or(Error::NoParts)?;
+        let (metadata, _) = decode_detail(&self.detail).unwrap_or_default();
+        Ok(Entry {
+            job: self.job,
+            key: Arc::clone(&self.key),
+            size,
+            modified_ms: now,
+            content: Content::Parts {
+                hash: *hasher.finalize().as_bytes(),
+                count,
+            },
+            crc64nvme,
+            detail: encode_detail(&metadata, checksums).into(),
+            body: Some(extents.into()),
+            delivery: Delivery::OnBox,
+        })
+    }
+}
+
+impl Part {
+    fn etag(&self) -> String {
+        etag(&self.content.blake3, 1)
+    }
+
+    /// `None` if there is no part of that number.
+    pub(super) fn info(&self, number: u16) -> Option<PartInfo> {
+        let (_, checksums) = decode_detail(&self.detail).unwrap_or_default();
+        Some(PartInfo {
+            number: PartNumber::new(number)?,
+            etag: self.etag(),
+            digests: self.content,
+            last_modified_ms: self.modified_ms,
+            checksums,
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! The log's directory: which files there are, and reading objects that live in them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::record::{FILE_HEADER, FileHeader, Kind, RECORD_HEADER, RecordHeader};
+use crate::{
+    codec::{narrow, wide},
+    crypto::Secret,
+    disk::{Access, Disk, DiskFile, read_full, write_full},
+};
+
+/// The files of the log, without those that are only being made.
+pub(crate) struct LogFiles {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    known: RwLock<BTreeMap<u32, Known>>,
+}
+
+#[derive(Clone)]
+struct Known {
+    header: Arc<FileHeader>,
+    /// Bytes that count, in a file that is closed; what it takes on disk in the open one.
+    bytes: u64,
+}
+
+/// Why an object in the log cannot be read.
+pub(crate) enum LogReadError {
+    Io(io::Error),
+    Damaged,
+}
+
+impl LogFiles {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
+        Self {
+            dir,
+            disk,
+            known: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn path(&self, kind: Kind, number: u32) -> PathBuf {
+        let prefix = match kind {
+            Kind::Log => "log",
+            Kind::Checkpoint => "checkpoint",
+        };
+        self.dir.join(format!("{prefix}-{number:08x}"))
+    }
+
+    /// Every log file and checkpoint there is. Names that the log did not give are left alone;
+    /// files that were being made are removed.
+    pub(crate) fn list(&self) -> io::Result<(Vec<u32>, Vec<u32>)> {
+        let (mut logs, mut checkpoints) = (Vec::new(), Vec::new());
+        for name in self.disk.list(&self.dir)? {
+            let path = self.dir.join(&name);
+            if path.extension().is_some_and(|end| end == "tmp") {
+                self.disk.remove(&path)?;
+            } else if let Some(number) = parse(&name, "log-") {
+                logs.push(number);
+            } else if let Some(number) = parse(&name, "checkpoint-") {
+                checkpoints.push(number);
+            }
+        }
+        logs.sort_unstable();
+        checkpoints.sort_unstable();
+        Ok((logs, checkpoints))
+    }
+
+    pub(crate) fn open(&self, kind: Kind, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(&self.path(kind, number), Access::Read)
+    }
+
+    /// Begins a file with its header, under a name that recovery ignores.
+    pub(crate) fn create(&self, header: &FileHeader, size: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(&self.temporary(header), Access::Create)?;
+        file.allocate(size.max(FILE_HEADER))?;
+        write_full(&*file, &header.encode(), 0)?;
+        Ok(file)
+    }
+
+    /// Gives a file its name, durably: from now on recovery reads it.
+    pub(crate) fn publish(&self, header: &FileHeader, file: &dyn DiskFile) -> io::Result<()> {
+        file.sync()?;
+        self.disk.rename(
+            &self.temporary(header),
+            &self.path(header.kind, header.number),
+        )?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    fn temporary(&self, header: &FileHeader) -> PathBuf {
+        self.path(header.kind, header.number).with_extension("tmp")
+    }
+
+    /// Lets objects in log file `header.number` be read.
+    pub(crate) fn know(&self, header: Arc<FileHeader>, bytes: u64) {
+        self.known
+            .write()
+            .insert(header.number, Known { header, bytes });
+    }
+
+    pub(crate) fn close(&self, number: u32, bytes: u64) {
+        if let Some(known) = self.known.write().get_mut(&number) {
+            known.bytes = bytes;
+        }
+    }
+
+    /// Log files and their sizes, oldest first.
+    pub(crate) fn sizes(&self) -> Vec<(u32, u64)> {
+        self.known
+            .read()
+            .iter()
+            .map(|(number, known)| (*number, known.bytes))
+            .collect()
+    }
+
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.known.read().values().map(|known| known.bytes).sum()
+    }
+
+    pub(crate) fn remove(&self, kind: Kind, number: u32) -> io::Result<()> {
+        if kind == Kind::Log {
+            self.known.write().remove(&number);
+        }
+        self.disk.remove(&self.path(kind, number))
+    }
+
+    /// Reads `len` bytes at the end of the record at `offset` in file `number`.
+    pub(crate) fn read_inline(
+        &self,
+        (number, offset, len): (u32, u32, u32),
+        secret: &Secret,
+    ) -> Result<Bytes, LogReadError> {
+        let header = self
+            .known
+            .read()
+            .get(&number)
+            .map(|known| Arc::clone(&known.header));
+        let header = header.ok_or(LogReadError::Damaged)?;
+        let file = self.open(Kind::Log, number).map_err(LogReadError::Io)?;
+        let (at, len) = (u64::from(offset), narrow(u64::from(len)));
+        // Most of the record comes with its header; the rest needs a second read.
+        let mut head = [0; RECORD_HEADER];
+        read_full(&*file, &mut head, at).map_err(short)?;
+        let record = RecordHeader::decode(&head, header.mark()).ok_or(LogReadError::Damaged)?;
+        let mut sealed = vec![0; record.sealed_len()];
+        read_full(&*file, &mut sealed, at + wide(RECORD_HEADER)).map_err(short)?;
+        let opened = record
+            .open(&header.key(secret), &mut sealed)
+            .map_err(|_| LogReadError::Damaged)?
+            .len();
+        let begin = opened.checked_sub(len).ok_or(LogReadError::Damaged)?;
+        Ok(Bytes::from(sealed).slice(begin..opened))
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// A file that ends too early is damaged, not unreadable.
+fn short(error: io::Error) -> LogReadError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => LogReadError::Damaged,
+        _ => LogReadError::Io(error),
+    }
+}
+
+fn parse(name: &str, prefix: &str) -> Option<u32> {
+    let digits = name
+        .strip_prefix(prefix)
+        .filter(|digits| digits.len() == 8)?;
+    u32::from_str_radix(digits, 16).ok()
+}

@@ -1,0 +1,636 @@
+//! What a log record says: one operation, as it was asked for.
+//!
+//! Operations are logged first and judged when they are applied, in order, so that replay comes
+//! to the same index as the run did. Nothing in here depends on when or where it is applied.
+
+use std::sync::Arc;
+
+use crate::{
+    Checksums, Condition, DeliveryEvent, Digests, UploadId, Version,
+    codec::{Malformed, Put, Take, narrow},
+    delivery::Delivery,
+};
+
+/// A run of bytes of an object, and where they lie.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Extent {
+    /// Frames that follow each other in a segment; all are full but the last.
+    Frames {
+        incarnation: u64,
+        /// In blocks of 4,096 bytes from the segment's beginning.
+        at: u32,
+        len: u64,
+    },
+    /// The tail of a log record's payload.
+    Log {
+        file: u32,
+        /// Of the record, from the file's beginning.
+        offset: u32,
+        len: u32,
+    },
+}
+
+impl Extent {
+    pub(crate) fn len(self) -> u64 {
+        match self {
+            Self::Frames { len, .. } => len,
+            Self::Log { len, .. } => u64::from(len),
+        }
+    }
+}
+
+/// An object's bytes, in order.
+pub(crate) type Body = Arc<[Extent]>;
+
+/// Where the bytes of a new object or part are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Source {
+    /// In frames, durable already.
+    Frames(Vec<Extent>),
+    /// At the end of this very record.
+    Inline { len: u32 },
+}
+
+/// Who owns an extent that moves from an old log file into this record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Owner {
+    Object(u64),
+    Part(UploadId, u16),
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Op {
+    Put {
+        key: String,
+        content: Digests,
+        source: Source,
+        detail: Vec<u8>,
+        condition: Condition,
+        now: i64,
+    },
+    Delete {
+        key: String,
+        condition: Condition,
+    },
+    CreateUpload {
+        id: UploadId,
+        key: String,
+        detail: Vec<u8>,
+        now: i64,
+    },
+    PutPart {
+        upload: UploadId,
+        number: u16,
+        content: Digests,
+        source: Source,
+        checksums: Checksums,
+        now: i64,
+    },
+    Complete {
+        upload: UploadId,
+        parts: Vec<(u16, String)>,
+        checksums: Checksums,
+        condition: Condition,
+        now: i64,
+    },
+    Abort {
+        upload: UploadId,
+    },
+    Deliver {
+        version: Version,
+        event: DeliveryEvent,
+    },
+    Forget {
+        version: Version,
+        upload: String,
+    },
+    /// The bytes of `from`, a log extent, now lie at the end of this record.
+    Move {
+        owner: Owner,
+        from: Extent,
+    },
+    /// A segment begins a new life from block `base` on, under keys from `salt`.
+    Incarnate {
+        segment: u32,
+        base: u32,
+        salt: [u8; 32],
+    },
+}
+
+impl Op {
+    /// The record's payload without the inline bytes, which follow it.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        match self {
+            Self::Put {
+                key,
+                content,
+                source,
+                detail,
+                condition,
+                now,
+            } => {
+                out.put_u8(1);
+                out.put_text(key);
+                put_digests(&mut out, content);
+                out.put_bytes(detail);
+                put_condition(&mut out, condition);
+                out.put_i64(*now);
+                put_source(&mut out, source);
+            }
+            Self::Delete { key, condition } => {
+                out.put_u8(2);
+                out.put_text(key);
+                put_condition(&mut out, condition);
+            }
+            Self::CreateUpload {
+                id,
+                key,
+                detail,
+                now,
+            } => {
+                out.put_u8(3);
+                out.put_raw(&id.0);
+                out.put_text(key);
+                out.put_bytes(detail);
+                out.put_i64(*now);
+            }
+            Self::PutPart {
+                upload,
+                number,
+                content,
+                source,
+                checksums,
+                now,
+            } => {
+                out.put_u8(4);
+                out.put_raw(&upload.0);
+                out.put_u16(*number);
+                put_digests(&mut out, content);
+                out.put_map(checksums);
+                out.put_i64(*now);
+                put_source(&mut out, source);
+            }
+            Self::Complete {
+                upload,
+                parts,
+                checksums,
+                condition,
+                now,
+            } => {
+                out.put_u8(5);
+                out.put_raw(&upload.0);
+                out.put_count(parts.len());
+                for (number, etag) in parts {
+                    out.put_u16(*number);
+                    out.put_text(etag);
+                }
+                out.put_map(checksums);
+                put_condition(&mut out, condition);
+                out.put_i64(*now);
+            }
+            Self::Abort { upload } => {
+                out.put_u8(6);
+                out.put_raw(&upload.0);
+            }
+            Self::Deliver { version, event } => {
+                out.put_u8(7);
+                out.put_u64(version.0);
+                put_event(&mut out, event);
+            }
+            Self::Forget { version, upload } => {
+                out.put_u8(8);
+                out.put_u64(version.0);
+                out.put_text(upload);
+            }
+            Self::Move { owner, from } => {
+                out.put_u8(9);
+                put_owner(&mut out, *owner);
+                put_extent(&mut out, from);
+            }
+            Self::Incarnate {
+                segment,
+                base,
+                salt,
+            } => {
+                out.put_u8(10);
+                out.put_u32(*segment);
+                out.put_u32(*base);
+                out.put_raw(salt);
+            }
+        }
+        out
+    }
+
+    pub(crate) fn decode(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut take = Take(payload);
+        let op = match take.u8()? {
+            1 => Self::Put {
+                key: take.string()?,
+                content: take_digests(&mut take)?,
+                detail: take.bytes()?.to_vec(),
+                condition: take_condition(&mut take)?,
+                now: take.i64()?,
+                source: take_source(&mut take)?,
+            },
+            2 => Self::Delete {
+                key: take.string()?,
+                condition: take_condition(&mut take)?,
+            },
+            3 => Self::CreateUpload {
+                id: UploadId(take.array()?),
+                key: take.string()?,
+                detail: take.bytes()?.to_vec(),
+                now: take.i64()?,
+            },
+            4 => Self::PutPart {
+                upload: UploadId(take.array()?),
+                number: take.u16()?,
+                content: take_digests(&mut take)?,
+                checksums: take.map()?,
+                now: take.i64()?,
+                source: take_source(&mut take)?,
+            },
+            5 => {
+                let upload = UploadId(take.array()?);
+                let count = take.count()?;
+                let parts = (0..count)
+                    .map(|_| Ok((take.u16()?, take.string()?)))
+                    .collect::<Result<_, Malformed>>()?;
+                let checksums = take.map()?;
+                let condition = take_condition(&mut take)?;
+                Self::Complete {
+                    upload,
+                    parts,
+                    checksums,
+                    condition,
+                    now: take.i64()?,
+                }
+            }
+            6 => Self::Abort {
+                upload: UploadId(take.array()?),
+            },
+            7 => Self::Deliver {
+                version: Version(take.u64()?),
+                event: take_event(&mut take)?,
+            },
+            8 => Self::Forget {
+                version: Version(take.u64()?),
+                upload: take.string()?,
+            },
+            9 => {
+                let owner = take_owner(&mut take)?;
+                let from = take_extent(&mut take)?;
+                take.raw(narrow(from.len()))?;
+                Self::Move { owner, from }
+            }
+            10 => Self::Incarnate {
+                segment: take.u32()?,
+                base: take.u32()?,
+                salt: take.array()?,
+            },
+            _ => return Err(Malformed("operation")),
+        };
+        take.end()?;
+        Ok(op)
+    }
+}
+
+fn put_owner(out: &mut Vec<u8>, owner: Owner) {
+    match owner {
+        Owner::Object(version) => {
+            out.put_u8(0);
+            out.put_u64(version);
+        }
+        Owner::Part(upload, number) => {
+            out.put_u8(1);
+            out.put_raw(&upload.0);
+            out.put_u16(number);
+        }
+    }
+}
+
+fn take_owner(take: &mut Take<'_>) -> Result<Owner, Malformed> {
+    match take.u8()? {
+        0 => Ok(Owner::Object(take.u64()?)),
+        1 => Ok(Owner::Part(UploadId(take.array()?), take.u16()?)),
+        _ => Err(Malformed("owner")),
+    }
+}
+
+pub(crate) fn put_digests(out: &mut Vec<u8>, digests: &Digests) {
+    out.put_u64(digests.size);
+    out.put_raw(&digests.blake3);
+    out.put_u64(digests.crc64nvme);
+}
+
+pub(crate) fn take_digests(take: &mut Take<'_>) -> Result<Digests, Malformed> {
+    Ok(Digests {
+        size: take.u64()?,
+        blake3: take.array()?,
+        crc64nvme: take.u64()?,
+    })
+}
+
+pub(crate) fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
+    match extent {
+        Extent::Frames {
+            incarnation,
+            at,
+            len,
+        } => {
+            out.put_u8(0);
+            out.put_u64(*incarnation);
+            out.put_u32(*at);
+            out.put_u64(*len);
+        }
+        Extent::Log { file, offset, len } => {
+            out.put_u8(1);
+            out.put_u32(*file);
+            out.put_u32(*offset);
+            out.put_u32(*len);
+        }
+    }
+}
+
+pub(crate) fn take_extent(take: &mut Take<'_>) -> Result<Extent, Malformed> {
+    match take.u8()? {
+        0 => Ok(Extent::Frames {
+            incarnation: take.u64()?,
+            at: take.u32()?,
+            len: take.u64()?,
+        }),
+        1 => Ok(Extent::Log {
+            file: take.u32()?,
+            offset: take.u32()?,
+            len: take.u32()?,
+        }),
+        _ => Err(Malformed("extent")),
+    }
+}
+
+pub(crate) fn put_extents(out: &mut Vec<u8>, extents: &[Extent]) {
+    out.put_count(extents.len());
+    for extent in extents {
+        put_extent(out, extent);
+    }
+}
+
+pub(crate) fn take_extents(take: &mut Take<'_>) -> Result<Vec<Extent>, Malformed> {
+    let count = take.count()?;
+    (0..count).map(|_| take_extent(take)).collect()
+}
+
+/// The source comes last, because inline bytes are whatever follows it.
+fn put_source(out: &mut Vec<u8>, source: &Source) {
+    match source {
+        Source::Frames(extents) => {
+            out.put_u8(0);
+            put_extents(out, extents);
+        }
+        Source::Inline { len } => {
+            out.put_u8(1);
+            out.put_u32(*len);
+        }
+    }
+}
+
+fn take_source(take: &mut Take<'_>) -> Result<Source, Malformed> {
+    match take.u8()? {
+        0 => take_extents(take).map(Source::Frames),
+        1 => {
+            let len = take.u32()?;
+            take.raw(narrow(u64::from(len)))?;
+            Ok(Source::Inline { len })
+        }
+        _ => Err(Malformed("source")),
+    }
+}
+
+fn put_condition(out: &mut Vec<u8>, condition: &Condition) {
+    match condition {
+        Condition::Any => out.put_u8(0),
+        Condition::Absent => out.put_u8(1),
+        Condition::Present => out.put_u8(2),
+        Condition::Etag(etag) => {
+            out.put_u8(3);
+            out.put_text(etag);
+        }
+        Condition::Version(version) => {
+            out.put_u8(4);
+            out.put_u64(version.0);
+        }
+    }
+}
+
+fn take_condition(take: &mut Take<'_>) -> Result<Condition, Malformed> {
+    Ok(match take.u8()? {
+        0 => Condition::Any,
+        1 => Condition::Absent,
+        2 => Condition::Present,
+        3 => Condition::Etag(take.string()?),
+        4 => Condition::Version(Version(take.u64()?)),
+        _ => return Err(Malformed("condition")),
+    })
+}
+
+fn put_event(out: &mut Vec<u8>, event: &DeliveryEvent) {
+    match event {
+        DeliveryEvent::Started { upload } => {
+            out.put_u8(0);
+            out.put_text(upload);
+        }
+        DeliveryEvent::PartDone { number, etag } => {
+            out.put_u8(1);
+            out.put_u32(*number);
+            out.put_text(etag);
+        }
+        DeliveryEvent::Delivered => out.put_u8(2),
+        DeliveryEvent::Verified => out.put_u8(3),
+        DeliveryEvent::Failed { reason } => {
+            out.put_u8(4);
+            out.put_text(reason);
+        }
+        DeliveryEvent::Reset => out.put_u8(5),
+        DeliveryEvent::Released => out.put_u8(6),
+    }
+}
+
+fn take_event(take: &mut Take<'_>) -> Result<DeliveryEvent, Malformed> {
+    Ok(match take.u8()? {
+        0 => DeliveryEvent::Started {
+            upload: take.string()?,
+        },
+        1 => DeliveryEvent::PartDone {
+            number: take.u32()?,
+            etag: take.string()?,
+        },
+        2 => DeliveryEvent::Delivered,
+        3 => DeliveryEvent::Verified,
+        4 => DeliveryEvent::Failed {
+            reason: take.string()?,
+        },
+        5 => DeliveryEvent::Reset,
+        6 => DeliveryEvent::Released,
+        _ => return Err(Malformed("delivery event")),
+    })
+}
+
+pub(crate) fn put_delivery(out: &mut Vec<u8>, delivery: &Delivery) {
+    match delivery {
+        Delivery::OnBox => out.put_u8(0),
+        Delivery::InFlight { upload, parts } => {
+            out.put_u8(1);
+            out.put_text(upload);
+            out.put_count(parts.len());
+            for (number, etag) in parts {
+                out.put_u32(*number);
+                out.put_text(etag);
+            }
+        }
+        Delivery::InCloud => out.put_u8(2),
+        Delivery::Verified => out.put_u8(3),
+        Delivery::Failed { reason } => {
+            out.put_u8(4);
+            out.put_text(reason);
+        }
+    }
+}
+
+pub(crate) fn take_delivery(take: &mut Take<'_>) -> Result<Delivery, Malformed> {
+    Ok(match take.u8()? {
+        0 => Delivery::OnBox,
+        1 => {
+            let upload = take.string()?;
+            let count = take.count()?;
+            let parts = (0..count)
+                .map(|_| Ok((take.u32()?, take.string()?)))
+                .collect::<Result<_, Malformed>>()?;
+            Delivery::InFlight { upload, parts }
+        }
+        2 => Delivery::InCloud,
+        3 => Delivery::Verified,
+        4 => Delivery::Failed {
+            reason: take.string()?,
+        },
+        _ => return Err(Malformed("delivery")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ops() -> Vec<Op> {
+        let content = Digests {
+            size: 3,
+            blake3: [4; 32],
+            crc64nvme: 5,
+        };
+        let id = UploadId([6; 16]);
+        let frames = vec![Extent::Frames {
+            incarnation: 1,
+            at: 2,
+            len: 3,
+        }];
+        let checksums = Checksums::from([("crc32".to_owned(), "AAAA".to_owned())]);
+        let now = -7;
+        vec![
+            Op::Put {
+                key: "k".into(),
+                content,
+                source: Source::Frames(frames.clone()),
+                detail: vec![1, 2],
+                condition: Condition::Absent,
+                now,
+            },
+            Op::Delete {
+                key: "k".into(),
+                condition: Condition::Version(Version(3)),
+            },
+            Op::CreateUpload {
+                id,
+                key: "k".into(),
+                detail: vec![],
+                now,
+            },
+            Op::PutPart {
+                upload: id,
+                number: 9,
+                content,
+                source: Source::Frames(frames),
+                checksums: checksums.clone(),
+                now,
+            },
+            Op::Complete {
+                upload: id,
+                parts: vec![(1, "a".into()), (2, "b".into())],
+                checksums,
+                condition: Condition::Etag("e".into()),
+                now,
+            },
+            Op::Abort { upload: id },
+            Op::Deliver {
+                version: Version(8),
+                event: DeliveryEvent::PartDone {
+                    number: 2,
+                    etag: "x".into(),
+                },
+            },
+            Op::Forget {
+                version: Version(8),
+                upload: "u".into(),
+            },
+            Op::Incarnate {
+                segment: 1,
+                base: 2,
+                salt: [3; 32],
+            },
+        ]
+    }
+
+    #[test]
+    fn operations_survive_their_encoding() {
+        for op in ops() {
+            assert_eq!(Op::decode(&op.encode()), Ok(op));
+        }
+    }
+
+    #[test]
+    fn inline_bytes_are_all_that_follows_the_source() {
+        let from = Extent::Log {
+            file: 1,
+            offset: 2,
+            len: 3,
+        };
+        let op = Op::Move {
+            owner: Owner::Object(4),
+            from,
+        };
+        let mut payload = op.encode();
+        assert!(Op::decode(&payload).is_err());
+        payload.extend_from_slice(b"abc");
+        assert_eq!(Op::decode(&payload), Ok(op));
+        payload.push(0);
+        assert!(Op::decode(&payload).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = Op::decode(&bytes);
+        }
+
+        #[test]
+        fn no_cut_or_flipped_operation_panics(which in 0_usize..9, cut: usize, bit: usize) {
+            let mut bytes = ops()[which].encode();
+            bytes.truncate(cut % (bytes.len() + 1));
+            if !bytes.is_empty() {
+                let at = bit % (bytes.len() * 8);
+                bytes[at / 8] ^= 1 << (at % 8);
+            }
+            let _ = Op::decode(&bytes);
+        }
+    }
+}

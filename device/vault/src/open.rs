@@ -1,0 +1,154 @@
+//! Opening a vault: lock, keys, log, segments, in this order.
+
+use std::{collections::BTreeSet, io, sync::Arc};
+
+use parking_lot::{Mutex, RwLock};
+use zeroize::Zeroizing;
+
+use crate::{
+    Clock, OpenError, RecoveryReport, VaultConfig, committer,
+    config::Geometry,
+    core::Core,
+    disk::{Access, Disk},
+    index::Index,
+    keyring::Keyring,
+    log::{files::LogFiles, record::Kind, recover, writer::LogWriter},
+    segments::Segments,
+};
+
+/// A vault's core and its threads.
+pub(crate) type Running = (Arc<Core>, Vec<std::thread::JoinHandle<()>>);
+
+pub(crate) fn open(
+    disk: Arc<dyn Disk>,
+    config: &VaultConfig,
+    master: &Zeroizing<[u8; 32]>,
+    clock: Clock,
+) -> Result<(Running, RecoveryReport), OpenError> {
+    config.check()?;
+    let fail = |what: &str| {
+        let what = format!("{what} {}", config.dir.display());
+        move |source: io::Error| OpenError::Io { what, source }
+    };
+    let (log_dir, segment_dir) = (config.dir.join("log"), config.dir.join("segments"));
+    disk.create_dir(&log_dir).map_err(fail("make"))?;
+    disk.create_dir(&segment_dir).map_err(fail("make"))?;
+    let lock = disk
+        .lock(&config.dir.join("lock"))
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse {
+                path: config.dir.clone(),
+            },
+            _ => fail("lock")(source),
+        })?;
+
+    let mut report = RecoveryReport::default();
+    let files = Arc::new(LogFiles::new(Arc::clone(&disk), log_dir));
+    let mut keyring = if let Some(keyring) = Keyring::open(&*disk, config, master)? {
+        keyring
+    } else {
+        // Without its keyring a vault is noise; a new one must not be made over it.
+        let (logs, checkpoints) = files.list().map_err(fail("list the log of"))?;
+        if !logs.is_empty() || !checkpoints.is_empty() {
+            let (path, reason) = (config.dir.join("keyring"), "the file is missing".to_owned());
+            return Err(OpenError::Damaged {
+                path,
+                offset: 0,
+                reason,
+            });
+        }
+        disk.sync_dir(&config.dir).map_err(fail("sync"))?;
+        if let Some(parent) = config.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            disk.sync_dir(parent).map_err(fail("sync what holds"))?;
+        }
+        report.created = true;
+        Keyring::create(&*disk, config, master).map_err(fail("make the keyring of"))?
+    };
+
+    let geometry = Geometry::of(config);
+    let mut index = Index::new(geometry);
+    for (no, job) in keyring.jobs() {
+        index.add_job(no, job);
+    }
+    let end = recover::recover(&files, &keyring, &mut index, &mut report)?;
+    if keyring.begun && end.last.is_none() {
+        let (path, reason) = (files.path(Kind::Log, 1), "the log is missing".to_owned());
+        return Err(OpenError::Damaged {
+            path,
+            offset: 0,
+            reason,
+        });
+    }
+    let segments = Segments::open(
+        Arc::clone(&disk),
+        segment_dir,
+        geometry,
+        config.direct_io,
+        &index.segment_ends(),
+    )?;
+    if let Some((number, _)) = end.last {
+        // After a process died its last records may be in the page cache only. They were read as
+        // the truth just now, so they have to stay it.
+        let path = files.path(Kind::Log, number);
+        let sync = disk.open(&path, Access::Write).and_then(|file| file.sync());
+        sync.map_err(fail("sync the log of"))?;
+    }
+    let writer = LogWriter::begin(
+        Arc::clone(&files),
+        keyring.vault,
+        config.log_bytes,
+        end.last,
+        end.next_lsn,
+    )
+    .map_err(fail("begin a log file in"))?;
+    if !keyring.begun {
+        keyring
+            .begin(&*disk)
+            .map_err(fail("store the keyring of"))?;
+    }
+    remove_old(&files, &index, end.checkpoint).map_err(fail("clean the log of"))?;
+
+    let counts = index.counts();
+    report.objects = counts.objects;
+    report.uploads = counts.uploads;
+    report.pending = counts.pending;
+    let core = Arc::new(Core {
+        config: config.clone(),
+        geometry,
+        disk,
+        clock,
+        keyring: RwLock::new(keyring),
+        index: RwLock::new(index),
+        files,
+        segments,
+        beginning: Mutex::new(()),
+        queues: RwLock::new(None),
+        _lock: lock,
+    });
+    let threads =
+        committer::start(&core, writer, end.checkpoint).map_err(fail("start the threads of"))?;
+    Ok(((core, threads), report))
+}
+
+/// Removes what a checkpoint replaced but did not come to remove.
+fn remove_old(files: &LogFiles, index: &Index, checkpoint: Option<u32>) -> io::Result<()> {
+    let Some(newest) = checkpoint else {
+        return Ok(());
+    };
+    let (logs, checkpoints) = files.list()?;
+    let needed: BTreeSet<u32> = logs
+        .iter()
+        .copied()
+        .filter(|log| index.space.live_in_log(*log) > 0)
+        .collect();
+    for log in logs
+        .into_iter()
+        .filter(|log| *log < newest && !needed.contains(log))
+    {
+        files.remove(Kind::Log, log)?;
+    }
+    for old in checkpoints.into_iter().filter(|number| *number < newest) {
+        files.remove(Kind::Checkpoint, old)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,342 @@
+//! Writing an object or a part: hash, seal and write in one pass.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use crc_fast::{CrcAlgorithm::Crc64Nvme, Digest};
+
+use crate::{
+    Checksums, Commit, Condition, Digests, Error, Metadata, ObjectInfo, PartInfo, PartNumber,
+    UploadId,
+    buffer::AlignedBuffer,
+    codec::{encode_detail, narrow, wide},
+    config::BLOCK,
+    core::Core,
+    crypto::{Secret, TAG},
+    disk::write_full,
+    frame::FrameKey,
+    index::Outcome,
+    keyring::JobNo,
+    op::{Extent, Op, Source},
+    segments::{OpenSegment, Run},
+};
+
+/// Hashed and copied at a time, so that the bytes are still in the cache for the next step.
+const STRIDE: usize = 64 << 10;
+/// A long object takes space in runs of up to this many frames, so that it needs few extents.
+const MAX_RUN_FRAMES: u64 = 16;
+
+/// An object being written. Dropping it before [`ObjectWriter::finish`] leaves no trace.
+pub struct ObjectWriter {
+    sink: Sink,
+    key: String,
+    metadata: Metadata,
+}
+
+/// A part being written. Dropping it before [`PartWriter::finish`] leaves no trace.
+pub struct PartWriter {
+    sink: Sink,
+    upload: UploadId,
+    number: PartNumber,
+}
+
+impl ObjectWriter {
+    pub(crate) fn new(sink: Sink, key: String, metadata: Metadata) -> Self {
+        Self {
+            sink,
+            key,
+            metadata,
+        }
+    }
+
+    /// Takes the next bytes: hashes, encrypts and writes them. Blocks for the disk now and then.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.sink.write(bytes)
+    }
+
+    /// What was computed over the bytes so far; compare before [`ObjectWriter::finish`].
+    pub fn digests(&self) -> Digests {
+        self.sink.digests()
+    }
+
+    /// Makes the object current. The commit resolves when bytes and record are durable.
+    #[expect(clippy::needless_pass_by_value, reason = "taken like everywhere else")]
+    pub fn finish(self, checksums: Checksums, condition: Condition) -> Commit<ObjectInfo> {
+        let detail = encode_detail(&self.metadata, &checksums);
+        if let Err(error) = check_detail(&detail) {
+            return Commit::ready(Err(error));
+        }
+        let (key, now) = (self.key, (self.sink.core.clock)());
+        let make = move |content, source| Op::Put {
+            key,
+            content,
+            source,
+            detail,
+            condition,
+            now,
+        };
+        self.sink.finish(make, |outcome| match outcome {
+            Outcome::Object(info) => Some(*info),
+            _ => None,
+        })
+    }
+}
+
+impl PartWriter {
+    pub(crate) fn new(sink: Sink, upload: UploadId, number: PartNumber) -> Self {
+        Self {
+            sink,
+            upload,
+            number,
+        }
+    }
+
+    /// Takes the next bytes: hashes, encrypts and writes them. Blocks for the disk now and then.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.sink.write(bytes)
+    }
+
+    /// What was computed over the bytes so far; compare before [`PartWriter::finish`].
+    pub fn digests(&self) -> Digests {
+        self.sink.digests()
+    }
+
+    /// Puts the part in its upload. The commit resolves when bytes and record are durable.
+    pub fn finish(self, checksums: Checksums) -> Commit<PartInfo> {
+        let (upload, number) = (self.upload, self.number.get());
+        if let Err(error) = check_detail(&encode_detail(&Metadata::default(), &checksums)) {
+            return Commit::ready(Err(error));
+        }
+        let now = (self.sink.core.clock)();
+        let make = move |content, source| Op::PutPart {
+            upload,
+            number,
+            content,
+            source,
+            checksums,
+            now,
+        };
+        self.sink.finish(make, |outcome| match outcome {
+            Outcome::Part(info) => Some(*info),
+            _ => None,
+        })
+    }
+}
+
+/// Longest metadata and checksums of one object, in bytes.
+pub(crate) const MAX_DETAIL: usize = 32 << 10;
+
+pub(crate) fn check_detail(detail: &[u8]) -> Result<(), Error> {
+    if detail.len() > MAX_DETAIL {
+        let what = "an object's metadata";
+        return Err(Error::TooLong {
+            what,
+            len: detail.len(),
+            max: MAX_DETAIL,
+        });
+    }
+    Ok(())
+}
+
+/// Where bytes go: into memory while they are few, then into frames.
+pub(crate) struct Sink {
+    core: Arc<Core>,
+    job: JobNo,
+    secret: Secret,
+    blake3: blake3::Hasher,
+    crc: Digest,
+    size: u64,
+    small: Vec<u8>,
+    frame: Option<AlignedBuffer>,
+    filled: usize,
+    extents: Vec<Extent>,
+    run: Option<Run>,
+    key: Option<(u64, FrameKey)>,
+    touched: Vec<Arc<OpenSegment>>,
+    touched_numbers: BTreeSet<u32>,
+}
+
+impl Sink {
+    pub(crate) fn new(core: Arc<Core>, job: JobNo) -> Result<Self, Error> {
+        core.admit()?;
+        let secret = core.secret(job)?;
+        Ok(Self {
+            core,
+            job,
+            secret,
+            blake3: blake3::Hasher::new(),
+            crc: Digest::new(Crc64Nvme),
+            size: 0,
+            small: Vec::new(),
+            frame: None,
+            filled: 0,
+            extents: Vec::new(),
+            run: None,
+            key: None,
+            touched: Vec::new(),
+            touched_numbers: BTreeSet::new(),
+        })
+    }
+
+    fn digests(&self) -> Digests {
+        Digests {
+            size: self.size,
+            blake3: *self.blake3.finalize().as_bytes(),
+            crc64nvme: self.crc.finalize(),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        for piece in bytes.chunks(STRIDE) {
+            self.crc.update(piece);
+            self.blake3.update(piece);
+            self.size += wide(piece.len());
+            self.buffer(piece)?;
+        }
+        Ok(())
+    }
+
+    fn buffer(&mut self, mut piece: &[u8]) -> Result<(), Error> {
+        if self.frame.is_none() {
+            let inline_max = narrow(u64::from(self.core.config.inline_max_bytes));
+            if self.small.len() + piece.len() <= inline_max {
+                self.small.extend_from_slice(piece);
+                return Ok(());
+            }
+            self.frame = Some(AlignedBuffer::new(narrow(self.core.geometry.frame)));
+            let small = std::mem::take(&mut self.small);
+            self.buffer(&small)?;
+        }
+        let payload = narrow(self.core.geometry.payload());
+        while !piece.is_empty() {
+            // Only a frame that is followed by more bytes is surely a full one.
+            if self.filled == payload {
+                self.flush()?;
+            }
+            let Some(frame) = &mut self.frame else {
+                return Err(Error::Closed);
+            };
+            let take = piece.len().min(payload - self.filled);
+            let (now, later) = piece.split_at(take);
+            frame.bytes_mut()[self.filled..self.filled + take].copy_from_slice(now);
+            self.filled += take;
+            piece = later;
+        }
+        Ok(())
+    }
+
+    /// Seals and writes the frame as far as it is filled.
+    fn flush(&mut self) -> Result<(), Error> {
+        let on_disk = wide(self.filled + TAG).next_multiple_of(BLOCK);
+        let place = self.place(on_disk)?;
+        if self
+            .key
+            .as_ref()
+            .is_none_or(|(incarnation, _)| *incarnation != place.incarnation)
+        {
+            let vault = self.core.keyring.read().vault;
+            let name = (place.segment.number, place.incarnation);
+            let key = FrameKey::derive(&self.secret, &vault, self.job, name, &place.salt);
+            self.key = Some((place.incarnation, key));
+        }
+        let (Some((_, key)), Some(frame)) = (&self.key, &mut self.frame) else {
+            return Err(Error::Closed);
+        };
+        let bytes = &mut frame.bytes_mut()[..narrow(on_disk)];
+        key.seal(place.at, bytes, self.filled);
+        let number = place.segment.number;
+        // Before the write: even a failed one has to keep the segment from being reused.
+        if self.touched_numbers.insert(number) {
+            self.touched.push(Arc::clone(&place.segment));
+        }
+        write_full(&*place.segment.file, bytes, place.at)
+            .map_err(|source| Error::io(format!("write segment {number}"), source))?;
+        self.record(&place)
+    }
+
+    /// Space for one frame, from the run at hand or a new one.
+    fn place(&mut self, on_disk: u64) -> Result<Run, Error> {
+        if self.run.as_ref().is_none_or(|run| run.len < on_disk) {
+            self.give_back();
+            let frames = (self.size / self.core.geometry.frame).clamp(1, MAX_RUN_FRAMES);
+            let want = if wide(self.filled) == self.core.geometry.payload() {
+                frames * self.core.geometry.frame
+            } else {
+                on_disk
+            };
+            self.run = Some(self.core.reserve(on_disk, want)?);
+        }
+        self.run
+            .as_mut()
+            .map(|run| run.split(on_disk))
+            .ok_or(Error::Closed)
+    }
+
+    /// Notes the frame that was just written.
+    fn record(&mut self, place: &Run) -> Result<(), Error> {
+        let payload = self.core.geometry.payload();
+        let here = u32::try_from(place.at / BLOCK).map_err(|_| Error::DiskFull)?;
+        let frame_blocks = self.core.geometry.frame / BLOCK;
+        let continues = self.extents.last_mut().and_then(|last| match last {
+            Extent::Frames {
+                incarnation,
+                at,
+                len,
+            } if *incarnation == place.incarnation => {
+                let next = u64::from(*at) + *len / payload * frame_blocks;
+                (len.is_multiple_of(payload) && next == u64::from(here)).then_some(len)
+            }
+            _ => None,
+        });
+        match continues {
+            Some(len) => *len += wide(self.filled),
+            None => self.extents.push(Extent::Frames {
+                incarnation: place.incarnation,
+                at: here,
+                len: wide(self.filled),
+            }),
+        }
+        self.filled = 0;
+        Ok(())
+    }
+
+    fn give_back(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.core.segments.give_back(run);
+        }
+    }
+
+    fn finish<T: Send + 'static>(
+        mut self,
+        make: impl FnOnce(Digests, Source) -> Op,
+        then: impl FnOnce(Outcome) -> Option<T> + Send + 'static,
+    ) -> Commit<T> {
+        if self.filled > 0
+            && let Err(error) = self.flush()
+        {
+            return Commit::ready(Err(error));
+        }
+        self.give_back();
+        let digests = self.digests();
+        let (source, inline) = if self.frame.is_none() {
+            let inline = Bytes::from(std::mem::take(&mut self.small));
+            let len = u32::try_from(inline.len()).unwrap_or(u32::MAX);
+            (Source::Inline { len }, inline)
+        } else {
+            (
+                Source::Frames(std::mem::take(&mut self.extents)),
+                Bytes::new(),
+            )
+        };
+        let touched = std::mem::take(&mut self.touched);
+        let op = make(digests, source);
+        self.core
+            .submit(self.job, op, inline, touched, |_, outcome| then(outcome))
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
