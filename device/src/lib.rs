@@ -4,10 +4,14 @@
 //! or file. The runtime feeds it events and carries out its effects. Facts that must not be lost
 //! pass through the [`journal`] on disk.
 
+pub mod agent;
 pub mod clock;
 pub mod cloud;
 pub mod credentials;
 pub mod disk;
 pub mod journal;
 pub mod lan;
+pub mod mqtt;
+pub mod rungs;
 pub mod status;
+pub mod telemetry;
