@@ -2,6 +2,6 @@
 
 pub mod clock;
 pub mod fleet;
-
 pub mod listen;
 pub mod objects;
+pub mod store;

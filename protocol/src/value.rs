@@ -106,6 +106,14 @@ impl std::str::FromStr for Digest32 {
     }
 }
 
+impl TryFrom<String> for Digest32 {
+    type Error = InvalidDigest;
+
+    fn try_from(text: String) -> Result<Self, InvalidDigest> {
+        text.parse()
+    }
+}
+
 impl Serialize for Digest32 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -1,0 +1,104 @@
+//! Tickets: who may write to a box, and until when. Their secrets are stored sealed.
+
+use longhaul_protocol::ids::{BoxId, TicketId};
+use sqlx::FromRow;
+
+use super::{StoreResult, Tx};
+
+/// One ticket.
+#[derive(Clone, Debug, FromRow, PartialEq)]
+pub struct TicketRow {
+    /// Its name.
+    #[sqlx(try_from = "String")]
+    pub ticket_id: TicketId,
+    /// The box that it is for.
+    #[sqlx(try_from = "String")]
+    pub box_id: BoxId,
+    /// The order that it belongs to.
+    pub order_id: Option<String>,
+    /// The bucket that it reaches.
+    pub bucket: String,
+    /// Its public half.
+    pub access_key: String,
+    /// Its secret half under [`super::seal::SealKey`], bound to the ticket's name.
+    pub secret_sealed: Vec<u8>,
+    /// Who made it.
+    pub created_by: String,
+    /// When.
+    pub created: i64,
+    /// When it ends.
+    pub expires: i64,
+    /// When it was revoked.
+    pub revoked: Option<i64>,
+}
+
+/// Takes down a ticket.
+pub async fn ticket_insert(tx: &mut Tx, row: &TicketRow) -> StoreResult<()> {
+    execute!(
+        tx,
+        "INSERT INTO tickets (ticket_id, box_id, order_id, bucket, access_key, secret_sealed, \
+             created_by, created, expires) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        row.ticket_id.as_str(),
+        row.box_id.as_str(),
+        row.order_id.as_deref(),
+        row.bucket.as_str(),
+        row.access_key.as_str(),
+        row.secret_sealed.as_slice(),
+        row.created_by.as_str(),
+        row.created,
+        row.expires,
+    )?;
+    Ok(())
+}
+
+/// One ticket.
+pub async fn ticket_get(tx: &mut Tx, id: &TicketId) -> StoreResult<Option<TicketRow>> {
+    fetch!(
+        optional,
+        tx,
+        TicketRow,
+        "SELECT * FROM tickets WHERE ticket_id = $1",
+        id.as_str()
+    )
+}
+
+/// A box's tickets, newest first.
+pub async fn ticket_list(tx: &mut Tx, box_id: &BoxId, limit: u32) -> StoreResult<Vec<TicketRow>> {
+    fetch!(
+        all,
+        tx,
+        TicketRow,
+        "SELECT * FROM tickets WHERE box_id = $1 ORDER BY created DESC, ticket_id DESC LIMIT $2",
+        box_id.as_str(),
+        i64::from(limit),
+    )
+}
+
+/// The tickets that may write to the box now, by name.
+pub async fn ticket_list_valid(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    now: i64,
+) -> StoreResult<Vec<TicketRow>> {
+    fetch!(
+        all,
+        tx,
+        TicketRow,
+        "SELECT * FROM tickets WHERE box_id = $1 AND expires > $2 AND revoked IS NULL \
+         ORDER BY ticket_id",
+        box_id.as_str(),
+        now,
+    )
+}
+
+/// Ends a ticket at once; `false` if there is none or it is revoked already.
+pub async fn ticket_revoke(tx: &mut Tx, id: &TicketId, now: i64) -> StoreResult<bool> {
+    let rows = execute!(
+        tx,
+        "UPDATE tickets SET revoked = $2 WHERE ticket_id = $1 AND revoked IS NULL",
+        id.as_str(),
+        now,
+    )?;
+    Ok(rows == 1)
+}

@@ -1,0 +1,215 @@
+//! Uploads from boxes to the object store, one for each version of an object.
+
+use longhaul_protocol::ids::{BoxId, ObjectKey, TicketId, UploadId};
+use longhaul_protocol::value::Digest32;
+use sqlx::FromRow;
+
+use super::tx::plain;
+use super::{StoreResult, Tx, text_enum};
+
+text_enum! {
+    /// How far an upload has come.
+    UploadState {
+        /// The box may send.
+        Started = "started",
+        /// Every byte was sent; the store is being asked.
+        Completing = "completing",
+        /// In the bucket, compared. Terminal.
+        Verified = "verified",
+        /// Will not be taken. It can be begun anew.
+        Failed = "failed",
+        /// Given up by the box. It can be begun anew.
+        Aborted = "aborted",
+    }
+}
+
+/// One upload.
+#[derive(Clone, Debug, FromRow, PartialEq)]
+pub struct UploadRow {
+    /// Its name.
+    #[sqlx(try_from = "String")]
+    pub upload_id: UploadId,
+    /// The box that sends.
+    #[sqlx(try_from = "String")]
+    pub box_id: BoxId,
+    /// The bucket.
+    pub bucket: String,
+    /// The object's name there.
+    #[sqlx(try_from = "String")]
+    pub object_key: ObjectKey,
+    /// The vault's version number.
+    pub version: i64,
+    /// The ticket under which the box took the object.
+    #[sqlx(try_from = "String")]
+    pub ticket_id: TicketId,
+    /// The object store's name for a multipart upload; absent for a single `PUT`.
+    pub s3_upload_id: Option<String>,
+    /// Length in bytes.
+    pub bytes: i64,
+    /// BLAKE3 of the bytes.
+    #[sqlx(try_from = "String")]
+    pub blake3: Digest32,
+    /// Content type.
+    pub content_type: Option<String>,
+    /// User metadata: JSON object of texts.
+    pub metadata: String,
+    /// Length of a part in bytes; 0 for a single `PUT`.
+    pub part_bytes: i64,
+    /// How far it has come.
+    #[sqlx(try_from = "String")]
+    pub state: UploadState,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// When it was begun first.
+    pub created: i64,
+    /// When anything of it changed.
+    pub updated: i64,
+}
+
+/// Takes down a new upload, or finds the one of the same box, bucket, key and version: the box may
+/// have lost the answer. Yields what is stored and whether it is new.
+pub async fn upload_start(tx: &mut Tx, row: &UploadRow) -> StoreResult<(UploadRow, bool)> {
+    let inserted = fetch!(
+        optional,
+        tx,
+        UploadRow,
+        "INSERT INTO uploads (upload_id, box_id, bucket, object_key, version, ticket_id, \
+             s3_upload_id, bytes, blake3, content_type, metadata, part_bytes, state, created, \
+             updated) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+         ON CONFLICT (box_id, bucket, object_key, version) DO NOTHING RETURNING *",
+        row.upload_id.as_str(),
+        row.box_id.as_str(),
+        row.bucket.as_str(),
+        row.object_key.as_str(),
+        row.version,
+        row.ticket_id.as_str(),
+        row.s3_upload_id.as_deref(),
+        row.bytes,
+        row.blake3.to_string(),
+        row.content_type.as_deref().map(plain),
+        row.metadata.as_str(),
+        row.part_bytes,
+        row.state.as_str(),
+        row.created,
+        row.updated,
+    )?;
+    if let Some(inserted) = inserted {
+        return Ok((inserted, true));
+    }
+    let found = fetch!(
+        one,
+        tx,
+        UploadRow,
+        "SELECT * FROM uploads \
+         WHERE box_id = $1 AND bucket = $2 AND object_key = $3 AND version = $4",
+        row.box_id.as_str(),
+        row.bucket.as_str(),
+        row.object_key.as_str(),
+        row.version,
+    )?;
+    Ok((found, false))
+}
+
+/// The upload of one version of an object.
+pub async fn upload_find(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    bucket: &str,
+    key: &ObjectKey,
+    version: i64,
+) -> StoreResult<Option<UploadRow>> {
+    fetch!(
+        optional,
+        tx,
+        UploadRow,
+        "SELECT * FROM uploads \
+         WHERE box_id = $1 AND bucket = $2 AND object_key = $3 AND version = $4",
+        box_id.as_str(),
+        bucket,
+        key.as_str(),
+        version,
+    )
+}
+
+/// One upload.
+pub async fn upload_get(tx: &mut Tx, id: &UploadId) -> StoreResult<Option<UploadRow>> {
+    fetch!(
+        optional,
+        tx,
+        UploadRow,
+        "SELECT * FROM uploads WHERE upload_id = $1",
+        id.as_str()
+    )
+}
+
+/// Begins an upload anew, with the object store's new name for it; `false` if it is verified.
+pub async fn upload_restart(
+    tx: &mut Tx,
+    id: &UploadId,
+    s3_upload_id: Option<&str>,
+    now: i64,
+) -> StoreResult<bool> {
+    let rows = execute!(
+        tx,
+        "UPDATE uploads SET state = 'started', s3_upload_id = $2, reason = NULL, updated = $3 \
+         WHERE upload_id = $1 AND state <> 'verified'",
+        id.as_str(),
+        s3_upload_id,
+        now,
+    )?;
+    Ok(rows == 1)
+}
+
+/// Moves an upload to `state`; `false` if there is none or it is verified: that stays.
+pub async fn upload_advance(
+    tx: &mut Tx,
+    id: &UploadId,
+    state: UploadState,
+    reason: Option<&str>,
+    now: i64,
+) -> StoreResult<bool> {
+    let rows = execute!(
+        tx,
+        "UPDATE uploads SET state = $2, reason = $3, updated = $4 \
+         WHERE upload_id = $1 AND state <> 'verified'",
+        id.as_str(),
+        state.as_str(),
+        reason.map(plain),
+        now,
+    )?;
+    Ok(rows == 1)
+}
+
+/// A box's uploads, newest first, from the one before `(created, id)`.
+pub async fn upload_list(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    before: Option<(i64, &str)>,
+    limit: u32,
+) -> StoreResult<Vec<UploadRow>> {
+    let (at, id) = before.unwrap_or((i64::MAX, ""));
+    fetch!(
+        all,
+        tx,
+        UploadRow,
+        "SELECT * FROM uploads WHERE box_id = $1 AND (created, upload_id) < ($2, $3) \
+         ORDER BY created DESC, upload_id DESC LIMIT $4",
+        box_id.as_str(),
+        at,
+        id,
+        i64::from(limit),
+    )
+}
+
+/// A box's uploads by state: `(state, count, bytes)`.
+pub async fn upload_count(tx: &mut Tx, box_id: &BoxId) -> StoreResult<Vec<(String, i64, i64)>> {
+    fetch!(
+        all,
+        tx,
+        (String, i64, i64),
+        "SELECT state, count(*), CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM uploads \
+         WHERE box_id = $1 GROUP BY state ORDER BY state",
+        box_id.as_str(),
+    )
+}
