@@ -1,1 +1,40 @@
-//! The customer's library and command line: find a box, push files, know that they are safe.
+//! The customer's library: find a box, push files to it, know that they are safe.
+//!
+//! Data moves one way: `paths -> plan -> box -> report`. [`plan`] walks and names, [`push()`] reads
+//! each file once (hashing as it reads) and sends it over S3, [`delivery`] watches the box carry it
+//! on to the cloud. A [`Ticket`] says which box and proves who we are; TLS is always verified against
+//! the ticket's root and the box's own name, whatever address it was found at.
+#![warn(missing_docs)]
+
+mod advice;
+mod body;
+mod client;
+mod clock;
+pub mod delivery;
+pub mod discover;
+pub mod doctor;
+mod journal;
+mod list;
+mod multipart;
+pub mod plan;
+mod progress;
+mod push;
+mod reach;
+mod report;
+mod retry;
+mod source;
+mod state_dir;
+mod ticket_file;
+
+pub use advice::chain as error_chain;
+pub use client::{BoxClient, ConnectError};
+pub use list::Listed;
+pub use longhaul_protocol as protocol;
+pub use longhaul_protocol::ticket::Ticket;
+pub use progress::{Progress, Snapshot};
+pub use push::{PushError, PushOptions, push};
+pub use reach::{Endpoint, Via};
+pub use report::{FailedFile, FileReport, Outcome, PushReport};
+pub use retry::S3Error;
+pub use state_dir::state_dir;
+pub use ticket_file::{TicketError, load_ticket, parse_ticket};

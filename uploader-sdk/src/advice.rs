@@ -1,0 +1,78 @@
+//! What S3's error codes mean for a push, and what the customer should do about them.
+
+use std::error::Error;
+
+/// Whether the same request may succeed later.
+pub fn transient(code: Option<&str>, status: Option<u16>) -> bool {
+    match code {
+        Some(
+            "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "BadDigest"
+            | "IncompleteBody" | "OperationAborted",
+        ) => true,
+        Some("DiskFull" | "InsufficientStorage") => false,
+        _ => match status {
+            Some(507) => false,
+            Some(408 | 425 | 429 | 500..) | None => true,
+            Some(_) => false,
+        },
+    }
+}
+
+/// Whether every other request would fail in the same way.
+pub fn ends_everything(code: Option<&str>, status: Option<u16>) -> bool {
+    matches!(
+        code,
+        Some(
+            "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "ExpiredToken"
+                | "NoSuchBucket"
+                | "RequestTimeTooSkewed"
+                | "DiskFull"
+                | "InsufficientStorage"
+        )
+    ) || status == Some(507)
+}
+
+/// What to do, as the end of a sentence; empty where nothing is known.
+pub fn sentence(code: Option<&str>, status: Option<u16>) -> &'static str {
+    match code {
+        Some("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken") => {
+            "; the box does not accept this ticket: download a new one from the portal"
+        }
+        Some("AccessDenied") => {
+            "; the ticket does not allow this: download a new one from the portal"
+        }
+        Some("NoSuchBucket") => {
+            "; the ticket names a bucket that this box does not carry: download it again"
+        }
+        Some("RequestTimeTooSkewed") => "; set this computer's clock",
+        Some("DiskFull" | "InsufficientStorage") => {
+            "; the box is full: wait until it has delivered, then run the same command again"
+        }
+        Some("EntityTooLarge") => "; the file is larger than the bucket can hold",
+        Some("KeyTooLongError" | "InvalidArgument" | "InvalidURI") => "; rename the file",
+        Some("SlowDown") => "; the box is busy: run the same command again in a while",
+        _ => match status {
+            Some(507) => {
+                "; the box is full: wait until it has delivered, then run the same command again"
+            }
+            None => "; check the cable and the box, then run the same command again: it continues",
+            Some(_) => "",
+        },
+    }
+}
+
+/// An error and its causes in one line, without the ones that repeat the next.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !texts.iter().any(|t| t.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts.join(": ")
+}

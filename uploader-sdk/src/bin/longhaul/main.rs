@@ -1,0 +1,86 @@
+//! `longhaul`: push files to the box on your network, and know that they are safe.
+
+mod args;
+mod bars;
+mod boxes;
+mod env;
+mod exit;
+mod human;
+mod list;
+mod push;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command};
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("LONGHAUL_LOG").unwrap_or_else(|_| {
+        EnvFilter::new(if cli.verbose {
+            "longhaul_sdk=debug"
+        } else {
+            "error"
+        })
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("longhaul: failed to start: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let json = cli.json;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = interrupted() => Err(Failure::interrupted()),
+            result = run(cli) => result,
+        }
+    });
+    // A file that is being read from a slow disk must not hold up the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report(json).into(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Find(find) => boxes::find(&cli, find).await,
+        Command::Doctor(place) => boxes::doctor(&cli, place).await,
+        Command::Status(place) => boxes::status(&cli, place).await,
+        Command::Push(push) => push::run(&cli, push).await,
+        Command::Ls(ls) => list::run(&cli, ls).await,
+        Command::S3Env(s3_env) => env::run(&cli, s3_env).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                *shell,
+                &mut Cli::command(),
+                "longhaul",
+                &mut std::io::stdout(),
+            );
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Ends at the first Ctrl-C or request to terminate.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => if result.is_err() { std::future::pending().await },
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,367 @@
+//! A push: every file of a plan is read once, sent, acknowledged and remembered.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt as _};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::advice;
+use crate::client::BoxClient;
+use crate::journal::{Done, Journal, Origin};
+use crate::list::confirm;
+use crate::multipart;
+use crate::plan::{self, Plan, PlanError, Planned};
+use crate::progress::Progress;
+use crate::report::{FailedFile, FileReport, Outcome, PushReport};
+use crate::retry::{Patience, S3Error, persist};
+use crate::source::{Piece, Source, Stamp};
+use crate::{body, state_dir};
+
+/// How often a file that changes while it is read is started again.
+pub(crate) const CHANGES: usize = 3;
+/// Bytes of files in memory at the most, in KiB.
+const MEMORY_KIB: u32 = 160 * 1024;
+/// Large files at once, so that one's last part does not leave the wire idle.
+const LARGE_AT_ONCE: usize = 2;
+
+/// How to push.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// Folder in the bucket; empty for its root.
+    pub prefix: String,
+    /// Small files at once.
+    pub files_at_once: usize,
+    /// Parts of one large file at once.
+    pub parts_at_once: usize,
+    /// Files longer than this, in bytes, are sent in parts of this size or more; S3 allows no less
+    /// than 5 MiB.
+    pub part_bytes: u64,
+    /// How long to keep trying while the box does not answer.
+    pub patience: Duration,
+    /// Where to remember what was sent; `None` remembers nothing.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        Self {
+            prefix: String::new(),
+            files_at_once: 16,
+            parts_at_once: 4,
+            part_bytes: 16 * 1024 * 1024,
+            patience: Duration::from_mins(5),
+            state_dir: state_dir(),
+        }
+    }
+}
+
+/// Why a push ended before it had tried every file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// A path that was asked for is not there.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// What the box answered would be its answer to every file.
+    #[error("the push stopped at {key}: {source}")]
+    Stopped {
+        /// The object that failed.
+        key: String,
+        /// The answer.
+        source: S3Error,
+        /// What was achieved before.
+        report: Box<PushReport>,
+    },
+}
+
+/// Sends `paths` to the box, and returns when every file is safe on it or has failed.
+///
+/// Dropping the future stops the push; the next push of the same files continues it.
+///
+/// # Errors
+///
+/// [`PushError`]. A single file that fails is in the report, not an error.
+pub async fn push(
+    client: &BoxClient,
+    paths: &[PathBuf],
+    options: &PushOptions,
+    progress: &Arc<Progress>,
+) -> Result<PushReport, PushError> {
+    let began = Instant::now();
+    let Plan { files, skipped } = planned(paths.to_vec(), options.prefix.clone()).await?;
+    let total = files.iter().map(Planned::size).sum();
+    progress.planned(files.len() as u64, total);
+    let sender = Sender {
+        client,
+        journal: open_journal(client, options).await,
+        progress: Arc::clone(progress),
+        options,
+        memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
+    };
+    let mut report = PushReport {
+        box_id: client.ticket().box_id.clone(),
+        address: client.endpoint().addr.to_string(),
+        bucket: client.ticket().bucket.clone(),
+        files: Vec::with_capacity(files.len()),
+        failed: Vec::new(),
+        skipped,
+        bytes: 0,
+        bytes_sent: 0,
+        retries: 0,
+        seconds: 0.0,
+    };
+    let stopped = sender.send_all(&files, &mut report).await;
+    report.bytes = report.files.iter().map(|f| f.size).sum();
+    report.retries = progress.snapshot().retries;
+    report.seconds = began.elapsed().as_secs_f64();
+    match stopped {
+        None => Ok(report),
+        Some((key, source)) => Err(PushError::Stopped {
+            key,
+            source,
+            report: Box::new(report),
+        }),
+    }
+}
+
+async fn planned(paths: Vec<PathBuf>, prefix: String) -> Result<Plan, PlanError> {
+    spawn_blocking(move || plan::plan(&paths, &prefix))
+        .await
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+}
+
+async fn open_journal(client: &BoxClient, options: &PushOptions) -> Journal {
+    let Some(dir) = options.state_dir.clone() else {
+        return Journal::forgetful();
+    };
+    let ticket = client.ticket().clone();
+    let opened = spawn_blocking(move || Journal::open(&dir, &ticket)).await;
+    match opened {
+        Ok(Ok(journal)) => journal,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "no journal: if this push is stopped, the next one starts again");
+            Journal::forgetful()
+        }
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Why one file is not on the box.
+pub(crate) enum SendError {
+    /// Only this file is concerned.
+    File(String),
+    /// The box's answer.
+    S3(S3Error),
+}
+
+impl From<S3Error> for SendError {
+    fn from(error: S3Error) -> Self {
+        Self::S3(error)
+    }
+}
+
+/// A file that is safe on the box, and the bytes that were sent for it.
+pub(crate) struct Sent {
+    pub done: Done,
+    pub outcome: Outcome,
+    pub bytes: u64,
+}
+
+/// Everything that the requests of one push share.
+pub(crate) struct Sender<'a> {
+    pub client: &'a BoxClient,
+    pub journal: Journal,
+    pub progress: Arc<Progress>,
+    pub options: &'a PushOptions,
+    memory: Arc<Semaphore>,
+}
+
+impl Sender<'_> {
+    async fn send_all(
+        &self,
+        files: &[Planned],
+        report: &mut PushReport,
+    ) -> Option<(String, S3Error)> {
+        let known = confirm(self, files).await;
+        let known = match known {
+            Ok(known) => known,
+            Err(error) => return Some(("the list of what is on the box".to_owned(), error)),
+        };
+        let is_large = |file: &&(usize, &Planned)| file.1.size() > self.options.part_bytes;
+        let (large, small): (Vec<_>, Vec<_>) =
+            files.iter().enumerate().partition(|file| is_large(&file));
+        let try_one = |(index, file)| {
+            let known = known.get(&index);
+            async move { (index, self.send(file, known).await) }
+        };
+        let small = stream::iter(small.into_iter().map(try_one))
+            .buffer_unordered(self.options.files_at_once.max(1));
+        let large = stream::iter(large.into_iter().map(try_one)).buffer_unordered(LARGE_AT_ONCE);
+        let mut results = std::pin::pin!(stream::select(small, large));
+        let mut done: Vec<(usize, FileReport)> = Vec::with_capacity(files.len());
+        let mut stopped = None;
+        while let Some((index, result)) = results.next().await {
+            let file = &files[index];
+            match result {
+                Ok(sent) => {
+                    self.progress.file_on_box();
+                    report.bytes_sent += sent.bytes;
+                    done.push((index, file_report(file, sent)));
+                }
+                Err(SendError::S3(error)) if error.ends_everything() => {
+                    stopped = Some((file.key.to_string(), error));
+                    break;
+                }
+                Err(SendError::S3(error)) => self.failed(report, file, error.to_string()),
+                Err(SendError::File(reason)) => self.failed(report, file, reason),
+            }
+        }
+        done.sort_by_key(|(index, _)| *index);
+        report.files = done.into_iter().map(|(_, file)| file).collect();
+        stopped
+    }
+
+    fn failed(&self, report: &mut PushReport, file: &Planned, reason: String) {
+        self.progress.file_failed();
+        report.failed.push(FailedFile {
+            path: file.path.clone(),
+            key: file.key.clone(),
+            reason,
+        });
+    }
+
+    async fn send(&self, file: &Planned, known: Option<&Done>) -> Result<Sent, SendError> {
+        if let Some(done) = known {
+            self.progress.bytes_on_box(done.origin.stamp.size);
+            return Ok(Sent {
+                done: done.clone(),
+                outcome: Outcome::AlreadyThere,
+                bytes: 0,
+            });
+        }
+        for _ in 0..CHANGES {
+            let stamp = stamp(file).await?;
+            let sent = if stamp.size > self.options.part_bytes {
+                multipart::send(self, file).await?
+            } else {
+                self.send_small(file, stamp.size).await?
+            };
+            if let Some(sent) = sent {
+                self.journal.remember_done(&file.key, sent.done.clone());
+                return Ok(sent);
+            }
+            tracing::debug!(path = %file.path.display(), "changed while it was read");
+        }
+        Err(SendError::File(format!(
+            "it changed {CHANGES} times while it was read; push it when it is not being written"
+        )))
+    }
+
+    /// One request; `None` where the file changed while it was read.
+    async fn send_small(&self, file: &Planned, size: u64) -> Result<Option<Sent>, SendError> {
+        let _memory = self.memory(size).await;
+        let path = file.path.clone();
+        let read = spawn_blocking(move || -> std::io::Result<Option<(Source, Piece)>> {
+            let mut source = Source::open(&path)?;
+            // One byte more than there should be: a file that has grown gives it.
+            let length = usize::try_from(source.stamp().size + 1).unwrap_or(usize::MAX);
+            if source.stamp().size != size {
+                return Ok(None);
+            }
+            let piece = source.piece(length)?;
+            let whole = piece.bytes.len() as u64 == size && !source.changed(&path);
+            Ok(whole.then_some((source, piece)))
+        })
+        .await
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+        .map_err(|e| unreadable(&e))?;
+        let Some((source, piece)) = read else {
+            return Ok(None);
+        };
+        let etag = persist(self.patience(size), &self.progress, || {
+            self.put(file, source.stamp(), &piece)
+        })
+        .await?;
+        self.progress.bytes_on_box(size);
+        Ok(Some(Sent {
+            done: Done {
+                origin: Origin::new(&file.path, source.stamp()),
+                etag,
+                blake3: source.blake3(),
+            },
+            outcome: Outcome::Sent,
+            bytes: size,
+        }))
+    }
+
+    async fn put(&self, file: &Planned, stamp: Stamp, piece: &Piece) -> Result<String, S3Error> {
+        let answer = self
+            .client
+            .s3()
+            .put_object()
+            .bucket(&self.client.ticket().bucket)
+            .key(file.key.as_str())
+            .metadata("mtime", stamp.mtime_text())
+            .content_length(i64::try_from(piece.bytes.len()).unwrap_or(i64::MAX))
+            .checksum_crc64_nvme(piece.crc.header())
+            .body(body::counted(
+                piece.bytes.clone(),
+                Arc::clone(&self.progress),
+            ))
+            .customize()
+            // TLS and the checksum guard the bytes; signing them too would hash them twice.
+            .disable_payload_signing()
+            .send()
+            .await?;
+        etag(answer.e_tag())
+    }
+
+    /// Waits until `bytes` more may be held in memory.
+    pub async fn memory(&self, bytes: u64) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes / 1024 + 1)
+            .unwrap_or(MEMORY_KIB)
+            .min(MEMORY_KIB);
+        // The semaphore is never closed, so there is always a permit in the end.
+        Arc::clone(&self.memory).acquire_many_owned(kib).await.ok()
+    }
+
+    pub fn patience(&self, bytes: u64) -> Patience {
+        Patience::for_bytes(self.options.patience, bytes)
+    }
+}
+
+/// The tag of an answer, without its quotes.
+pub(crate) fn etag(quoted: Option<&str>) -> Result<String, S3Error> {
+    quoted
+        .map(|quoted| quoted.trim_matches('"').to_owned())
+        .ok_or_else(|| S3Error::malformed("ETag"))
+}
+
+pub(crate) fn unreadable(error: &std::io::Error) -> SendError {
+    SendError::File(format!(
+        "it could not be read: {}; check that it exists and that you may read it",
+        advice::chain(error)
+    ))
+}
+
+async fn stamp(file: &Planned) -> Result<Stamp, SendError> {
+    let metadata = tokio::fs::metadata(&file.path)
+        .await
+        .map_err(|e| unreadable(&e))?;
+    Ok(Stamp::of(&metadata))
+}
+
+fn file_report(file: &Planned, sent: Sent) -> FileReport {
+    FileReport {
+        path: file.path.clone(),
+        key: file.key.clone(),
+        size: sent.done.origin.stamp.size,
+        blake3: sent.done.blake3,
+        etag: sent.done.etag,
+        outcome: sent.outcome,
+        delivery: None,
+    }
+}

@@ -1,0 +1,158 @@
+//! Requests that are sent again until the box answers or our patience ends.
+
+use std::future::Future;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use crate::advice;
+use crate::progress::Progress;
+
+/// First pause between two tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Why a request failed for good.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}{}", advice::sentence(self.code.as_deref(), self.status))]
+#[non_exhaustive]
+pub struct S3Error {
+    /// The HTTP status; `None` where no answer came.
+    pub status: Option<u16>,
+    /// The S3 error code, such as `AccessDenied`.
+    pub code: Option<String>,
+    /// What happened.
+    pub message: String,
+    transient: bool,
+    retry_after: Option<Duration>,
+}
+
+impl S3Error {
+    /// No answer within the time that was allowed.
+    fn timeout(allowed: Duration) -> Self {
+        Self {
+            status: None,
+            code: None,
+            message: format!("no answer within {} s", allowed.as_secs()),
+            transient: true,
+            retry_after: None,
+        }
+    }
+
+    /// The box answered something that S3 does not.
+    pub(crate) fn malformed(what: &str) -> Self {
+        Self {
+            status: None,
+            code: None,
+            message: format!("the answer has no {what}"),
+            transient: false,
+            retry_after: None,
+        }
+    }
+
+    /// Whether every other request would fail in the same way: the ticket or the box is at fault,
+    /// not the object.
+    pub fn ends_everything(&self) -> bool {
+        advice::ends_everything(self.code.as_deref(), self.status) || self.status.is_none()
+    }
+
+    /// Whether the thing that was asked for does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status == Some(404)
+    }
+}
+
+impl<E> From<SdkError<E>> for S3Error
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    fn from(error: SdkError<E>) -> Self {
+        let response = error.raw_response();
+        let status = response.map(|r| r.status().as_u16());
+        let retry_after = response
+            .and_then(|r| r.headers().get("retry-after"))
+            .and_then(|seconds| seconds.parse().ok())
+            .map(|seconds: u64| Duration::from_secs(seconds.min(60)));
+        let code = error.code().map(str::to_owned);
+        let transient = match &error {
+            SdkError::ConstructionFailure(_) => false,
+            SdkError::DispatchFailure(_)
+            | SdkError::TimeoutError(_)
+            | SdkError::ResponseError(_) => true,
+            _ => advice::transient(code.as_deref(), status),
+        };
+        let message = match (&code, error.message(), status) {
+            (Some(code), Some(message), _) => format!("the box answers {code}: {message}"),
+            (Some(code), None, _) => format!("the box answers {code}"),
+            (None, _, Some(status)) if !(200..300).contains(&status) => {
+                format!("the box answers HTTP {status}")
+            }
+            _ => advice::chain(&error),
+        };
+        Self {
+            status,
+            code,
+            message,
+            transient,
+            retry_after,
+        }
+    }
+}
+
+/// How long to keep trying.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Longest time without one answer that helps.
+    pub total: Duration,
+    /// Longest time for one try.
+    pub attempt: Duration,
+}
+
+impl Patience {
+    /// Enough time for one try that carries `bytes` over a slow LAN (256 KiB/s).
+    pub fn for_bytes(total: Duration, bytes: u64) -> Self {
+        Self {
+            total,
+            attempt: Duration::from_secs(60 + bytes / (256 * 1024)),
+        }
+    }
+}
+
+/// Runs `request` until it succeeds, fails for good, or `patience` ends.
+///
+/// # Errors
+///
+/// The last [`S3Error`].
+pub async fn persist<T, F>(
+    patience: Patience,
+    progress: &Progress,
+    mut request: impl FnMut() -> F,
+) -> Result<T, S3Error>
+where
+    F: Future<Output = Result<T, S3Error>>,
+{
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match tokio::time::timeout(patience.attempt, request()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => S3Error::timeout(patience.attempt),
+        };
+        if !error.transient || began.elapsed() + pause > patience.total {
+            return Err(error);
+        }
+        progress.retried();
+        tracing::debug!(%error, ?pause, "trying again");
+        tokio::time::sleep(error.retry_after.unwrap_or_else(|| jittered(pause))).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Between half of `pause` and all of it, so that many requests do not return in step.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 512;
+    pause / 2 + pause / 1024 * u32::try_from(random).unwrap_or(0)
+}

@@ -1,0 +1,208 @@
+//! Reading a source file once: its bytes, its hashes, and whether it held still meanwhile.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use crc_fast::CrcAlgorithm;
+use longhaul_protocol::value::Digest32;
+use serde::{Deserialize, Serialize};
+
+/// Bytes hashed at a time, so that all hashes find them in the cache.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What is compared to notice that a file changed.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Stamp {
+    /// Length in bytes.
+    pub size: u64,
+    /// Modification time in nanoseconds since 1970; 0 where the file system keeps none.
+    pub mtime_ns: i64,
+}
+
+impl Stamp {
+    /// Reads the stamp of a file's metadata.
+    pub fn of(metadata: &Metadata) -> Self {
+        let mtime = metadata.modified().unwrap_or(UNIX_EPOCH);
+        let nanos = match mtime.duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+            Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+        };
+        Self {
+            size: metadata.len(),
+            mtime_ns: nanos,
+        }
+    }
+
+    /// Seconds with nine decimals, as rclone keeps it in the user metadata `mtime`.
+    pub fn mtime_text(self) -> String {
+        let seconds = self.mtime_ns.div_euclid(1_000_000_000);
+        let nanos = self.mtime_ns.rem_euclid(1_000_000_000);
+        format!("{seconds}.{nanos:09}")
+    }
+}
+
+/// The CRC-64/NVME of some bytes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Crc64(pub u64);
+
+impl Crc64 {
+    /// As S3 writes it: base64 of the eight bytes, most significant first.
+    pub fn header(self) -> String {
+        STANDARD.encode(self.0.to_be_bytes())
+    }
+
+    /// The checksum of these bytes followed by `length` bytes whose checksum is `next`.
+    pub fn then(self, next: Self, length: u64) -> Self {
+        Self(crc_fast::checksum_combine(
+            CrcAlgorithm::Crc64Nvme,
+            self.0,
+            next.0,
+            length,
+        ))
+    }
+}
+
+/// One piece of a file in memory.
+#[derive(Debug)]
+pub struct Piece {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their checksum.
+    pub crc: Crc64,
+}
+
+/// A file being read from its beginning to its end.
+pub struct Source {
+    file: File,
+    stamp: Stamp,
+    blake3: blake3::Hasher,
+}
+
+impl Source {
+    /// Opens a file; blocks.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let stamp = Stamp::of(&file.metadata()?);
+        Ok(Self {
+            file,
+            stamp,
+            blake3: blake3::Hasher::new(),
+        })
+    }
+
+    /// The file's stamp when it was opened.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// The next `length` bytes, fewer only at the end of the file; blocks.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn piece(&mut self, length: usize) -> io::Result<Piece> {
+        let mut bytes = BytesMut::zeroed(length);
+        let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
+        let mut filled = 0;
+        while filled < length {
+            let end = length.min(filled + CHUNK_BYTES);
+            match self.file.read(&mut bytes[filled..end]) {
+                Ok(0) => break,
+                Ok(read) => {
+                    let new = &bytes[filled..filled + read];
+                    self.blake3.update(new);
+                    crc.update(new);
+                    filled += read;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(Piece {
+            bytes: bytes.freeze(),
+            crc: Crc64(crc.finalize()),
+        })
+    }
+
+    /// Whether the file at `path` is no longer what was opened; blocks.
+    ///
+    /// Looks at the open file and at the path, so that a file put in its place is noticed too.
+    pub fn changed(&self, path: &Path) -> bool {
+        let same = |metadata: io::Result<Metadata>| {
+            metadata.is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
+        };
+        !(same(self.file.metadata()) && same(std::fs::metadata(path)))
+    }
+
+    /// The BLAKE3 of everything read so far.
+    pub fn blake3(&self) -> Digest32 {
+        Digest32(*self.blake3.finalize().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn pieces_together_have_the_hashes_of_the_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("f");
+        let whole: Vec<u8> = (0..700_001_u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &whole).expect("written");
+
+        let mut source = Source::open(&path).expect("opened");
+        let mut crc = Crc64::default();
+        let mut read = Vec::new();
+        loop {
+            let piece = source.piece(300_000).expect("read");
+            if piece.bytes.is_empty() {
+                break;
+            }
+            crc = crc.then(piece.crc, piece.bytes.len() as u64);
+            read.extend_from_slice(&piece.bytes);
+        }
+
+        assert_eq!(read, whole);
+        assert_eq!(crc.0, crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &whole));
+        assert_eq!(source.blake3().0, *blake3::hash(&whole).as_bytes());
+        assert!(!source.changed(&path));
+    }
+
+    #[test]
+    fn a_file_that_grows_or_is_replaced_is_noticed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"one").expect("written");
+        let source = Source::open(&path).expect("opened");
+
+        let mut same = File::options().append(true).open(&path).expect("opened");
+        same.write_all(b"two").expect("written");
+        assert!(source.changed(&path), "grown");
+
+        let source = Source::open(&path).expect("opened");
+        std::fs::rename(&path, dir.path().join("old")).expect("renamed");
+        assert!(source.changed(&path), "gone");
+    }
+
+    #[test]
+    fn times_before_1970_keep_their_sign() {
+        let stamp = Stamp {
+            size: 0,
+            mtime_ns: -1,
+        };
+        assert_eq!(stamp.mtime_text(), "-1.999999999");
+    }
+}

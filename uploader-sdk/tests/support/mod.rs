@@ -1,0 +1,415 @@
+//! A box for tests: a real S3 server behind TLS with a certificate for the box's LAN name, beside it
+//! the status and delivery routes; and a proxy that cuts connections.
+#![expect(dead_code, reason = "each test file uses some of it")]
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use longhaul_protocol::diag::{Code, Rung, RungReport, RungStatus};
+use longhaul_protocol::ids::{BoxId, ObjectKey};
+use longhaul_protocol::lan::{
+    DELIVERY_PATH, Deliveries, Delivery, DeliveryQuery, LanStatus, STATUS_PATH,
+};
+use longhaul_protocol::telemetry::VaultFill;
+use longhaul_protocol::ticket::{Secret, Ticket, lan_name};
+use longhaul_protocol::value::UnixMillis;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+pub const BUCKET: &str = "haul";
+
+/// A certificate authority of its own, as a fleet has one.
+pub struct Authority {
+    pub pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).expect("a root").pem();
+        Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    fn acceptor(&self, names: Vec<String>) -> TlsAcceptor {
+        let key = KeyPair::generate().expect("a key");
+        let leaf = CertificateParams::new(names)
+            .and_then(|params| params.signed_by(&key, &self.issuer))
+            .expect("a certificate");
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key)
+            .expect("a configuration");
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+pub fn box_id(n: u8) -> BoxId {
+    BoxId::from_ek_sha256(&[n; 32])
+}
+
+/// What the test box has seen and how it answers.
+#[derive(Default)]
+pub struct Seen {
+    pub requests: Mutex<Vec<String>>,
+    /// Body bytes of PUTs, as announced by their length.
+    pub put_bytes: AtomicU64,
+    /// `None` answers "verified" for everything that is held.
+    pub deliveries: Mutex<Option<BTreeMap<ObjectKey, Delivery>>>,
+    /// Answers 503 to this many requests.
+    pub busy: AtomicU64,
+    /// Answers are held back while set.
+    pub frozen: AtomicBool,
+    pub rungs: Mutex<Vec<RungReport>>,
+}
+
+impl Seen {
+    pub fn count(&self, matching: impl Fn(&str) -> bool) -> usize {
+        let requests = self.requests.lock().expect("not poisoned");
+        requests.iter().filter(|r| matching(r)).count()
+    }
+
+    pub fn clear(&self) {
+        self.requests.lock().expect("not poisoned").clear();
+        self.put_bytes.store(0, Ordering::SeqCst);
+    }
+}
+
+pub struct TestBox {
+    pub addr: SocketAddr,
+    pub ticket: Ticket,
+    pub seen: Arc<Seen>,
+    pub dir: tempfile::TempDir,
+}
+
+impl TestBox {
+    pub async fn start() -> Self {
+        let authority = Authority::new();
+        Self::start_named(&authority, vec![lan_name(&box_id(1))]).await
+    }
+
+    /// A box whose certificate has other names than it should.
+    pub async fn start_named(authority: &Authority, names: Vec<String>) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(dir.path().join("objects").join(BUCKET)).expect("made");
+        let seen = Arc::new(Seen::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let addr = listener.local_addr().expect("an address");
+        let ticket = Ticket {
+            v: 1,
+            id: "t-1".parse().expect("an id"),
+            box_id: box_id(1),
+            order: None,
+            bucket: BUCKET.to_owned(),
+            region: "us-east-1".to_owned(),
+            access_key: "AKTEST".to_owned(),
+            secret_key: Secret("secret/+key".to_owned()),
+            expires: UnixMillis(4_102_444_800_000),
+            root_pem: authority.pem.clone(),
+            lan_urls: vec![format!("https://{addr}")],
+        };
+        let fs = s3s_fs::FileSystem::new(dir.path().join("objects")).expect("a store");
+        let mut builder = S3ServiceBuilder::new(fs);
+        builder.set_auth(SimpleAuth::from_single(
+            ticket.access_key.clone(),
+            ticket.secret_key.0.clone(),
+        ));
+        let service = builder.build();
+        let acceptor = authority.acceptor(names);
+        tokio::spawn(serve(listener, acceptor, service, Arc::clone(&seen)));
+        std::fs::write(
+            dir.path().join("ticket.json"),
+            serde_json::to_vec(&ticket).expect("JSON"),
+        )
+        .expect("written");
+        Self {
+            addr,
+            ticket,
+            seen,
+            dir,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}", self.addr)
+    }
+
+    pub fn ticket_path(&self) -> PathBuf {
+        self.dir.path().join("ticket.json")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state/longhaul")
+    }
+
+    /// The bytes that the store holds under a key.
+    pub fn object(&self, key: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.dir.path().join("objects").join(BUCKET).join(key)).ok()
+    }
+
+    /// The command line, with this box's ticket and a state folder of its own.
+    pub fn cli(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
+        command
+            .args(args)
+            .env("LONGHAUL_TICKET", self.ticket_path())
+            .env("LONGHAUL_BOX", self.url())
+            .env("XDG_STATE_HOME", self.dir.path().join("state"))
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, s3: S3Service, seen: Arc<Seen>) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        let (acceptor, s3, seen) = (acceptor.clone(), s3.clone(), Arc::clone(&seen));
+        tokio::spawn(async move {
+            let Ok(tls) = acceptor.accept(tcp).await else {
+                return;
+            };
+            let service = service_fn(move |request| answer(request, s3.clone(), Arc::clone(&seen)));
+            let _ = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(tls), service)
+                .await;
+        });
+    }
+}
+
+type Body =
+    http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    s3: S3Service,
+    seen: Arc<Seen>,
+) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
+    let what = format!(
+        "{} {}",
+        request.method(),
+        request.uri().path_and_query().map_or("/", |p| p.as_str())
+    );
+    seen.requests.lock().expect("not poisoned").push(what);
+    while seen.frozen.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    match request.uri().path() {
+        STATUS_PATH => {
+            let status = LanStatus {
+                v: 1,
+                box_id: box_id(1),
+                agent_version: "0.1.0".to_owned(),
+                rungs: seen.rungs.lock().expect("not poisoned").clone(),
+                vault: VaultFill::default(),
+                identifying: false,
+            };
+            return Ok(Response::new(full(serde_json::to_vec(&status)?)));
+        }
+        DELIVERY_PATH => return delivery(request, &seen).await,
+        _ => {}
+    }
+    let is_status = request.method() == Method::GET;
+    if !is_status && take_one(&seen.busy) {
+        let mut busy = Response::new(full(
+            "<Error><Code>SlowDown</Code><Message>later</Message></Error>",
+        ));
+        *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return Ok(busy);
+    }
+    if request.method() == Method::PUT {
+        let length = request.headers().get("content-length");
+        let length = length.and_then(|l| l.to_str().ok()?.parse().ok());
+        seen.put_bytes
+            .fetch_add(length.unwrap_or(0), Ordering::SeqCst);
+    }
+    let call: Pin<Box<dyn Future<Output = _> + Send>> =
+        Box::pin(hyper::service::Service::call(&s3, request));
+    let response = call.await.map_err(|e| format!("{e:?}"))?;
+    Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+}
+
+fn take_one(counter: &AtomicU64) -> bool {
+    counter
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+        .is_ok()
+}
+
+async fn delivery(
+    request: Request<Incoming>,
+    seen: &Seen,
+) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
+    // "AKTEST:secret/+key", RFC 7617.
+    let expected = "Basic QUtURVNUOnNlY3JldC8ra2V5";
+    if request
+        .headers()
+        .get("authorization")
+        .is_none_or(|v| v != expected)
+    {
+        let mut refused = Response::new(full(""));
+        *refused.status_mut() = StatusCode::UNAUTHORIZED;
+        return Ok(refused);
+    }
+    let query: DeliveryQuery =
+        serde_json::from_slice(&request.into_body().collect().await?.to_bytes())?;
+    let fixed = seen.deliveries.lock().expect("not poisoned").clone();
+    let state = |key: &ObjectKey| match &fixed {
+        Some(fixed) => fixed.get(key).cloned(),
+        None => Some(Delivery::Verified),
+    };
+    let objects = query
+        .keys
+        .into_iter()
+        .filter_map(|key| state(&key).map(|s| (key, s)))
+        .collect();
+    Ok(Response::new(full(serde_json::to_vec(&Deliveries {
+        objects,
+    })?)))
+}
+
+/// A box that cannot reach the cloud.
+pub fn no_gateway() -> Vec<RungReport> {
+    vec![RungReport {
+        rung: Rung::Gateway,
+        status: RungStatus::Failed,
+        code: Some(Code::NO_GATEWAY),
+        evidence: "eth0".to_owned(),
+        since: UnixMillis(0),
+    }]
+}
+
+/// Forwards connections to `target` and cuts the first `cuts` of them after some bytes upstream.
+pub struct CuttingProxy {
+    pub addr: SocketAddr,
+    left: Arc<AtomicU64>,
+}
+
+impl CuttingProxy {
+    pub async fn start(target: SocketAddr, cuts: u64, after_bytes: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let addr = listener.local_addr().expect("an address");
+        let left = Arc::new(AtomicU64::new(cuts));
+        let shared = Arc::clone(&left);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let left = Arc::clone(&shared);
+                tokio::spawn(async move { forward(client, target, &left, after_bytes).await });
+            }
+        });
+        Self { addr, left }
+    }
+
+    pub fn cuts_left(&self) -> u64 {
+        self.left.load(Ordering::SeqCst)
+    }
+}
+
+async fn forward(client: TcpStream, target: SocketAddr, left: &AtomicU64, after: usize) {
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let upstream = async {
+        let mut buffer = vec![0; 16 * 1024];
+        let mut passed = 0;
+        loop {
+            match from_client.read(&mut buffer).await {
+                Ok(read @ 1..) => {
+                    passed += read;
+                    if passed > after && take_one(left) {
+                        return;
+                    }
+                    if to_server.write_all(&buffer[..read]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+    };
+    // Whichever side ends first takes the other with it: both sockets close.
+    tokio::select! {
+        () = upstream => {}
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+    }
+}
+
+/// Waits until `holds`, at most half a minute.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "waited for: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Runs a command without blocking the servers of the test.
+pub async fn output(mut command: Command) -> std::process::Output {
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("not cancelled")
+        .expect("it runs")
+}
+
+/// Kills the child as a power cut would.
+pub fn kill(child: &mut Child) {
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+}
+
+/// Bytes that no compression and no repetition can hide.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+pub fn write(path: &Path, bytes: &[u8]) {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).expect("made");
+    }
+    std::fs::write(path, bytes).expect("written");
+}
