@@ -68,7 +68,7 @@ mod tests {
         let day = BoxClock::from_date_header("Wed, 15 Nov 2023 22:13:20 GMT", ours);
         let close = BoxClock::from_date_header("Tue, 14 Nov 2023 22:13:29 GMT", ours);
 
-        assert_eq!(day.map(|c| c.ahead), Some(Duration::from_secs(86_400)));
+        assert_eq!(day.map(|c| c.ahead), Some(Duration::from_hours(24)));
         assert_eq!(close.map(|c| c.ahead), Some(Duration::ZERO));
         assert!(BoxClock::from_date_header("yesterday", ours).is_none());
     }

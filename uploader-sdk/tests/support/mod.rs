@@ -89,12 +89,38 @@ pub struct Seen {
     /// Answers are held back while set.
     pub frozen: AtomicBool,
     pub rungs: Mutex<Vec<RungReport>>,
+    /// PUTs with this text are answered only this many times, the others wait.
+    hold: Mutex<Option<(String, u64)>>,
+    answered: Mutex<Vec<String>>,
 }
 
 impl Seen {
     pub fn count(&self, matching: impl Fn(&str) -> bool) -> usize {
         let requests = self.requests.lock().expect("not poisoned");
         requests.iter().filter(|r| matching(r)).count()
+    }
+
+    /// Answers `times` PUTs with `text` in their address; more of them wait.
+    pub fn hold_puts_with(&self, text: &str, times: u64) {
+        *self.hold.lock().expect("not poisoned") = Some((text.to_owned(), times));
+    }
+
+    /// How many requests with `text` in their address were answered.
+    pub fn answered(&self, text: &str) -> usize {
+        let answered = self.answered.lock().expect("not poisoned");
+        answered.iter().filter(|r| r.contains(text)).count()
+    }
+
+    fn may_pass(&self, what: &str) -> bool {
+        let mut hold = self.hold.lock().expect("not poisoned");
+        match hold.as_mut() {
+            Some((text, times)) if what.starts_with("PUT") && what.contains(text.as_str()) => {
+                let passes = *times > 0;
+                *times = times.saturating_sub(1);
+                passes
+            }
+            _ => true,
+        }
     }
 
     pub fn clear(&self) {
@@ -222,7 +248,13 @@ async fn answer(
         request.method(),
         request.uri().path_and_query().map_or("/", |p| p.as_str())
     );
-    seen.requests.lock().expect("not poisoned").push(what);
+    seen.requests
+        .lock()
+        .expect("not poisoned")
+        .push(what.clone());
+    if !seen.may_pass(&what) {
+        std::future::pending::<()>().await;
+    }
     while seen.frozen.load(Ordering::SeqCst) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -258,6 +290,7 @@ async fn answer(
     let call: Pin<Box<dyn Future<Output = _> + Send>> =
         Box::pin(hyper::service::Service::call(&s3, request));
     let response = call.await.map_err(|e| format!("{e:?}"))?;
+    seen.answered.lock().expect("not poisoned").push(what);
     Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
 }
 

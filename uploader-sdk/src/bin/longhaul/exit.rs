@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use longhaul_sdk::discover::DiscoverError;
 use longhaul_sdk::{BoxClient, ConnectError, PushError, TicketError};
 
 use crate::args::Place;
@@ -12,6 +13,7 @@ use crate::args::Place;
 pub enum Exit {
     Ok = 0,
     Failed = 1,
+    Usage = 2,
     SomeFailed = 3,
     NoBox = 4,
     Ticket = 5,
@@ -83,6 +85,7 @@ impl From<TicketError> for Failure {
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let exit = match error {
+            ConnectError::Discover(DiscoverError::Address { .. }) => Exit::Usage,
             ConnectError::NotFound { .. } | ConnectError::Discover(_) => Exit::NoBox,
             ConnectError::Ticket { .. } => Exit::Ticket,
             _ => Exit::Failed,
