@@ -5,13 +5,21 @@
 //! pass through the [`journal`] on disk.
 
 pub mod agent;
+pub mod chip;
 pub mod clock;
 pub mod cloud;
+pub mod config;
+pub mod console;
 pub mod credentials;
 pub mod disk;
+pub mod identity;
 pub mod journal;
 pub mod lan;
 pub mod mqtt;
+pub mod papers;
 pub mod rungs;
+pub mod runtime;
+pub mod sealed;
 pub mod status;
 pub mod telemetry;
+pub mod update;

@@ -25,6 +25,7 @@ use longhaul_provisioning::trust::Anchors;
 
 use crate::clock::Now;
 use crate::journal::Position;
+pub use backoff::Backoff;
 use command::Judge;
 use ladder::{Ladder, Observation};
 use lifecycle::Lifecycle;
@@ -279,6 +280,16 @@ impl Agent {
     /// Whether somebody wants to know which box this is.
     pub fn identifying(&self) -> bool {
         self.identify_until_ms.is_some()
+    }
+
+    /// Where the data plane can be reached.
+    pub fn lan_urls(&self) -> &[String] {
+        &self.lan_urls
+    }
+
+    /// When the certificate expires.
+    pub fn certificate_expires(&self) -> Option<UnixMillis> {
+        self.life.certificate_expires()
     }
 
     /// What the agent remembers.

@@ -87,6 +87,11 @@ impl CloudClient {
         Ok(client)
     }
 
+    /// Whether the box has an identity now.
+    pub fn is_enrolled(&self) -> bool {
+        self.session.borrow().is_some()
+    }
+
     /// Waits until the box is enrolled; false if it never will be, because the agent stops.
     pub async fn enrolled(&self) -> bool {
         self.session.clone().wait_for(Option::is_some).await.is_ok()

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use longhaul_protocol::ids::EpochId;
 use longhaul_protocol::journal::{Fact, JournalAck, JournalBatch};
 use longhaul_protocol::value::UnixMillis;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::disk::DiskError;
@@ -70,7 +71,7 @@ pub enum JournalError {
 }
 
 /// How far the journal has come.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
     /// The last entry on the disk; 0 for none.
     pub last: u64,

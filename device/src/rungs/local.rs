@@ -14,7 +14,7 @@ const NEIGHBOUR: Duration = Duration::from_secs(1);
 /// Any closed port does: the datagram only makes the kernel look for the neighbour.
 const DISCARD_PORT: u16 = 9;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 struct Interface {
     name: String,
     carrier: bool,
@@ -23,7 +23,7 @@ struct Interface {
 }
 
 /// The machine's network as the kernel shows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Network {
     interfaces: Vec<Interface>,
     gateway: Option<IpAddr>,

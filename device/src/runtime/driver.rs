@@ -1,0 +1,319 @@
+//! Feeds the agent with events and carries out its effects, in their order.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhaul_protocol::envelope;
+use longhaul_protocol::journal::Fact;
+use longhaul_protocol::lan::LanStatus;
+use longhaul_protocol::telemetry::VaultFill;
+use longhaul_protocol::topic::Up;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::RunError;
+use super::enrolment::Enrolment;
+use super::tickets::Tickets;
+use crate::agent::{Agent, Dice, Effect, Event, SampleTo};
+use crate::clock;
+use crate::console::Status;
+use crate::disk;
+use crate::journal::{JournalError, JournalHandle};
+use crate::mqtt;
+use crate::rungs::{self, TlsProbe};
+use crate::status::VaultMeter;
+use crate::telemetry::Sampler;
+use crate::update::UpdateRequest;
+
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// The status on the LAN is never older than this.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// Everything that effects need.
+pub(super) struct Driver {
+    pub agent: Agent,
+    pub events: mpsc::Sender<Event>,
+    pub inbox: mpsc::Receiver<Event>,
+    pub saved_path: PathBuf,
+    pub journal: JournalHandle,
+    pub enrolment: Arc<Enrolment>,
+    pub tickets: Arc<Tickets>,
+    pub probe: Arc<TlsProbe>,
+    pub sampler: Arc<Mutex<Sampler>>,
+    pub meter: Arc<dyn VaultMeter>,
+    pub updates: Option<mpsc::Sender<UpdateRequest>>,
+    pub lan_status: watch::Sender<LanStatus>,
+    pub console: watch::Sender<Status>,
+    pub tasks: JoinSet<()>,
+    pub session: Option<mqtt::Session>,
+    /// Sessions that were begun: the next one tries the next endpoint.
+    pub sessions: usize,
+}
+
+impl Driver {
+    /// Runs until told to stop, and then says goodbye.
+    pub async fn run(mut self, unclean: bool, shutdown: CancellationToken) -> Result<(), RunError> {
+        let mut journal = self.journal.position();
+        let mut refresh = tokio::time::interval(REFRESH);
+        self.handle(Event::Started { unclean }).await?;
+        loop {
+            let now = clock::now();
+            let wait = self.agent.poll_at_ms(now).saturating_sub(now.mono_ms);
+            let event = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(event) = self.inbox.recv() => event,
+                changed = journal.changed() => match changed {
+                    Ok(()) => Event::Journal(*journal.borrow_and_update()),
+                    Err(_) => return Err(RunError::Journal(JournalError::Closed)),
+                },
+                Some(_) = self.tasks.join_next() => continue,
+                _ = refresh.tick() => {
+                    self.show();
+                    continue;
+                }
+                () = tokio::time::sleep(Duration::from_millis(wait)) => Event::Tick,
+            };
+            self.handle(event).await?;
+        }
+        self.handle(Event::Stop).await?;
+        self.tasks.shutdown().await;
+        Ok(())
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<(), RunError> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if let Event::SessionDown { .. } = event {
+                self.session = None;
+            }
+            let effects = self
+                .agent
+                .handle(event, clock::now(), Dice::new(rand::random()));
+            for effect in effects {
+                events.extend(self.carry_out(effect).await?);
+            }
+        }
+        self.show();
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, RunError> {
+        match effect {
+            Effect::Save(saved) => {
+                let path = self.saved_path.clone();
+                tokio::task::spawn_blocking(move || disk::write_json(&path, &saved))
+                    .await
+                    .map_err(|_| RunError::Panicked("saving the agent's memory"))??;
+            }
+            Effect::Append(fact) => self.append(fact).await?,
+            Effect::Acknowledge(ack) => self.journal.acknowledge(&ack).await?,
+            Effect::SendBatch => return self.send_batch().await.map(Some),
+            Effect::Publish { channel, payload } => {
+                if let Some(session) = &self.session {
+                    session.publish(channel, payload);
+                }
+            }
+            Effect::Walk => self.walk(),
+            Effect::Enrol(credential) => {
+                let (enrolment, events) = (Arc::clone(&self.enrolment), self.events.clone());
+                self.tasks.spawn(async move {
+                    let _ = events.send(enrolment.enrol(credential).await).await;
+                });
+            }
+            Effect::Connect { session, will } => return Ok(self.connect(session, will)),
+            Effect::Disconnect => {
+                if let Some(session) = self.session.take() {
+                    session.close(FAREWELL).await;
+                }
+            }
+            Effect::Sample {
+                to,
+                certificate_expires,
+                rungs,
+            } => {
+                let mut sample = self.sample().await?;
+                sample.certificate_expires = certificate_expires;
+                sample.rungs = rungs;
+                match (to, envelope::encode(&sample, clock::wall())) {
+                    (SampleTo::Journal, _) => {
+                        self.append(Fact::Telemetry(Box::new(sample))).await?;
+                    }
+                    (SampleTo::Live, Ok(payload)) => {
+                        if let Some(session) = &self.session {
+                            session.publish(Up::Telemetry, payload);
+                        }
+                    }
+                    (SampleTo::Live, Err(error)) => tracing::error!(%error, "sample not sent"),
+                }
+            }
+            Effect::KeepTickets(tickets) => self.tickets.keep_only(&tickets).await?,
+            Effect::FetchCredentials => {
+                let (tickets, events) = (Arc::clone(&self.tickets), self.events.clone());
+                self.tasks.spawn(async move {
+                    let _ = events.send(tickets.fetch().await).await;
+                });
+            }
+            Effect::Update {
+                command,
+                assignment,
+            } => {
+                let request = UpdateRequest {
+                    command,
+                    assignment,
+                };
+                if let Some(updates) = &self.updates
+                    && let Err(error) = updates.try_send(request)
+                {
+                    tracing::error!(%error, "update not handed on; it is at the next start");
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A fact that finds no room is lost, which is said in the log; a journal that fails ends the
+    /// agent, so that the next start repairs it.
+    async fn append(&self, fact: Fact) -> Result<(), RunError> {
+        match self.journal.append(fact).await {
+            Ok(_) => Ok(()),
+            Err(error @ (JournalError::Full { .. } | JournalError::TooLong { .. })) => {
+                tracing::error!(%error, "fact not kept");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn send_batch(&self) -> Result<Event, RunError> {
+        let Some(batch) = self.journal.batch().await? else {
+            return Ok(Event::BatchSent { through: None });
+        };
+        let through = batch.entries.last().map(|e| e.number);
+        let sent = match envelope::encode(&batch, clock::wall()) {
+            Ok(payload) => self
+                .session
+                .as_ref()
+                .is_some_and(|session| session.publish(Up::Journal, payload)),
+            Err(error) => {
+                tracing::error!(%error, "batch cannot be encoded");
+                false
+            }
+        };
+        // One that was not sent counts as sent and lost: it is sent again when its time is up.
+        tracing::debug!(?through, sent, "journal batch");
+        Ok(Event::BatchSent { through })
+    }
+
+    fn walk(&mut self) {
+        let (endpoints, probe) = (self.enrolment.endpoints(), Arc::clone(&self.probe));
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let seen = rungs::climb(&endpoints, &probe, clock::wall()).await;
+            let _ = events.send(Event::Walked(seen)).await;
+        });
+    }
+
+    fn connect(
+        &mut self,
+        session: longhaul_protocol::ids::SessionId,
+        will: Vec<u8>,
+    ) -> Option<Event> {
+        let endpoints = self.enrolment.endpoints();
+        let endpoint = endpoints
+            .get(self.sessions % endpoints.len().max(1))
+            .cloned();
+        self.sessions += 1;
+        let (Some(tls), Some(endpoint)) = (self.enrolment.mqtt_tls(), endpoint) else {
+            return Some(Event::SessionDown {
+                session,
+                refused: false,
+                evidence: "the certificate's key cannot be used".to_owned(),
+            });
+        };
+        let params = mqtt::Params {
+            box_id: self.enrolment.box_id().clone(),
+            session,
+            endpoint,
+            tls,
+            will,
+        };
+        self.session = Some(mqtt::Session::open(params, self.events.clone()));
+        None
+    }
+
+    async fn sample(&self) -> Result<longhaul_protocol::telemetry::Telemetry, RunError> {
+        let sampler = Arc::clone(&self.sampler);
+        let mut sample = tokio::task::spawn_blocking(move || sampler.lock().sample())
+            .await
+            .map_err(|_| RunError::Panicked("sampling"))?;
+        sample.vault = Some(self.meter.fill());
+        Ok(sample)
+    }
+
+    /// Shows on the LAN and at the console how things are.
+    fn show(&self) {
+        let fill = self.meter.fill();
+        let lan = self.lan(fill);
+        self.lan_status.send_if_modified(|shown| {
+            let changed = *shown != lan;
+            shown.clone_from(&lan);
+            changed
+        });
+        let saved = self.agent.saved();
+        self.console.send_replace(Status {
+            lan,
+            lan_urls: self.agent.lan_urls().to_vec(),
+            certificate_expires: self.agent.certificate_expires(),
+            telemetry_interval_secs: saved.telemetry_interval_secs,
+            desired_version: saved.desired_version(),
+            command_counter: saved.counter,
+            journal: *self.journal.position().borrow(),
+        });
+    }
+
+    fn lan(&self, vault: VaultFill) -> LanStatus {
+        LanStatus {
+            rungs: self.agent.rungs(),
+            identifying: self.agent.identifying(),
+            vault,
+            ..self.lan_status.borrow().clone()
+        }
+    }
+}
+
+/// Wakes the agent when a cable or an address comes or goes, and tells it where the data plane is.
+pub(super) async fn watch_links(
+    events: mpsc::Sender<Event>,
+    mut data: watch::Receiver<Option<std::net::SocketAddr>>,
+    shutdown: CancellationToken,
+) {
+    /// The kernel is asked this often; an answer costs some microseconds.
+    const LOOK: Duration = Duration::from_secs(2);
+    let mut seen: Option<rungs::Network> = None;
+    loop {
+        let network = rungs::Network::read();
+        let mut news = Vec::new();
+        if seen.as_ref().is_some_and(|before| *before != network) {
+            news.push(Event::LinkChanged);
+        }
+        if let Some(bound) = *data.borrow_and_update() {
+            news.push(Event::LanUrls(super::lan_urls(bound)));
+        }
+        seen = Some(network);
+        for event in news {
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+            Ok(()) = data.changed() => {}
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Asking the cloud for a certificate, with the TPM's evidence.
+
+use std::sync::Arc;
+
+use longhaul_protocol::diag::Code;
+use longhaul_protocol::enrol::{
+    CERTIFICATE_PATH, CHALLENGE_PATH, Challenge, ChallengeRequest, Evidence, Issued,
+};
+use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::inventory::CloudEndpoint;
+use longhaul_protocol::value::Blob;
+use parking_lot::Mutex;
+use rustls::client::ResolvesClientCert;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+use crate::agent::{Credential, Event};
+use crate::chip::{Chip, ChipError, KeyRole};
+use crate::clock;
+use crate::cloud::{CloudClient, CloudError, CloudIdentity, chain};
+use crate::disk::DiskError;
+use crate::identity::{IdentityFile, Ldevid};
+use crate::papers::Papers;
+
+/// Certificates in a chain from the cloud at the most; ours have two.
+const MAX_CHAIN: usize = 4;
+/// Endpoints that the cloud may name at the most.
+const MAX_ENDPOINTS: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+enum EnrolError {
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    #[error(transparent)]
+    Chip(#[from] ChipError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("the cloud's answer is unusable: {0}")]
+    Answer(&'static str),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    #[error("the TPM's thread failed")]
+    Panicked,
+}
+
+impl EnrolError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Cloud(error) if error.problem().is_some_and(|p| p.contains("revoked")) => {
+                Code::ENROL_REVOKED
+            }
+            Self::Cloud(error @ CloudError::Refused { .. }) if !error.is_retryable() => {
+                Code::ENROL_REFUSED
+            }
+            Self::Chip(_) | Self::Tls(_) | Self::Panicked => Code::NO_IDENTITY,
+            Self::Cloud(_) | Self::Disk(_) | Self::Answer(_) => Code::ENROL_UNAVAILABLE,
+        }
+    }
+}
+
+/// Who the box is, and how it becomes so again.
+pub(super) struct Enrolment {
+    papers: Papers,
+    chip: Arc<dyn Chip>,
+    file: IdentityFile,
+    identity: CloudIdentity,
+    /// Asks with the factory's certificate.
+    stranger: CloudClient,
+    /// Asks with the cloud's.
+    member: CloudClient,
+    current: Mutex<Option<Ldevid>>,
+}
+
+impl Enrolment {
+    /// Takes up the identity that lies on the disk, where it is usable. Blocks for the TPM.
+    pub fn new(
+        papers: Papers,
+        chip: Arc<dyn Chip>,
+        file: IdentityFile,
+        identity: CloudIdentity,
+        member: CloudClient,
+    ) -> Result<Self, super::RunError> {
+        let resolver = resolver(papers.idevid.clone(), &*chip, KeyRole::Idevid)?;
+        let tls = client_tls(&papers, resolver)?;
+        let stranger = CloudClient::fixed(tls, papers.config.endpoints.clone())?;
+        let enrolment = Self {
+            papers,
+            chip,
+            current: Mutex::new(None),
+            file,
+            identity,
+            stranger,
+            member,
+        };
+        if let Some(ldevid) = enrolment.file.load()
+            && let Err(error) = enrolment.take_up(ldevid)
+        {
+            tracing::warn!(error = chain(&error), "certificate on disk is unusable");
+        }
+        Ok(enrolment)
+    }
+
+    pub fn box_id(&self) -> &BoxId {
+        &self.papers.config.box_id
+    }
+
+    /// The certificate in use.
+    pub fn current(&self) -> Option<Ldevid> {
+        self.current.lock().clone()
+    }
+
+    /// Where the cloud is: what it said last, else what the factory said.
+    pub fn endpoints(&self) -> Vec<CloudEndpoint> {
+        let current = self.current.lock();
+        let named = current.as_ref().map(|c| c.endpoints.clone());
+        named.unwrap_or_else(|| self.papers.config.endpoints.clone())
+    }
+
+    /// TLS for the broker, with the cloud's certificate.
+    pub fn mqtt_tls(&self) -> Option<Arc<rustls::ClientConfig>> {
+        let ldevid = self.current()?;
+        self.member_tls(&ldevid)
+            .inspect_err(|error| tracing::error!(error = chain(error), "no TLS for the broker"))
+            .ok()
+            .map(Arc::new)
+    }
+
+    /// Shows the factory's certificate: for probes that need some identity.
+    pub fn idevid_resolver(&self) -> Result<Arc<dyn ResolvesClientCert>, ChipError> {
+        resolver(self.papers.idevid.clone(), &*self.chip, KeyRole::Idevid)
+    }
+
+    pub fn roots(&self) -> rustls::RootCertStore {
+        self.papers.roots.clone()
+    }
+
+    /// Asks for a certificate; it is on the disk and in use when this returns.
+    pub async fn enrol(&self, credential: Credential) -> Event {
+        match self.try_enrol(credential).await {
+            Ok(ldevid) => {
+                tracing::info!(expires = ldevid.expires.0, "enrolled");
+                Event::Enrolled(ldevid.validity())
+            }
+            Err(error) => Event::EnrolFailed {
+                code: error.code(),
+                evidence: chain(&error),
+            },
+        }
+    }
+
+    async fn try_enrol(&self, credential: Credential) -> Result<Ldevid, EnrolError> {
+        let cloud = match credential {
+            Credential::Idevid => &self.stranger,
+            Credential::Ldevid => &self.member,
+        };
+        let request = self
+            .with_chip(|chip| {
+                Ok(ChallengeRequest {
+                    v: VERSION,
+                    ek_certificate: Blob(chip.ek_certificate()?),
+                    iak_public: Blob(chip.iak_public()?),
+                })
+            })
+            .await?;
+        let challenge: Challenge = cloud.post(CHALLENGE_PATH, &request).await?;
+        // The key in use stays until the new one is certified and on the disk.
+        let slot = self.current().map_or(0, |c| 1 - c.key_slot.min(1));
+        let evidence = self
+            .with_chip(move |chip| evidence(chip, slot, &challenge))
+            .await?;
+        let asked = clock::wall();
+        let issued: Issued = cloud.post(CERTIFICATE_PATH, &evidence).await?;
+        let skew = asked.millis_since(issued.server_time);
+        if skew.abs() > 60_000 {
+            tracing::warn!(skew_ms = skew, "the box's clock and the cloud's differ");
+        }
+        if issued.certificate_chain.is_empty() || issued.certificate_chain.len() > MAX_CHAIN {
+            return Err(EnrolError::Answer("it has no chain of certificates"));
+        }
+        let mut endpoints = issued.endpoints;
+        endpoints.truncate(MAX_ENDPOINTS);
+        if endpoints.is_empty() {
+            endpoints = self.endpoints();
+        }
+        let ldevid = Ldevid {
+            chain: issued.certificate_chain,
+            key_slot: slot,
+            issued: asked,
+            expires: issued.expires,
+            endpoints,
+        };
+        self.file.store(&ldevid)?;
+        tokio::task::block_in_place(|| self.take_up(ldevid.clone()))?;
+        Ok(ldevid)
+    }
+
+    fn take_up(&self, ldevid: Ldevid) -> Result<(), EnrolError> {
+        let tls = self.member_tls(&ldevid)?;
+        self.identity.install(tls, ldevid.endpoints.clone())?;
+        *self.current.lock() = Some(ldevid);
+        Ok(())
+    }
+
+    fn member_tls(&self, ldevid: &Ldevid) -> Result<rustls::ClientConfig, EnrolError> {
+        let key = KeyRole::Ldevid(ldevid.key_slot);
+        let resolver = resolver(ldevid.certificates(), &*self.chip, key)?;
+        Ok(client_tls(&self.papers, resolver)?)
+    }
+
+    async fn with_chip<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Chip) -> Result<T, ChipError> + Send + 'static,
+    ) -> Result<T, EnrolError> {
+        let chip = Arc::clone(&self.chip);
+        tokio::task::spawn_blocking(move || work(&*chip))
+            .await
+            .map_err(|_| EnrolError::Panicked)?
+            .map_err(EnrolError::from)
+    }
+}
+
+fn evidence(chip: &dyn Chip, slot: u8, challenge: &Challenge) -> Result<Evidence, ChipError> {
+    let nonce = &challenge.nonce.0;
+    let activated = chip.activate(&challenge.credential_blob.0, &challenge.encrypted_secret.0)?;
+    let ldevid_public = chip.create_ldevid(slot)?;
+    let certify = chip.certify_ldevid(slot, nonce)?;
+    let (quote, pcr_values) = chip.quote(nonce, &challenge.pcrs)?;
+    Ok(Evidence {
+        v: VERSION,
+        challenge: challenge.id.clone(),
+        activated: Blob(activated),
+        ldevid_public: Blob(ldevid_public),
+        certify_attest: Blob(certify.attest),
+        certify_signature: Blob(certify.signature),
+        quote_attest: Blob(quote.attest),
+        quote_signature: Blob(quote.signature),
+        pcr_values,
+        csr: Blob(chip.request(KeyRole::Ldevid(slot))?),
+    })
+}
+
+fn resolver(
+    chain: Vec<CertificateDer<'static>>,
+    chip: &dyn Chip,
+    key: KeyRole,
+) -> Result<Arc<dyn ResolvesClientCert>, ChipError> {
+    let key = CertifiedKey::new(chain, chip.tls_key(key)?);
+    Ok(Arc::new(SingleCertAndKey::from(key)))
+}
+
+fn client_tls(
+    papers: &Papers,
+    resolver: Arc<dyn ResolvesClientCert>,
+) -> Result<rustls::ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(papers.roots.clone())
+        .with_client_cert_resolver(resolver))
+}

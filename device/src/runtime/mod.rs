@@ -1,0 +1,376 @@
+//! Puts the parts together, watches over them, and ends them in order.
+
+mod driver;
+mod enrolment;
+mod lan_keeper;
+mod machine;
+mod supervisor;
+mod tickets;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::lan::LanStatus;
+use longhaul_provisioning::trust::Anchors;
+use longhaul_vault::{Vault, VaultConfig};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::saved::Saved;
+use crate::agent::{self, Agent, Dice};
+use crate::chip::{Chip, ChipError};
+use crate::cloud::{self, CloudError};
+use crate::config::Config;
+use crate::console::{self, ConsoleError};
+use crate::disk::{self, DiskError};
+use crate::identity::IdentityFile;
+use crate::journal::{self, JournalError, JournalHandle};
+use crate::lan;
+use crate::papers::{Papers, PapersError};
+use crate::rungs::{self, TlsProbe};
+use crate::sealed::{MasterKey, SealError};
+use crate::status::StatusSource;
+use crate::telemetry::Sampler;
+use crate::update::{self, AgentHandle};
+use driver::Driver;
+use enrolment::Enrolment;
+use lan_keeper::LanKeeper;
+use supervisor::Supervisor;
+use tickets::Tickets;
+
+/// How long parts may take to end.
+const GRACE: Duration = Duration::from_secs(20);
+/// Events that wait for the agent at the most.
+const EVENTS: usize = 256;
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The factory's papers cannot be used.
+    #[error("the factory's papers are unusable")]
+    Papers(#[from] PapersError),
+    /// The TPM does not do its part.
+    #[error(transparent)]
+    Chip(#[from] ChipError),
+    /// The state directory belongs to an agent that runs.
+    #[error("another agent runs with state directory {0}")]
+    AlreadyRunning(PathBuf),
+    /// A state file failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What only this box can open could not be.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The journal failed; the next start repairs it.
+    #[error("the journal failed")]
+    Journal(#[from] JournalError),
+    /// The vault could not be opened.
+    #[error("the vault cannot be opened")]
+    Vault(#[from] longhaul_vault::OpenError),
+    /// The HTTPS client could not be made.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    /// TLS could not be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// The console failed.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// A part ended although nobody asked it to.
+    #[error("{0} ended by itself")]
+    Ended(&'static str),
+    /// A part failed.
+    #[error("{part} failed")]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A part has a defect.
+    #[error("{0} panicked")]
+    Panicked(&'static str),
+    /// Parts did not end in time.
+    #[error("still running after the grace period: {0}")]
+    Stuck(String),
+}
+
+impl RunError {
+    /// The process's exit code: 2 the papers, 3 the TPM, 4 another agent runs, 1 anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Papers(_) => 2,
+            Self::Chip(_) | Self::Seal(SealError::Chip(_)) => 3,
+            Self::AlreadyRunning(_) => 4,
+            _ => 1,
+        }
+    }
+}
+
+/// What to run with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The state directory.
+    pub state: PathBuf,
+    /// The machine's settings.
+    pub config: Config,
+    /// The version of the agent, as releases count.
+    pub agent_version: String,
+}
+
+impl Options {
+    /// Where the factory's papers lie.
+    pub fn factory_dir(&self) -> PathBuf {
+        let dir = self.config.factory_dir.clone();
+        dir.unwrap_or_else(|| self.state.join("factory"))
+    }
+}
+
+/// Runs the box until `shutdown`, and returns when every part has ended.
+pub async fn run(
+    options: Options,
+    chip: Arc<dyn Chip>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let state = options.state.clone();
+    let run_dir = state.join("run");
+    disk::make_dir(&run_dir)?;
+    let _lock = machine::lock(&run_dir)?;
+    let unclean = machine::begin(&run_dir)?;
+    let started = Parts::assemble(&options, chip, &shutdown).await;
+    let ended = match started {
+        Ok(parts) => parts.run(unclean, shutdown).await,
+        Err(error) => Err(error),
+    };
+    if ended.is_ok() {
+        machine::end(&run_dir)?;
+    }
+    ended
+}
+
+/// Everything that was opened, and the tasks over it.
+struct Parts {
+    driver: Driver,
+    supervisor: Supervisor,
+    vault: Vault,
+    journal: journal::JournalThread,
+}
+
+impl Parts {
+    async fn assemble(
+        options: &Options,
+        chip: Arc<dyn Chip>,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, RunError> {
+        let state = options.state.as_path();
+        let papers = Papers::load(&options.factory_dir())?;
+        let box_id = papers.config.box_id.clone();
+        let anchors = papers.anchors.clone();
+        let (cloud_identity, cloud) = cloud::channel();
+        let file = IdentityFile::in_state(state);
+        let (client, opener) = (cloud.clone(), Arc::clone(&chip));
+        let directory = state.to_owned();
+        let (master, enrolment) = blocking("the TPM", move || {
+            let master = MasterKey::open(&directory, &*opener)?;
+            let enrolment = Enrolment::new(papers, opener, file, cloud_identity, client)?;
+            Ok::<_, RunError>((Arc::new(master), Arc::new(enrolment)))
+        })
+        .await?;
+        let fresh = machine::fresh_epoch();
+        let limit = options.config.journal_max_bytes.get();
+        let (journal, journal_thread) =
+            journal::open(&state.join("journal"), limit, fresh, crate::clock::wall)?;
+        let vault = open_vault(options, &master).await?;
+        let tickets = Arc::new(Tickets::open(state, Arc::clone(&master), cloud.clone()));
+        let saved_path = state.join("agent.json");
+        let saved: Saved = disk::read_json(&saved_path)?.unwrap_or_default();
+
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let (update_sender, update_requests) = update::channel();
+        let agent_handle = AgentHandle::new(events.clone());
+        let agent = Agent::new(
+            agent_config(options, &box_id, anchors, &journal),
+            saved,
+            enrolment.current().map(|c| c.validity()),
+            tickets.store().version(),
+            *journal.position().borrow(),
+            crate::clock::now(),
+            Dice::new(rand::random()),
+        );
+        let first = LanStatus {
+            v: VERSION,
+            box_id,
+            agent_version: options.agent_version.clone(),
+            rungs: agent.rungs(),
+            vault: machine::fill(&vault),
+            identifying: false,
+        };
+        let (lan_status, status_source) = StatusSource::channel(first.clone());
+        let (console_status, console_source) = watch::channel(console::Status {
+            lan: first,
+            lan_urls: Vec::new(),
+            certificate_expires: None,
+            telemetry_interval_secs: 0,
+            desired_version: 0,
+            command_counter: 0,
+            journal: journal::Position::default(),
+        });
+        let probe = TlsProbe::new(enrolment.roots(), enrolment.idevid_resolver()?)?;
+        let (lan_identity, lan_tls) = lan::channel()?;
+        let keeper = LanKeeper::new(state, Arc::clone(&master), cloud.clone(), lan_identity);
+        let (bound, bound_source) = watch::channel(None);
+
+        let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
+        supervisor.spawn("the LAN certificate's keeper", |stop| async move {
+            keeper.run(stop).await;
+            Ok(())
+        });
+        let link_events = events.clone();
+        supervisor.spawn("the link watcher", |stop| async move {
+            driver::watch_links(link_events, bound_source, stop).await;
+            Ok(())
+        });
+        let socket = console::socket_path(state);
+        supervisor.spawn("the console", |stop| async move {
+            Ok(console::serve(socket, console_source, stop).await?)
+        });
+        let _ = (bound, lan_tls, status_source, update_requests, agent_handle);
+
+        let driver = Driver {
+            agent,
+            events,
+            inbox,
+            saved_path,
+            journal,
+            enrolment,
+            tickets,
+            probe: Arc::new(probe),
+            sampler: Arc::new(Mutex::new(Sampler::new(state.to_owned()))),
+            meter: Arc::new(machine::Meter(vault.clone())),
+            updates: Some(update_sender),
+            lan_status,
+            console: console_status,
+            tasks: JoinSet::new(),
+            session: None,
+            sessions: 0,
+        };
+        Ok(Self {
+            driver,
+            supervisor,
+            vault,
+            journal: journal_thread,
+        })
+    }
+
+    /// The data plane and its helpers end first, then the agent says goodbye, then the files close.
+    async fn run(self, unclean: bool, shutdown: CancellationToken) -> Result<(), RunError> {
+        let agent_stop = CancellationToken::new();
+        let driver = self.driver.run(unclean, agent_stop.clone());
+        let mut supervisor = self.supervisor;
+        let helpers = async {
+            let ended = supervisor.watch().await;
+            shutdown.cancel();
+            let drained = supervisor.drain().await;
+            agent_stop.cancel();
+            ended.and(drained)
+        };
+        let driver = async {
+            let ended = driver.await;
+            // Early only by an error: then everything else ends, too.
+            shutdown.cancel();
+            ended
+        };
+        let (helpers, driver) = tokio::join!(helpers, driver);
+        let vault = self.vault;
+        blocking("closing the vault", move || {
+            vault.close();
+            Ok::<_, RunError>(())
+        })
+        .await?;
+        let journal = self.journal;
+        let closed = blocking("closing the journal", move || {
+            journal.join().map_err(RunError::from)
+        })
+        .await;
+        driver.and(helpers).and(closed)
+    }
+}
+
+fn agent_config(
+    options: &Options,
+    box_id: &BoxId,
+    anchors: Anchors,
+    journal: &JournalHandle,
+) -> agent::Config {
+    agent::Config {
+        box_id: box_id.clone(),
+        anchors,
+        agent_version: options.agent_version.clone(),
+        os_version: machine::os_version(),
+        boot: machine::boot_id(),
+        epoch: journal.epoch().clone(),
+        capabilities: Vec::new(),
+        can_update: false,
+    }
+}
+
+async fn open_vault(options: &Options, master: &MasterKey) -> Result<Vault, RunError> {
+    let config = &options.config;
+    let dir = config.vault_dir.clone();
+    let dir = dir.unwrap_or_else(|| options.state.join("vault"));
+    disk::make_dir(&dir)?;
+    let capacity = config.vault_capacity_bytes.map_or_else(
+        || machine::default_capacity(&dir),
+        std::num::NonZeroU64::get,
+    );
+    let mut vault_config = VaultConfig::new(dir, capacity);
+    vault_config.direct_io = config.vault_direct_io;
+    let key = master.derive("vault")?;
+    let clock: longhaul_vault::Clock = Arc::new(|| crate::clock::wall().0);
+    let (vault, report) = blocking("opening the vault", move || {
+        Vault::open(vault_config, &key, clock).map_err(RunError::from)
+    })
+    .await?;
+    tracing::info!(?report, "vault is open");
+    Ok(vault)
+}
+
+/// Runs what blocks where it may.
+async fn blocking<T: Send + 'static, E: From<RunError> + Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(RunError::Panicked(what).into()),
+    }
+}
+
+/// Where customers on the LAN can reach what listens at `bound`.
+fn lan_urls(bound: SocketAddr) -> Vec<String> {
+    let addresses = if bound.ip().is_unspecified() {
+        rungs::lan_addresses()
+    } else {
+        vec![bound.ip()]
+    };
+    let urls = addresses
+        .into_iter()
+        .filter(|a| a.is_ipv4() || bound.is_ipv6())
+        .map(|address| format!("https://{}", SocketAddr::new(address, bound.port())));
+    urls.take(MAX_URLS).collect()
+}
+
+/// Addresses that are told to the cloud at the most.
+const MAX_URLS: usize = 16;
+
+/// Reads the marker that says where the data plane listens.
+pub fn ready_path(state: &Path) -> PathBuf {
+    state.join("run").join("ready.json")
+}
