@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use aws_sdk_s3::types::{ChecksumMode, Part};
-use futures::stream::{self, StreamExt as _};
+use futures::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 
 use crate::body;
@@ -193,6 +195,13 @@ struct Large<'a> {
     source: Arc<Mutex<Source>>,
 }
 
+/// A part in memory, with the right to be there.
+struct Read {
+    number: i32,
+    piece: Piece,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
 /// A part that the box holds.
 struct OnBox {
     number: i32,
@@ -232,21 +241,27 @@ impl Large<'_> {
     }
 
     async fn send_parts(&self, count: i32, parts: &mut BTreeMap<i32, OnBox>) -> Result<(), Stop> {
-        // Reading is in order, because hashing is; sending is not.
-        let pieces = stream::iter(1..=count).then(|number| self.read(number));
         let at_once = self.sender.options.parts_at_once.max(1);
-        let mut sent = std::pin::pin!(
-            pieces
-                .map(|read| async move {
-                    let (number, piece, _memory) = read?;
-                    self.send_part(number, piece).await
-                })
-                .buffer_unordered(at_once)
-        );
-        while let Some(result) = sent.next().await {
-            let on_box = result?;
-            self.sender.progress.bytes_on_box(on_box.length);
-            parts.insert(on_box.number, on_box);
+        let mut unread = 1..=count;
+        // At most one read: reading is in order, because hashing is; sending is not.
+        let mut reading = FuturesUnordered::new();
+        let mut sending = FuturesUnordered::new();
+        loop {
+            if reading.is_empty()
+                && sending.len() < at_once
+                && let Some(number) = unread.next()
+            {
+                reading.push(self.read(number).boxed());
+            }
+            tokio::select! {
+                Some(read) = reading.next() => sending.push(self.send_part(read?).boxed()),
+                Some(sent) = sending.next() => {
+                    let on_box: OnBox = sent?;
+                    self.sender.progress.bytes_on_box(on_box.length);
+                    parts.insert(on_box.number, on_box);
+                }
+                else => break,
+            }
         }
         let source = Arc::clone(&self.source);
         let path = self.file.path.clone();
@@ -262,10 +277,7 @@ impl Large<'_> {
         }
     }
 
-    async fn read(
-        &self,
-        number: i32,
-    ) -> Result<(i32, Piece, Option<tokio::sync::OwnedSemaphorePermit>), Stop> {
+    async fn read(&self, number: i32) -> Result<Read, Stop> {
         let length = part_length(self.stamp.size, self.upload.part_bytes, number);
         let memory = self.sender.memory(length).await;
         let source = Arc::clone(&self.source);
@@ -282,10 +294,19 @@ impl Large<'_> {
         if piece.bytes.len() < wanted {
             return Err(Stop::Changed);
         }
-        Ok((number, piece, memory))
+        Ok(Read {
+            number,
+            piece,
+            memory,
+        })
     }
 
-    async fn send_part(&self, number: i32, piece: Piece) -> Result<OnBox, Stop> {
+    async fn send_part(&self, read: Read) -> Result<OnBox, Stop> {
+        let Read {
+            number,
+            piece,
+            memory: _memory,
+        } = read;
         let length = piece.bytes.len() as u64;
         let kept = self.upload.parts.get(&number);
         if let Some(part) = kept.filter(|part| part.crc == piece.crc) {

@@ -62,6 +62,18 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
+    /// The reason in one word, as in the JSON report.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Symlink => "symlink",
+            Self::Special => "special",
+            Self::Unreadable => "unreadable",
+            Self::NotUtf8 => "not_utf8",
+            Self::NameRefused => "name_refused",
+            Self::SameKey => "same_key",
+        }
+    }
+
     /// Whether leaving it out is a failure; links and special files are left out by design.
     pub fn is_failure(self) -> bool {
         !matches!(self, Self::Symlink | Self::Special)

@@ -1,10 +1,12 @@
 //! A push: every file of a plan is read once, sent, acknowledged and remembered.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::stream::{self, StreamExt as _};
+use futures::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -190,21 +192,34 @@ impl Sender<'_> {
             Ok(known) => known,
             Err(error) => return Some(("the list of what is on the box".to_owned(), error)),
         };
-        let is_large = |file: &&(usize, &Planned)| file.1.size() > self.options.part_bytes;
-        let (large, small): (Vec<_>, Vec<_>) =
-            files.iter().enumerate().partition(|file| is_large(&file));
-        let try_one = |(index, file)| {
-            let known = known.get(&index);
-            async move { (index, self.send(file, known).await) }
-        };
-        let small = stream::iter(small.into_iter().map(try_one))
-            .buffer_unordered(self.options.files_at_once.max(1));
-        let large = stream::iter(large.into_iter().map(try_one)).buffer_unordered(LARGE_AT_ONCE);
-        let mut results = std::pin::pin!(stream::select(small, large));
+        let is_large = |file: &Planned| file.size() > self.options.part_bytes;
+        let (mut large, mut small): (VecDeque<usize>, VecDeque<usize>) =
+            (0..files.len()).partition(|index| is_large(&files[*index]));
+        let (mut large_free, mut small_free) = (LARGE_AT_ONCE, self.options.files_at_once.max(1));
+        let mut running = FuturesUnordered::new();
         let mut done: Vec<(usize, FileReport)> = Vec::with_capacity(files.len());
         let mut stopped = None;
-        while let Some((index, result)) = results.next().await {
+        loop {
+            for (waiting, free) in [(&mut large, &mut large_free), (&mut small, &mut small_free)] {
+                while *free > 0
+                    && let Some(index) = waiting.pop_front()
+                {
+                    *free -= 1;
+                    running.push(
+                        self.send_one(index, &files[index], known.get(&index))
+                            .boxed(),
+                    );
+                }
+            }
+            let Some((index, result)) = running.next().await else {
+                break;
+            };
             let file = &files[index];
+            *(if is_large(file) {
+                &mut large_free
+            } else {
+                &mut small_free
+            }) += 1;
             match result {
                 Ok(sent) => {
                     self.progress.file_on_box();
@@ -231,6 +246,15 @@ impl Sender<'_> {
             key: file.key.clone(),
             reason,
         });
+    }
+
+    async fn send_one(
+        &self,
+        index: usize,
+        file: &Planned,
+        known: Option<&Done>,
+    ) -> (usize, Result<Sent, SendError>) {
+        (index, self.send(file, known).await)
     }
 
     async fn send(&self, file: &Planned, known: Option<&Done>) -> Result<Sent, SendError> {

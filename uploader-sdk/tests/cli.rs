@@ -13,6 +13,18 @@ use support::{TestBox, box_id, kill, noise, output, until, write};
 
 const MIB: usize = 1024 * 1024;
 
+/// The command line, with the box's ticket and a state folder of its own.
+fn cli(test_box: &TestBox, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
+    command
+        .args(args)
+        .env("LONGHAUL_TICKET", test_box.ticket_path())
+        .env("LONGHAUL_BOX", test_box.url())
+        .env("XDG_STATE_HOME", test_box.dir.path().join("state"))
+        .stdin(Stdio::null());
+    command
+}
+
 fn code(output: &Output) -> i32 {
     output.status.code().expect("not killed")
 }
@@ -40,8 +52,7 @@ async fn a_killed_push_continues_without_sending_finished_parts_again() {
     let seen = &test_box.seen;
     seen.hold_puts_with("partNumber", 4);
 
-    let mut child = test_box
-        .cli(&["push", &source])
+    let mut child = cli(&test_box, &["push", &source])
         .stderr(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
@@ -63,7 +74,7 @@ async fn a_killed_push_continues_without_sending_finished_parts_again() {
     seen.clear();
     seen.hold_puts_with("partNumber", u64::MAX);
 
-    let again = output(test_box.cli(&["push", &source, "--json"])).await;
+    let again = output(cli(&test_box, &["push", &source, "--json"])).await;
 
     assert_eq!(code(&again), 0, "{}", text(&again.stderr));
     assert_eq!(test_box.object("large"), Some(large));
@@ -92,8 +103,7 @@ async fn a_push_that_is_interrupted_says_so_and_ends_with_six() {
     let path = test_box.dir.path().join("f");
     write(&path, b"x");
     test_box.seen.hold_puts_with("f", 0);
-    let child = test_box
-        .cli(&["push", path.to_str().expect("UTF-8")])
+    let child = cli(&test_box, &["push", path.to_str().expect("UTF-8")])
         .stderr(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -155,7 +165,7 @@ async fn each_kind_of_failure_has_its_exit_code_and_says_what_to_do() {
     ];
 
     for (args, expected, word) in cases {
-        let plain = output(test_box.cli(args)).await;
+        let plain = output(cli(&test_box, args)).await;
         assert_eq!(code(&plain), expected, "{args:?}: {}", text(&plain.stderr));
         assert!(
             text(&plain.stderr).contains(word),
@@ -164,7 +174,7 @@ async fn each_kind_of_failure_has_its_exit_code_and_says_what_to_do() {
         );
         assert!(plain.stdout.is_empty());
     }
-    let as_json = output(test_box.cli(&["push", path, "--ticket", old, "--json"])).await;
+    let as_json = output(cli(&test_box, &["push", path, "--ticket", old, "--json"])).await;
     assert_eq!(json(&as_json)["exit"], 5);
 }
 
@@ -178,7 +188,7 @@ async fn files_that_cannot_be_sent_are_named_and_the_others_arrive() {
     std::os::unix::fs::symlink("good", root.join("link")).expect("linked");
     let source = root.to_str().expect("UTF-8");
 
-    let result = output(test_box.cli(&["push", source])).await;
+    let result = output(cli(&test_box, &["push", source])).await;
 
     assert_eq!(code(&result), 3);
     assert_eq!(test_box.object("good").as_deref(), Some(&b"good"[..]));
@@ -195,13 +205,16 @@ async fn what_was_pushed_is_listed_with_how_far_it_has_come() {
     let test_box = TestBox::start().await;
     let path = test_box.dir.path().join("a b.txt");
     write(&path, b"hello");
-    let pushed = output(test_box.cli(&[
-        "push",
-        path.to_str().expect("UTF-8"),
-        "--wait",
-        "--prefix",
-        "p",
-    ]))
+    let pushed = output(cli(
+        &test_box,
+        &[
+            "push",
+            path.to_str().expect("UTF-8"),
+            "--wait",
+            "--prefix",
+            "p",
+        ],
+    ))
     .await;
     assert_eq!(code(&pushed), 0, "{}", text(&pushed.stderr));
     assert!(
@@ -210,13 +223,13 @@ async fn what_was_pushed_is_listed_with_how_far_it_has_come() {
         text(&pushed.stdout)
     );
 
-    let list = output(test_box.cli(&["ls", "p/", "--json"])).await;
+    let list = output(cli(&test_box, &["ls", "p/", "--json"])).await;
 
     let objects = &json(&list)["objects"];
     assert_eq!(objects[0]["key"], "p/a b.txt");
     assert_eq!(objects[0]["size"], 5);
     assert_eq!(objects[0]["delivery"]["state"], "verified");
-    let plain = output(test_box.cli(&["ls"])).await;
+    let plain = output(cli(&test_box, &["ls"])).await;
     assert_eq!(text(&plain.stdout), "      5 B  verified   p/a b.txt\n");
 }
 
@@ -225,9 +238,9 @@ async fn the_doctor_walks_to_the_cloud_and_gives_the_sentence_of_the_broken_rung
     let test_box = TestBox::start().await;
     *test_box.seen.rungs.lock().expect("not poisoned") = support::no_gateway();
 
-    let well = output(test_box.cli(&["doctor", "--json"])).await;
-    let status = output(test_box.cli(&["status"])).await;
-    let astray = output(test_box.cli(&["doctor", "--box", "https://127.0.0.1:1"])).await;
+    let well = output(cli(&test_box, &["doctor", "--json"])).await;
+    let status = output(cli(&test_box, &["status"])).await;
+    let astray = output(cli(&test_box, &["doctor", "--box", "https://127.0.0.1:1"])).await;
 
     assert_eq!(code(&well), 0, "{}", text(&well.stdout));
     let checks = json(&well)["checks"].as_array().cloned().expect("a list");
@@ -263,8 +276,8 @@ async fn the_doctor_walks_to_the_cloud_and_gives_the_sentence_of_the_broken_rung
 async fn settings_for_other_clients_name_the_endpoint_and_the_root() {
     let test_box = TestBox::start().await;
 
-    let shell = output(test_box.cli(&["s3-env"])).await;
-    let rclone = output(test_box.cli(&["s3-env", "--rclone"])).await;
+    let shell = output(cli(&test_box, &["s3-env"])).await;
+    let rclone = output(cli(&test_box, &["s3-env", "--rclone"])).await;
 
     let shell = text(&shell.stdout);
     assert!(
@@ -309,9 +322,12 @@ async fn a_box_that_announces_itself_is_found_and_pushed_to() {
     daemon.register(info).expect("announced");
     let path = test_box.dir.path().join("f");
     write(&path, b"found");
-    let mut find = test_box.cli(&["find", "--json"]);
+    let mut find = cli(&test_box, &["find", "--json"]);
     find.env_remove("LONGHAUL_BOX");
-    let mut push = test_box.cli(&["push", path.to_str().expect("UTF-8"), "--json", "-v"]);
+    let mut push = cli(
+        &test_box,
+        &["push", path.to_str().expect("UTF-8"), "--json", "-v"],
+    );
     push.env_remove("LONGHAUL_BOX");
     let mut alone = test_box.ticket.clone();
     alone.lan_urls.clear();
@@ -346,8 +362,11 @@ async fn programs_can_follow_a_push_line_by_line() {
     let path = test_box.dir.path().join("f");
     write(&path, &noise(3, 3000));
 
-    let pushed =
-        output(test_box.cli(&["push", path.to_str().expect("UTF-8"), "--progress", "json"])).await;
+    let pushed = output(cli(
+        &test_box,
+        &["push", path.to_str().expect("UTF-8"), "--progress", "json"],
+    ))
+    .await;
 
     let said = text(&pushed.stderr);
     let last: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");

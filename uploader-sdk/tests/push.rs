@@ -172,11 +172,13 @@ async fn a_busy_box_is_asked_again() {
     let test_box = TestBox::start().await;
     let (root, files) = folder(&test_box);
     let client = connect(&test_box).await;
+    let options = options(&test_box);
     test_box.seen.busy.store(10, Ordering::SeqCst);
 
-    let report = push(&client, &[root], &options(&test_box), &Arc::default())
-        .await
-        .expect("pushed");
+    // On a task of its own, as programs do: the future can be moved between threads.
+    let pushing =
+        tokio::spawn(async move { push(&client, &[root], &options, &Arc::default()).await });
+    let report = pushing.await.expect("not cancelled").expect("pushed");
 
     assert_eq!(report.files.len(), files.len());
     assert!(report.retries >= 10, "{}", report.retries);

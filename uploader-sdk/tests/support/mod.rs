@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -199,18 +199,6 @@ impl TestBox {
     /// The bytes that the store holds under a key.
     pub fn object(&self, key: &str) -> Option<Vec<u8>> {
         std::fs::read(self.dir.path().join("objects").join(BUCKET).join(key)).ok()
-    }
-
-    /// The command line, with this box's ticket and a state folder of its own.
-    pub fn cli(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
-        command
-            .args(args)
-            .env("LONGHAUL_TICKET", self.ticket_path())
-            .env("LONGHAUL_BOX", self.url())
-            .env("XDG_STATE_HOME", self.dir.path().join("state"))
-            .stdin(Stdio::null());
-        command
     }
 }
 
