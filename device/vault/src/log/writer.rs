@@ -56,12 +56,15 @@ impl LogWriter {
             Some((number, len)) => (number + 1, len),
         };
         let header = FileHeader::new(Kind::Log, vault, number, next_lsn, previous_len);
-        let file = open_next(&files, &header, log_bytes)?;
+        let file = files.create(&header, log_bytes)?;
+        files.publish(&header, &*file)?;
+        let header = Arc::new(header);
+        files.know(Arc::clone(&header), log_bytes);
         Ok(Self {
             files,
             vault,
             log_bytes,
-            header: Arc::new(header),
+            header,
             file,
             keys: BTreeMap::new(),
             tail: FILE_HEADER,
@@ -157,7 +160,7 @@ impl LogWriter {
     ///
     /// # Errors
     ///
-    /// What the disk said; the old file stays the open one.
+    /// What the disk said; the next append tries again.
     pub(crate) fn rotate(&mut self, size: u64) -> io::Result<()> {
         // Numbers that were spent on a batch that failed are not given again.
         let next_lsn = if self.spoiled {
@@ -167,9 +170,15 @@ impl LogWriter {
         };
         let number = self.header.number + 1;
         let header = FileHeader::new(Kind::Log, self.vault, number, next_lsn, self.tail);
-        let file = open_next(&self.files, &header, self.log_bytes.max(FILE_HEADER + size))?;
+        let bytes = self.log_bytes.max(FILE_HEADER + size);
+        let file = self.files.create(&header, bytes)?;
+        // From here on the next file may be found by recovery, also if this fails: it says where
+        // the old one ends, so nothing may be added there.
+        self.spoiled = true;
+        self.files.publish(&header, &*file)?;
         self.files.close(self.header.number, self.tail);
         self.header = Arc::new(header);
+        self.files.know(Arc::clone(&self.header), bytes);
         self.file = file;
         self.keys.clear();
         self.tail = FILE_HEADER;
@@ -178,11 +187,4 @@ impl LogWriter {
         self.spoiled = false;
         Ok(())
     }
-}
-
-fn open_next(files: &LogFiles, header: &FileHeader, size: u64) -> io::Result<Arc<dyn DiskFile>> {
-    let file = files.create(header, size)?;
-    files.publish(header, &*file)?;
-    files.know(Arc::new(header.clone()), size);
-    Ok(file)
 }

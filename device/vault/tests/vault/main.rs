@@ -1,4 +1,10 @@
 //! The vault as its callers see it, on a real disk and on one that fails.
 
+mod deliveries;
+mod fault_disk;
+mod faults;
+mod jobs;
+mod model;
 mod objects;
 mod support;
+mod uploads;
