@@ -1,5 +1,5 @@
 # Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
-.PHONY: demo test check lint deny unit python browser dashboards build tools clean-demo
+.PHONY: demo test soak check lint deny unit python browser dashboards build tools clean-demo
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,6 +19,10 @@ demo:
 ## make test: format, lints, dependencies, unit, property, whole-system, Python, browser.
 test:
 	scripts/check.sh all
+
+## make soak: the vault, killed a thousand times, and fifty thousand random histories of it.
+soak:
+	LONGHAUL_VAULT_KILLS=1000 LONGHAUL_VAULT_CASES=50000 cargo nextest run -p longhaul-vault killed model
 
 ## Parts of `make test`, for while one works.
 lint:

@@ -4,6 +4,7 @@ mod deliveries;
 mod fault_disk;
 mod faults;
 mod jobs;
+mod killed;
 mod model;
 mod objects;
 mod support;
