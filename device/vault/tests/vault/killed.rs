@@ -139,8 +139,8 @@ fn run_and_kill(dir: &Path, round: u64, acks: usize, pause: Duration, expected: 
     }
     child.wait().expect("it is gone");
     assert!(
-        seen >= acks,
-        "the child acknowledged only {seen} operations"
+        acknowledged >= acks,
+        "the child acknowledged only {acknowledged} operations"
     );
 }
 
