@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longhaul_sdk::delivery::wait_delivered;
 use longhaul_sdk::protocol::lan::Delivery;
-use longhaul_sdk::{BoxClient, Outcome, Progress, PushError, PushOptions, PushReport};
+use longhaul_sdk::{Outcome, Progress, PushError, PushOptions, PushReport};
 
 use crate::args::{Cli, ProgressKind, Push};
 use crate::bars;
@@ -13,10 +13,9 @@ use crate::exit::{Exit, Failure, connect};
 use crate::human::{bytes, count, printable, seconds};
 
 pub async fn run(cli: &Cli, args: &Push) -> Result<Exit, Failure> {
-    let client = connect(&args.place).await?;
     let progress = Arc::new(Progress::default());
     let report = tokio::select! {
-        report = work(&client, args, &progress) => report,
+        report = work(args, &progress) => report,
         () = bars::show(args.progress, Arc::clone(&progress), args.wait) => {
             return Err(Failure::interrupted());
         }
@@ -45,17 +44,17 @@ pub async fn run(cli: &Cli, args: &Push) -> Result<Exit, Failure> {
 
 /// The report, and what ended the work early.
 async fn work(
-    client: &BoxClient,
     args: &Push,
     progress: &Arc<Progress>,
 ) -> Result<(PushReport, Option<Failure>), Failure> {
+    let client = connect(&args.place).await?;
     let patience = Duration::from_secs(args.patience);
     let options = PushOptions {
         prefix: args.prefix.clone(),
         patience,
         ..PushOptions::default()
     };
-    let mut report = match longhaul_sdk::push(client, &args.paths, &options, progress).await {
+    let mut report = match longhaul_sdk::push(&client, &args.paths, &options, progress).await {
         Ok(report) => report,
         Err(error) => {
             let failure = Failure::failed(&error);
@@ -66,7 +65,7 @@ async fn work(
         }
     };
     if args.wait
-        && let Err(error) = wait_delivered(client, &mut report, progress, patience).await
+        && let Err(error) = wait_delivered(&client, &mut report, progress, patience).await
     {
         return Ok((report, Some(Failure::failed(&error))));
     }
