@@ -1,0 +1,269 @@
+//! The table of routes, and its description as OpenAPI 3.1.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderMap, Method};
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _};
+use serde::de::value::MapDeserializer;
+use serde::de::{DeserializeOwned, IntoDeserializer as _};
+use utoipa::IntoParams as _;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterIn};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Paths,
+    ResponseBuilder,
+};
+use warp::reply::Response;
+
+use super::People;
+use super::endpoint::{Body as _, Call, Endpoint, Schemas, Scope, reference};
+use super::problem::{Problem, ProblemSchema};
+use super::reply::Reply as _;
+use crate::auth::{self, Caller, SESSION_COOKIE};
+
+/// Longest wait for the next piece of a request's body.
+const BODY_STALL: Duration = Duration::from_secs(10);
+
+/// A request without its body.
+pub struct Head {
+    /// Its method.
+    pub method: Method,
+    /// Its path, as it came.
+    pub path: String,
+    /// Its query, as it came, without the question mark.
+    pub query: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+}
+
+/// What the body still has to say.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+
+/// The named parts of a path, decoded.
+type Parts = Vec<(String, String)>;
+type Work = fn(Arc<People>, Caller, Head, Parts, Bytes) -> Answer;
+
+struct Route {
+    scope: Scope,
+    limit: usize,
+    call: Work,
+}
+
+/// The table of routes.
+#[derive(Default)]
+pub struct Api {
+    /// By place, then by method.
+    routes: Vec<BTreeMap<String, Route>>,
+    places: BTreeMap<&'static str, usize>,
+    table: matchit::Router<usize>,
+    paths: Paths,
+    ids: Vec<&'static str>,
+    schemas: Schemas,
+}
+
+impl Api {
+    /// Adds a route and its description.
+    ///
+    /// # Panics
+    ///
+    /// At start-up, if two routes have the same path and method or the same name, or if a path and
+    /// the type of its parts disagree: a mistake in the program that no request can bring about.
+    #[must_use]
+    pub fn add<E: Endpoint>(mut self) -> Self {
+        let parts = E::Path::into_params(|| Some(ParameterIn::Path));
+        let of_type: Vec<_> = parts.iter().map(|p| p.name.as_str()).collect();
+        let of_path: Vec<_> = names_in(E::PATH).collect();
+        assert_eq!(of_path, of_type, "{}: path and its type disagree", E::ID);
+        assert!(!self.ids.contains(&E::ID), "two routes are {}", E::ID);
+        self.ids.push(E::ID);
+        let place = if let Some(&place) = self.places.get(E::PATH) {
+            place
+        } else {
+            let place = self.routes.len();
+            let added = self.table.insert(E::PATH, place);
+            assert!(added.is_ok(), "{}: {added:?}", E::ID);
+            self.places.insert(E::PATH, place);
+            self.routes.push(BTreeMap::new());
+            place
+        };
+        let route = Route {
+            scope: E::SCOPE,
+            limit: E::Body::LIMIT,
+            call: |people, caller, head, path, body| {
+                Box::pin(carry_out::<E>(people, caller, head, path, body))
+            },
+        };
+        let before = self.routes[place].insert(E::METHOD.to_string(), route);
+        assert!(before.is_none(), "{}: path and method are taken", E::ID);
+        self.describe::<E>();
+        self
+    }
+
+    fn describe<E: Endpoint>(&mut self) {
+        let reply = E::Reply::describe(&mut self.schemas);
+        let problem = reference::<ProblemSchema>(&mut self.schemas);
+        let content = ContentBuilder::new().schema(Some(problem)).build();
+        let problem = ResponseBuilder::new()
+            .description("Refused or failed.")
+            .content("application/problem+json", content)
+            .build();
+        let mut operation = OperationBuilder::new()
+            .operation_id(Some(E::ID))
+            .summary(Some(E::SUMMARY))
+            .request_body(E::Body::describe(&mut self.schemas))
+            .response(E::STATUS.as_str(), reply)
+            .response("default", problem);
+        for parameter in E::Path::into_params(|| Some(ParameterIn::Path)) {
+            operation = operation.parameter(parameter);
+        }
+        for parameter in E::Query::into_params(|| Some(ParameterIn::Query)) {
+            operation = operation.parameter(parameter);
+        }
+        if let Scope::Role(role) = E::SCOPE {
+            operation = operation
+                .description(Some(format!("Role: {role}.")))
+                .security(SecurityRequirement::new("session", [role.as_str()]))
+                .security(SecurityRequirement::new("token", [role.as_str()]));
+        }
+        let method = match E::METHOD {
+            Method::POST => HttpMethod::Post,
+            Method::PUT => HttpMethod::Put,
+            Method::PATCH => HttpMethod::Patch,
+            Method::DELETE => HttpMethod::Delete,
+            _ => HttpMethod::Get,
+        };
+        let item = PathItem::new(method, operation);
+        let path = E::PATH.replace("{*", "{");
+        if let Some(known) = self.paths.paths.get_mut(&path) {
+            known.merge_operations(item);
+        } else {
+            self.paths.paths.insert(path, item);
+        }
+    }
+
+    /// The description of every route.
+    pub fn openapi(&self) -> OpenApi {
+        let mut schemas = self.schemas.clone();
+        schemas.sort_by(|a, b| a.0.cmp(&b.0));
+        schemas.dedup_by(|a, b| a.0 == b.0);
+        let cookie = ApiKeyValue::with_description(
+            SESSION_COOKIE,
+            "From POST /v1/session. Requests that change something also need X-Longhaul-Csrf: 1.",
+        );
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = ComponentsBuilder::new()
+            .schemas_from_iter(schemas)
+            .security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)))
+            .security_scheme("token", SecurityScheme::Http(bearer));
+        let info = InfoBuilder::new()
+            .title("Longhaul")
+            .version("1")
+            .description(Some("The fleet, for operators and programs."));
+        OpenApiBuilder::new()
+            .info(info)
+            .paths(self.paths.clone())
+            .components(Some(components.build()))
+            .build()
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, people: &Arc<People>, head: Head, body: BodyStream) -> Response {
+        let answered = self.dispatch(people, head, body).await;
+        answered.unwrap_or_else(Problem::into_response)
+    }
+
+    async fn dispatch(
+        &self,
+        people: &Arc<People>,
+        head: Head,
+        body: BodyStream,
+    ) -> Result<Response, Problem> {
+        let found = self
+            .table
+            .at(&head.path)
+            .map_err(|_| Problem::not_found("there is nothing at this path"))?;
+        let route = self.routes[*found.value]
+            .get(head.method.as_str())
+            .ok_or_else(Problem::method_not_allowed)?;
+        // Who calls is settled before anything else is read.
+        let caller = match route.scope {
+            Scope::Public => Caller::Nobody,
+            Scope::Role(role) => auth::identify(people, &head, role).await?,
+        };
+        let mut parts = Parts::new();
+        for (name, value) in found.params.iter() {
+            let value = percent_encoding::percent_decode_str(value)
+                .decode_utf8()
+                .map_err(|_| Problem::invalid(format!("{name} is not UTF-8")))?;
+            parts.push((name.to_owned(), value.into_owned()));
+        }
+        let body = collect(body, route.limit).await?;
+        (route.call)(Arc::clone(people), caller, head, parts, body).await
+    }
+}
+
+async fn carry_out<E: Endpoint>(
+    people: Arc<People>,
+    caller: Caller,
+    head: Head,
+    path: Parts,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let query = serde_urlencoded::from_str(&head.query)
+        .map_err(|e| Problem::invalid(format!("the query does not fit: {e}")))?;
+    let call = Call {
+        people,
+        caller,
+        address: head.address,
+        path: parse_path(path)?,
+        query,
+        body: E::Body::parse(&head.headers, &body)?,
+    };
+    E::call(call).await?.into_response(E::STATUS)
+}
+
+fn parse_path<T: DeserializeOwned>(parts: Parts) -> Result<T, Problem> {
+    let pairs = parts
+        .into_iter()
+        .map(|(name, value)| (name, value.into_deserializer()));
+    let parts = MapDeserializer::<_, serde::de::value::Error>::new(pairs);
+    T::deserialize(parts).map_err(|e| Problem::invalid(format!("the path does not fit: {e}")))
+}
+
+/// Reads a body of at most `limit` bytes whose pieces keep coming.
+async fn collect(mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
+    let mut bytes = BytesMut::new();
+    loop {
+        let piece = tokio::time::timeout(BODY_STALL, body.next())
+            .await
+            .map_err(|_| Problem::timeout())?;
+        let Some(piece) = piece else {
+            return Ok(bytes.freeze());
+        };
+        let piece = piece.map_err(|_| Problem::invalid("the body broke off"))?;
+        if bytes.len().saturating_add(piece.len()) > limit {
+            return Err(Problem::too_large(limit));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+}
+
+/// The names in a path template.
+fn names_in(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|segment| {
+        let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+        Some(name.strip_prefix('*').unwrap_or(name))
+    })
+}

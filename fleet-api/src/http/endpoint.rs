@@ -1,0 +1,157 @@
+//! One route: what it is called, who may call it, what goes in, what comes out.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ::http::{HeaderMap, Method, StatusCode};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, Required};
+use utoipa::{IntoParams, ToSchema};
+
+use super::People;
+use super::problem::Problem;
+use super::reply::Reply;
+use crate::auth::Caller;
+use crate::store::operators::Role;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// Anybody.
+    Public,
+    /// Whoever has at least this role.
+    Role(Role),
+}
+
+/// One route. [`super::api::Api::add`] makes the route and its description from the same constants,
+/// so that the description cannot drift.
+pub trait Endpoint: Send + Sync + Sized + 'static {
+    /// Its name in the description.
+    const ID: &'static str;
+    /// What it does, in a sentence.
+    const SUMMARY: &'static str;
+    /// Its method.
+    const METHOD: Method;
+    /// Its path; `{name}` stands for one segment, `{*name}` for the rest.
+    const PATH: &'static str;
+    /// Who may call it.
+    const SCOPE: Scope;
+    /// Status of its success.
+    const STATUS: StatusCode = StatusCode::OK;
+
+    /// The parts of its path.
+    type Path: DeserializeOwned + IntoParams + Send;
+    /// Its query.
+    type Query: DeserializeOwned + IntoParams + Send;
+    /// Its body.
+    type Body: Body;
+    /// Its answer.
+    type Reply: Reply;
+
+    /// Carries it out.
+    fn call(call: Call<Self>) -> impl Future<Output = Result<Self::Reply, Problem>> + Send;
+}
+
+/// One call of a route, checked: the caller may, and everything has parsed.
+pub struct Call<E: Endpoint> {
+    /// What the routes work on.
+    pub people: Arc<People>,
+    /// Who calls.
+    pub caller: Caller,
+    /// Where from.
+    pub address: Option<IpAddr>,
+    /// The parts of the path.
+    pub path: E::Path,
+    /// The query.
+    pub query: E::Query,
+    /// The body.
+    pub body: E::Body,
+}
+
+/// No parts in the path, or no query.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+impl IntoParams for Nothing {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        Vec::new()
+    }
+}
+
+/// Named schemas of the description.
+pub type Schemas = Vec<(
+    String,
+    utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>,
+)>;
+
+/// What a route reads from the request's body.
+pub trait Body: Send + Sized {
+    /// Longest body, in bytes; 0 where none is read.
+    const LIMIT: usize;
+    /// Reads it.
+    fn parse(headers: &HeaderMap, bytes: &Bytes) -> Result<Self, Problem>;
+    /// Describes it.
+    fn describe(schemas: &mut Schemas) -> Option<RequestBody>;
+}
+
+/// No body is read; one that comes is refused.
+pub struct NoBody;
+
+impl Body for NoBody {
+    const LIMIT: usize = 0;
+
+    fn parse(_: &HeaderMap, _: &Bytes) -> Result<Self, Problem> {
+        Ok(Self)
+    }
+
+    fn describe(_: &mut Schemas) -> Option<RequestBody> {
+        None
+    }
+}
+
+/// A JSON document of at most `LIMIT` bytes.
+pub struct Json<T, const LIMIT: usize = { 16 * 1024 }>(pub T);
+
+impl<T: DeserializeOwned + ToSchema + Send, const LIMIT: usize> Body for Json<T, LIMIT> {
+    const LIMIT: usize = LIMIT;
+
+    fn parse(headers: &HeaderMap, bytes: &Bytes) -> Result<Self, Problem> {
+        // A browser's own forms cannot send this type; what they send must not get through.
+        let is_json = headers
+            .get(http::header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.split(';').next())
+            .is_some_and(|v| v.trim().eq_ignore_ascii_case("application/json"));
+        if !is_json {
+            return Err(Problem::unsupported_media());
+        }
+        serde_json::from_slice(bytes)
+            .map(Self)
+            .map_err(|e| Problem::invalid(format!("the body does not fit: {e}")))
+    }
+
+    fn describe(schemas: &mut Schemas) -> Option<RequestBody> {
+        let content = ContentBuilder::new()
+            .schema(Some(reference::<T>(schemas)))
+            .build();
+        let body = RequestBodyBuilder::new()
+            .content("application/json", content)
+            .required(Some(Required::True));
+        Some(body.build())
+    }
+}
+
+/// Refers to a type's schema, which goes among the named ones with all that it needs.
+pub fn reference<T: ToSchema>(schemas: &mut Schemas) -> Ref {
+    let name = T::name().into_owned();
+    if !schemas.iter().any(|(known, _)| *known == name) {
+        schemas.push((name.clone(), T::schema()));
+        T::schemas(schemas);
+    }
+    Ref::from_schema_name(name)
+}

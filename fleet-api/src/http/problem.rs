@@ -1,0 +1,198 @@
+//! What a refused request answers: RFC 9457 problem documents.
+
+use std::error::Error;
+
+use ::http::{HeaderValue, StatusCode, header};
+use longhaul_protocol::enrol;
+use warp::reply::{Reply as _, Response};
+
+use crate::fleet::{FleetError, FleetErrorKind};
+use crate::store::StoreError;
+
+/// A refusal on its way to the caller.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    name: &'static str,
+    detail: String,
+    retry_after_secs: Option<u64>,
+}
+
+/// The document, for the API's description.
+#[derive(utoipa::ToSchema)]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "describes what the protocol's type serialises")]
+pub struct ProblemSchema {
+    /// `urn:longhaul:problem:{name}`: stable, for programs.
+    r#type: String,
+    /// A few words.
+    title: String,
+    /// HTTP status code.
+    status: u16,
+    /// What failed, on what, and what to do.
+    detail: Option<String>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            name,
+            detail: detail.into(),
+            retry_after_secs: None,
+        }
+    }
+
+    /// The request itself is wrong.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-request", detail)
+    }
+
+    /// Nobody is logged in.
+    pub fn unauthenticated(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "not-logged-in", detail)
+    }
+
+    /// This caller may not.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// There is no such thing.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", detail)
+    }
+
+    /// There is such a thing, but not with this method.
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "this path does not take this method",
+        )
+    }
+
+    /// The state does not allow it.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", detail)
+    }
+
+    /// The body took too long to come.
+    pub fn timeout() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request-timeout",
+            "the request's body did not come in time",
+        )
+    }
+
+    /// The body is longer than this route takes.
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            format!("the request's body is longer than the {limit} bytes that this path takes"),
+        )
+    }
+
+    /// The body is not what this route reads.
+    pub fn unsupported_media() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "send the body as application/json",
+        )
+    }
+
+    /// Too often; try again after `secs` seconds.
+    pub fn too_many(secs: u64) -> Self {
+        let mut problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-attempts",
+            format!("too many failed attempts; try again in {secs} s"),
+        );
+        problem.retry_after_secs = Some(secs);
+        problem
+    }
+
+    /// Something that is needed is not there right now.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+        problem.retry_after_secs = Some(5);
+        problem
+    }
+
+    /// Our own fault: the cause goes to the log, not to the caller.
+    pub fn internal(what: &str, cause: &(dyn Error + 'static)) -> Self {
+        tracing::error!(what, error = cause, "request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the cloud failed to do it; the operators' log says why",
+        )
+    }
+
+    /// The status that it answers.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The response.
+    pub fn into_response(self) -> Response {
+        let document = enrol::Problem {
+            kind: format!("urn:longhaul:problem:{}", self.name),
+            title: self.name.replace('-', " "),
+            status: self.status.as_u16(),
+            detail: self.detail,
+        };
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = body.into_response();
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"longhaul\""),
+            );
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Database(sqlx::Error::PoolTimedOut) => {
+                tracing::warn!(error = &error as &dyn Error, "database is busy");
+                Self::unavailable("the database is busy")
+            }
+            StoreError::TooLarge { .. } => Self::invalid(error.to_string()),
+            _ => Self::internal("database", &error),
+        }
+    }
+}
+
+impl From<FleetError> for Problem {
+    fn from(error: FleetError) -> Self {
+        let text = error.to_string();
+        match error.kind() {
+            FleetErrorKind::NotFound => Self::not_found(text),
+            FleetErrorKind::Invalid => Self::invalid(text),
+            FleetErrorKind::Conflict => Self::conflict(text),
+            FleetErrorKind::Forbidden => Self::forbidden(text),
+            FleetErrorKind::Unavailable => {
+                tracing::warn!(error = &error as &dyn Error, "request cannot be served now");
+                Self::unavailable(text)
+            }
+            FleetErrorKind::Internal => Self::internal("fleet", &error),
+        }
+    }
+}

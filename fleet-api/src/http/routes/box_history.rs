@@ -1,0 +1,252 @@
+//! One box over time: telemetry, timeline, transfers.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::box_view::{BoxPath, find};
+use super::{endpoint, limit, page};
+use crate::http::api::Api;
+use crate::http::cursor;
+use crate::http::endpoint::{Call, Json, NoBody, Scope};
+use crate::http::problem::Problem;
+use crate::store::operators::Role;
+use crate::store::telemetry::{TelemetryPoint, telemetry_series};
+use crate::store::timeline::{TimelinePlace, TimelineRow, TimelineSource, timeline_list};
+use crate::store::uploads::{UploadRow, UploadState, upload_list};
+
+/// Points in a series, where the caller does not say.
+const DEFAULT_POINTS: u32 = 300;
+/// Points in a series at the most.
+const MAX_POINTS: u32 = 2000;
+/// Length of a series, where the caller does not say, in milliseconds.
+const DEFAULT_SPAN_MS: i64 = 3600 * 1000;
+
+pub(super) fn add(api: Api) -> Api {
+    api.add::<TelemetryList>()
+        .add::<TimelineList>()
+        .add::<TransferList>()
+}
+
+endpoint! {
+    /// For a chart.
+    TelemetryList = GET "/v1/boxes/{box_id}/telemetry" as "telemetryList", Scope::Role(Role::Viewer), OK;
+    "A box's telemetry, thinned out to what a chart can show."
+    (BoxPath, TelemetryQuery, NoBody) -> Json<TelemetrySeries> = telemetry
+}
+
+/// Which part.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryQuery {
+    /// Begin, milliseconds; an hour ago if absent.
+    since: Option<i64>,
+    /// End, milliseconds; now if absent.
+    until: Option<i64>,
+    /// Points at the most, 1 to 2,000.
+    limit: Option<u32>,
+}
+
+/// A series.
+#[derive(Serialize, ToSchema)]
+pub struct TelemetrySeries {
+    /// Length of a bucket in milliseconds; buckets without a sample are left out.
+    step_ms: i64,
+    /// Oldest first.
+    items: Vec<TelemetryPoint>,
+    /// The cloud's clock.
+    server_time: i64,
+}
+
+async fn telemetry(call: Call<TelemetryList>) -> Result<Json<TelemetrySeries>, Problem> {
+    let now = call.people.clock.now().0;
+    let until = call.query.until.unwrap_or(now.saturating_add(1));
+    let since = call
+        .query
+        .since
+        .unwrap_or(until.saturating_sub(DEFAULT_SPAN_MS));
+    let span = until.saturating_sub(since);
+    // Within these bounds no arithmetic in the database can overflow.
+    if since < 0 || span <= 0 {
+        return Err(Problem::invalid(
+            "since must be 0 or more, and before until",
+        ));
+    }
+    let points = call.query.limit.unwrap_or(DEFAULT_POINTS);
+    let step = span / i64::from(points.clamp(1, MAX_POINTS)) + 1;
+    let mut tx = call.people.db.read().await?;
+    let id = &call.path.box_id;
+    find(&mut tx, id).await?;
+    let items = telemetry_series(&mut tx, id, since, until, step).await?;
+    Ok(Json(TelemetrySeries {
+        step_ms: step,
+        items,
+        server_time: now,
+    }))
+}
+
+/// A part of a list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PartQuery {
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Rows at the most, 1 to 1,000.
+    limit: Option<u32>,
+}
+
+endpoint! {
+    /// What happened.
+    TimelineList = GET "/v1/boxes/{box_id}/timeline" as "timelineList", Scope::Role(Role::Viewer), OK;
+    "What happened to a box, newest first, in the order of causes."
+    (BoxPath, PartQuery, NoBody) -> Json<TimelinePage> = timeline
+}
+
+/// Something that happened.
+#[derive(Serialize, ToSchema)]
+pub struct TimelineItem {
+    /// Where it comes from.
+    source: TimelineSource,
+    /// What happened, in a word.
+    kind: String,
+    /// The cloud's clock when it learned of it.
+    received: i64,
+    /// When it happened; the box's clock for the journal.
+    at: i64,
+    /// Id of the command or presence, or the journal's epoch.
+    id: String,
+    /// Number in the journal, else 0.
+    number: i64,
+    /// State of a command, as it is now.
+    state: Option<String>,
+    /// What happened, as it was said.
+    #[schema(value_type = Object)]
+    detail: serde_json::Value,
+}
+
+impl From<TimelineRow> for TimelineItem {
+    fn from(row: TimelineRow) -> Self {
+        Self {
+            source: row.source(),
+            kind: row.kind,
+            received: row.received,
+            at: row.at,
+            id: row.id,
+            number: row.number,
+            state: row.state,
+            detail: serde_json::from_str(&row.detail).unwrap_or_default(),
+        }
+    }
+}
+
+page! {
+    /// A page of a timeline.
+    TimelinePage of TimelineItem
+}
+
+async fn timeline(call: Call<TimelineList>) -> Result<Json<TimelinePage>, Problem> {
+    let limit = limit(call.query.limit);
+    let before: Option<(i64, i64, String, i64)> = cursor::decode(call.query.cursor.as_deref())?;
+    let before = before.map(|(received, rank, id, number)| TimelinePlace {
+        received,
+        rank,
+        id: id.replace('\0', ""),
+        number,
+    });
+    let mut tx = call.people.db.read().await?;
+    let id = &call.path.box_id;
+    find(&mut tx, id).await?;
+    let rows = timeline_list(&mut tx, id, before.as_ref(), limit).await?;
+    let next = match rows.last().map(TimelineRow::place) {
+        Some(p) if rows.len() >= limit as usize => {
+            Some(cursor::encode(&(p.received, p.rank, p.id, p.number))?)
+        }
+        _ => None,
+    };
+    Ok(Json(TimelinePage {
+        items: rows.into_iter().map(TimelineItem::from).collect(),
+        next,
+        server_time: call.people.clock.now().0,
+    }))
+}
+
+endpoint! {
+    /// What is on its way.
+    TransferList = GET "/v1/boxes/{box_id}/transfers" as "transferList", Scope::Role(Role::Viewer), OK;
+    "A box's uploads to the object store, newest first."
+    (BoxPath, PartQuery, NoBody) -> Json<TransferPage> = transfers
+}
+
+/// One upload.
+#[derive(Serialize, ToSchema)]
+pub struct Transfer {
+    /// Its name.
+    id: String,
+    /// The bucket.
+    bucket: String,
+    /// The object's name there.
+    key: String,
+    /// The vault's version number.
+    version: i64,
+    /// Length in bytes.
+    bytes: i64,
+    /// BLAKE3 of the bytes.
+    blake3: String,
+    /// Length of a part in bytes; 0 for a single `PUT`.
+    part_bytes: i64,
+    /// How far it has come.
+    state: UploadState,
+    /// Why it failed.
+    reason: Option<String>,
+    /// The ticket under which the box took the object.
+    ticket: String,
+    /// When it was begun first.
+    created: i64,
+    /// When anything of it changed.
+    updated: i64,
+}
+
+impl From<UploadRow> for Transfer {
+    fn from(row: UploadRow) -> Self {
+        Self {
+            id: row.upload_id.to_string(),
+            bucket: row.bucket,
+            key: row.object_key.to_string(),
+            version: row.version,
+            bytes: row.bytes,
+            blake3: row.blake3.to_string(),
+            part_bytes: row.part_bytes,
+            state: row.state,
+            reason: row.reason,
+            ticket: row.ticket_id.to_string(),
+            created: row.created,
+            updated: row.updated,
+        }
+    }
+}
+
+page! {
+    /// A page of uploads.
+    TransferPage of Transfer
+}
+
+async fn transfers(call: Call<TransferList>) -> Result<Json<TransferPage>, Problem> {
+    let limit = limit(call.query.limit);
+    let before: Option<(i64, String)> = cursor::decode(call.query.cursor.as_deref())?;
+    let before = before.map(|(at, id)| (at, id.replace('\0', "")));
+    let mut tx = call.people.db.read().await?;
+    let id = &call.path.box_id;
+    find(&mut tx, id).await?;
+    let before = before.as_ref().map(|(at, id)| (*at, id.as_str()));
+    let rows = upload_list(&mut tx, id, before, limit).await?;
+    let next = match rows.last() {
+        Some(last) if rows.len() >= limit as usize => {
+            Some(cursor::encode(&(last.created, last.upload_id.as_str()))?)
+        }
+        _ => None,
+    };
+    Ok(Json(TransferPage {
+        items: rows.into_iter().map(Transfer::from).collect(),
+        next,
+        server_time: call.people.clock.now().0,
+    }))
+}

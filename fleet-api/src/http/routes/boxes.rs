@@ -1,0 +1,282 @@
+//! Boxes: the fleet's table, one box, what an operator calls it, throwing it out.
+
+use longhaul_protocol::value::Jws;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+
+use super::box_view::{BoxPath, BoxView, find};
+use super::{endpoint, limit, page};
+use crate::http::api::Api;
+use crate::http::cursor;
+use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::problem::Problem;
+use crate::http::reply::Done;
+use crate::store::audit::{AuditEntry, audit_append};
+use crate::store::boxes::{BoxFilter, BoxState, box_count, box_list, box_set_label};
+use crate::store::operators::Role;
+use crate::store::telemetry::telemetry_latest;
+use crate::store::twins::reported_get;
+use crate::store::uploads::upload_count;
+
+pub(super) fn add(api: Api) -> Api {
+    api.add::<BoxList>()
+        .add::<BoxSummary>()
+        .add::<BoxGet>()
+        .add::<BoxUpdate>()
+        .add::<BoxRevoke>()
+        .add::<InventoryImport>()
+}
+
+endpoint! {
+    /// The fleet's table.
+    BoxList = GET "/v1/boxes" as "boxList", Scope::Role(Role::Viewer), OK;
+    "Boxes in the order of their names."
+    (Nothing, BoxQuery, NoBody) -> Json<BoxPage> = list
+}
+
+/// Which boxes.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct BoxQuery {
+    /// In this state only.
+    #[param(inline)]
+    state: Option<BoxState>,
+    /// With (`true`) or without (`false`) a session only.
+    online: Option<bool>,
+    /// With this text in name, label, site or hardware only.
+    q: Option<String>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Rows at the most, 1 to 1,000.
+    limit: Option<u32>,
+}
+
+page! {
+    /// A page of the fleet's table.
+    BoxPage of BoxView
+}
+
+async fn list(call: Call<BoxList>) -> Result<Json<BoxPage>, Problem> {
+    let query = call.query;
+    let limit = limit(query.limit);
+    let after = cursor::decode(query.cursor.as_deref())?;
+    let filter = BoxFilter {
+        state: query.state,
+        online: query.online,
+        text: query.q.filter(|q| !q.is_empty()),
+    };
+    let mut tx = call.people.db.read().await?;
+    let rows = box_list(&mut tx, &filter, after.as_ref(), limit).await?;
+    let next = match rows.last() {
+        Some(last) if rows.len() >= limit as usize => Some(cursor::encode(&last.box_id)?),
+        _ => None,
+    };
+    Ok(Json(BoxPage {
+        items: rows.into_iter().map(BoxView::from).collect(),
+        next,
+        server_time: call.people.clock.now().0,
+    }))
+}
+
+endpoint! {
+    /// The fleet in numbers.
+    BoxSummary = GET "/v1/summary" as "boxSummary", Scope::Role(Role::Viewer), OK;
+    "How many boxes there are, by state and session."
+    (Nothing, Nothing, NoBody) -> Json<Summary> = summary
+}
+
+/// The fleet in numbers.
+#[derive(Serialize, ToSchema)]
+pub struct Summary {
+    /// One for each state and session that occurs.
+    items: Vec<SummaryItem>,
+    /// The cloud's clock.
+    server_time: i64,
+}
+
+/// Boxes that are alike.
+#[derive(Serialize, ToSchema)]
+pub struct SummaryItem {
+    /// What they may do.
+    state: String,
+    /// Whether they have a session.
+    online: bool,
+    /// How many.
+    count: i64,
+}
+
+async fn summary(call: Call<BoxSummary>) -> Result<Json<Summary>, Problem> {
+    let mut tx = call.people.db.read().await?;
+    let counts = box_count(&mut tx).await?;
+    let items = counts
+        .into_iter()
+        .map(|(state, online, count)| SummaryItem {
+            state,
+            online,
+            count,
+        });
+    Ok(Json(Summary {
+        items: items.collect(),
+        server_time: call.people.clock.now().0,
+    }))
+}
+
+endpoint! {
+    /// One box.
+    BoxGet = GET "/v1/boxes/{box_id}" as "boxGet", Scope::Role(Role::Viewer), OK;
+    "One box, with its last telemetry and reported state."
+    (BoxPath, Nothing, NoBody) -> Json<BoxDetail> = get
+}
+
+/// One box with all that is known of it now.
+#[derive(Serialize, ToSchema)]
+pub struct BoxDetail {
+    /// The box.
+    #[serde(rename = "box")]
+    row: BoxView,
+    /// When the last sample was taken, by the box's clock.
+    telemetry_at: Option<i64>,
+    /// The last sample.
+    #[schema(value_type = Option<Object>)]
+    telemetry: Option<serde_json::Value>,
+    /// When the reported state came.
+    reported_at: Option<i64>,
+    /// What the box has made of the desired state: slots, tickets, problems.
+    #[schema(value_type = Option<Object>)]
+    reported: Option<serde_json::Value>,
+    /// Its uploads by state.
+    uploads: Vec<UploadCount>,
+    /// The cloud's clock.
+    server_time: i64,
+}
+
+/// Uploads in one state.
+#[derive(Serialize, ToSchema)]
+pub struct UploadCount {
+    /// The state.
+    state: String,
+    /// How many.
+    count: i64,
+    /// Their bytes.
+    bytes: i64,
+}
+
+async fn get(call: Call<BoxGet>) -> Result<Json<BoxDetail>, Problem> {
+    let id = &call.path.box_id;
+    let mut tx = call.people.db.read().await?;
+    let row = find(&mut tx, id).await?;
+    let sample = telemetry_latest(&mut tx, id).await?;
+    let reported = reported_get(&mut tx, id).await?;
+    let uploads = upload_count(&mut tx, id).await?;
+    let json = |text: &str| serde_json::from_str(text).ok();
+    Ok(Json(BoxDetail {
+        row: row.into(),
+        telemetry_at: sample.as_ref().map(|(at, _)| *at),
+        telemetry: sample.and_then(|(_, text)| json(&text)),
+        reported_at: reported.as_ref().map(|r| r.updated),
+        reported: reported.and_then(|r| json(&r.detail)),
+        uploads: uploads
+            .into_iter()
+            .map(|(state, count, bytes)| UploadCount {
+                state,
+                count,
+                bytes,
+            })
+            .collect(),
+        server_time: call.people.clock.now().0,
+    }))
+}
+
+endpoint! {
+    /// What it is called.
+    BoxUpdate = PATCH "/v1/boxes/{box_id}" as "boxUpdate", Scope::Role(Role::Operator), OK;
+    "Sets what operators call a box and where it stands."
+    (BoxPath, Nothing, Json<BoxChange>) -> Json<BoxView> = update
+}
+
+/// What changes; what is absent stays.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BoxChange {
+    /// A name for it, at most 200 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    /// Where it stands, at most 200 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<String>,
+}
+
+async fn update(call: Call<BoxUpdate>) -> Result<Json<BoxView>, Problem> {
+    let (id, change) = (&call.path.box_id, call.body.0);
+    for text in [&change.label, &change.site].into_iter().flatten() {
+        if text.chars().count() > 200 || text.chars().any(char::is_control) {
+            return Err(Problem::invalid(
+                "label and site have at most 200 characters, none of them a control character",
+            ));
+        }
+    }
+    let now = call.people.clock.now().0;
+    let mut tx = call.people.db.write().await?;
+    let (label, site) = (change.label.as_deref(), change.site.as_deref());
+    box_set_label(&mut tx, id, label, site, now).await?;
+    let row = find(&mut tx, id).await?;
+    let entry = AuditEntry {
+        actor: &call.caller.actor().0,
+        action: "box.update",
+        subject: id.as_str(),
+        detail: &json!(change),
+    };
+    audit_append(&mut tx, entry, now).await?;
+    tx.commit().await?;
+    Ok(Json(row.into()))
+}
+
+endpoint! {
+    /// Out.
+    BoxRevoke = POST "/v1/boxes/{box_id}/revoke" as "boxRevoke", Scope::Role(Role::Operator), NO_CONTENT;
+    "Throws a box out for ever: no certificate any more, and its connection is cut at once."
+    (BoxPath, Nothing, NoBody) -> Done = revoke
+}
+
+async fn revoke(call: Call<BoxRevoke>) -> Result<Done, Problem> {
+    let actor = call.caller.actor();
+    call.people
+        .fleet
+        .box_revoke(&actor, &call.path.box_id)
+        .await?;
+    Ok(Done)
+}
+
+endpoint! {
+    /// A new box.
+    InventoryImport = POST "/v1/inventory" as "inventoryImport", Scope::Role(Role::Operator), CREATED;
+    "Takes a box into the inventory by the record that the factory signed."
+    (Nothing, Nothing, Json<Record, { 64 * 1024 }>) -> Json<Imported> = import
+}
+
+/// The factory's record.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The record as a compact JWS.
+    #[schema(value_type = String)]
+    jws: Jws,
+}
+
+/// What was taken in.
+#[derive(Serialize, ToSchema)]
+pub struct Imported {
+    /// The box.
+    id: String,
+}
+
+async fn import(call: Call<InventoryImport>) -> Result<Json<Imported>, Problem> {
+    let actor = call.caller.actor();
+    let id = call
+        .people
+        .fleet
+        .inventory_import(&actor, &call.body.0.jws)
+        .await?;
+    Ok(Json(Imported { id: id.to_string() }))
+}

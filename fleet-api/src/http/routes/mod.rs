@@ -1,0 +1,98 @@
+//! Every route of the people's port, one module per noun.
+
+mod audit;
+mod box_history;
+mod box_view;
+mod boxes;
+mod commands;
+mod events;
+mod meta;
+mod objects;
+mod operators;
+mod orders;
+mod releases;
+mod session;
+mod tickets;
+mod tokens;
+
+use super::api::Api;
+
+/// Rows in one answer, where the caller does not say.
+const DEFAULT_LIMIT: u32 = 100;
+/// Rows in one answer at the most.
+const MAX_LIMIT: u32 = 1000;
+
+/// Declares a route whose work is a plain function.
+macro_rules! endpoint {
+    (
+        $(#[$doc:meta])*
+        $name:ident = $method:ident $path:literal as $id:literal, $scope:expr, $status:ident;
+        $summary:literal
+        ($path_type:ty, $query:ty, $body:ty) -> $reply:ty = $work:path
+    ) => {
+        $(#[$doc])*
+        pub struct $name;
+
+        impl $crate::http::endpoint::Endpoint for $name {
+            const ID: &'static str = $id;
+            const SUMMARY: &'static str = $summary;
+            const METHOD: ::http::Method = http::Method::$method;
+            const PATH: &'static str = $path;
+            const SCOPE: $crate::http::endpoint::Scope = $scope;
+            const STATUS: ::http::StatusCode = http::StatusCode::$status;
+
+            type Path = $path_type;
+            type Query = $query;
+            type Body = $body;
+            type Reply = $reply;
+
+            async fn call(
+                call: $crate::http::endpoint::Call<Self>,
+            ) -> Result<$reply, $crate::http::problem::Problem> {
+                $work(call).await
+            }
+        }
+    };
+}
+use endpoint;
+
+/// Declares a page of a list.
+macro_rules! page {
+    ($(#[$doc:meta])* $name:ident of $item:ty) => {
+        $(#[$doc])*
+        #[derive(serde::Serialize, utoipa::ToSchema)]
+        pub struct $name {
+            /// The rows.
+            items: Vec<$item>,
+            /// Send it as `cursor` for the rows after these; absent at the end.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            next: Option<String>,
+            /// The cloud's clock, in milliseconds: what ages are counted from.
+            server_time: i64,
+        }
+    };
+}
+use page;
+
+/// Rows that the caller wants, within what is allowed.
+fn limit(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT)
+}
+
+/// Every route.
+pub fn api() -> Api {
+    let api = Api::default();
+    let api = meta::add(api);
+    let api = session::add(api);
+    let api = operators::add(api);
+    let api = tokens::add(api);
+    let api = audit::add(api);
+    let api = boxes::add(api);
+    let api = box_history::add(api);
+    let api = commands::add(api);
+    let api = orders::add(api);
+    let api = tickets::add(api);
+    let api = releases::add(api);
+    let api = objects::add(api);
+    events::add(api)
+}

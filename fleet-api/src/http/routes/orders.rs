@@ -1,0 +1,194 @@
+//! Orders: a customer's journey of a box.
+
+use longhaul_protocol::ids::OrderId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{endpoint, limit, page};
+use crate::http::api::Api;
+use crate::http::cursor;
+use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::problem::Problem;
+use crate::store::audit::{AuditEntry, audit_append};
+use crate::store::new_id;
+use crate::store::operators::Role;
+use crate::store::orders::{OrderRow, order_get, order_insert, order_list};
+
+pub(super) fn add(api: Api) -> Api {
+    api.add::<OrderCreate>()
+        .add::<OrderList>()
+        .add::<OrderGet>()
+}
+
+/// One order.
+#[derive(Serialize, ToSchema)]
+pub struct Order {
+    /// Its name.
+    id: String,
+    /// Whose it is.
+    customer: String,
+    /// The bucket that its objects go to.
+    bucket: String,
+    /// What an operator wrote.
+    note: String,
+    /// Who made it.
+    created_by: String,
+    /// When.
+    created: i64,
+}
+
+impl From<OrderRow> for Order {
+    fn from(row: OrderRow) -> Self {
+        Self {
+            id: row.order_id.to_string(),
+            customer: row.customer,
+            bucket: row.bucket,
+            note: row.note,
+            created_by: row.created_by,
+            created: row.created,
+        }
+    }
+}
+
+endpoint! {
+    /// A new one.
+    OrderCreate = POST "/v1/orders" as "orderCreate", Scope::Role(Role::Operator), CREATED;
+    "Adds an order."
+    (Nothing, Nothing, Json<NewOrder>) -> Json<Order> = create
+}
+
+/// What is ordered.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewOrder {
+    /// Its name: 1 to 64 letters, digits, `-` and `_`; made up if absent.
+    #[schema(value_type = Option<String>)]
+    id: Option<OrderId>,
+    /// Whose it is, at most 200 characters.
+    customer: String,
+    /// The bucket that its objects go to.
+    bucket: String,
+    /// Anything worth knowing, at most 2,000 characters.
+    #[serde(default)]
+    note: String,
+}
+
+async fn create(call: Call<OrderCreate>) -> Result<Json<Order>, Problem> {
+    let new = call.body.0;
+    let too_long = |text: &str, max| text.chars().count() > max || text.contains('\0');
+    if too_long(&new.customer, 200) || too_long(&new.note, 2000) {
+        return Err(Problem::invalid(
+            "customer has at most 200 characters, note 2,000, and neither has a NUL",
+        ));
+    }
+    check_bucket(&new.bucket)?;
+    let order_id = match new.id {
+        Some(id) => id,
+        None => new_id("or")
+            .parse()
+            .map_err(|e| Problem::internal("order id", &e))?,
+    };
+    let now = call.people.clock.now().0;
+    let row = OrderRow {
+        order_id,
+        customer: new.customer,
+        bucket: new.bucket,
+        note: new.note,
+        created_by: call.caller.actor().0,
+        created: now,
+    };
+    let mut tx = call.people.db.write().await?;
+    if !order_insert(&mut tx, &row).await? {
+        return Err(Problem::conflict(format!("order {} exists", row.order_id)));
+    }
+    let entry = AuditEntry {
+        actor: &row.created_by,
+        action: "order.create",
+        subject: row.order_id.as_str(),
+        detail: &json!({ "customer": row.customer, "bucket": row.bucket }),
+    };
+    audit_append(&mut tx, entry, now).await?;
+    tx.commit().await?;
+    Ok(Json(row.into()))
+}
+
+/// S3's rule for names of buckets, as far as it is everywhere the same.
+pub(super) fn check_bucket(name: &str) -> Result<(), Problem> {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    let is_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    if (3..=63).contains(&bytes.len())
+        && bytes.iter().all(|b| is_plain(*b))
+        && is_end(bytes.first())
+        && is_end(bytes.last())
+        && !name.contains("..")
+    {
+        return Ok(());
+    }
+    Err(Problem::invalid(
+        "a bucket's name is 3 to 63 lower-case letters, digits, '-' and '.', and begins and ends \
+         with a letter or digit",
+    ))
+}
+
+endpoint! {
+    /// All of them.
+    OrderList = GET "/v1/orders" as "orderList", Scope::Role(Role::Viewer), OK;
+    "Orders in the order of their names."
+    (Nothing, OrderQuery, NoBody) -> Json<OrderPage> = list
+}
+
+/// Which part.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct OrderQuery {
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Rows at the most, 1 to 1,000.
+    limit: Option<u32>,
+}
+
+page! {
+    /// A page of orders.
+    OrderPage of Order
+}
+
+async fn list(call: Call<OrderList>) -> Result<Json<OrderPage>, Problem> {
+    let limit = limit(call.query.limit);
+    let after = cursor::decode(call.query.cursor.as_deref())?;
+    let mut tx = call.people.db.read().await?;
+    let rows = order_list(&mut tx, after.as_ref(), limit).await?;
+    let next = match rows.last() {
+        Some(last) if rows.len() >= limit as usize => Some(cursor::encode(&last.order_id)?),
+        _ => None,
+    };
+    Ok(Json(OrderPage {
+        items: rows.into_iter().map(Order::from).collect(),
+        next,
+        server_time: call.people.clock.now().0,
+    }))
+}
+
+/// Which order.
+#[derive(Deserialize, IntoParams)]
+pub struct OrderPath {
+    /// The order's name.
+    #[param(value_type = String)]
+    order_id: OrderId,
+}
+
+endpoint! {
+    /// One order.
+    OrderGet = GET "/v1/orders/{order_id}" as "orderGet", Scope::Role(Role::Viewer), OK;
+    "One order."
+    (OrderPath, Nothing, NoBody) -> Json<Order> = get
+}
+
+async fn get(call: Call<OrderGet>) -> Result<Json<Order>, Problem> {
+    let id = &call.path.order_id;
+    let mut tx = call.people.db.read().await?;
+    let row = order_get(&mut tx, id).await?;
+    row.map(|row| Json(row.into()))
+        .ok_or_else(|| Problem::not_found(format!("there is no order {id}")))
+}

@@ -1,0 +1,188 @@
+//! Tickets: what a customer needs to push files to a box.
+
+use bytes::Bytes;
+use longhaul_protocol::ids::{OrderId, TicketId};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::box_view::{BoxPath, find};
+use super::endpoint;
+use crate::fleet;
+use crate::http::api::Api;
+use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::problem::Problem;
+use crate::http::reply::{Done, File};
+use crate::store::operators::Role;
+use crate::store::tickets::{TicketRow, ticket_get, ticket_list};
+
+/// How long a ticket is valid, where the caller does not say.
+const DEFAULT_VALID_SECS: u32 = 7 * 86_400;
+/// Longest validity of a ticket.
+const MAX_VALID_SECS: u32 = 366 * 86_400;
+/// Tickets of a box in one answer.
+const MAX_TICKETS: u32 = 1000;
+
+pub(super) fn add(api: Api) -> Api {
+    api.add::<TicketCreate>()
+        .add::<TicketList>()
+        .add::<TicketDownload>()
+        .add::<TicketRevoke>()
+}
+
+/// One ticket, without its secret.
+#[derive(Serialize, ToSchema)]
+pub struct TicketView {
+    /// Its name.
+    id: String,
+    /// The box that it is for.
+    box_id: String,
+    /// The order that it belongs to.
+    order: Option<String>,
+    /// The bucket that it reaches.
+    bucket: String,
+    /// Its public half.
+    access_key: String,
+    /// Who made it.
+    created_by: String,
+    /// When.
+    created: i64,
+    /// When it ends.
+    expires: i64,
+    /// When it was revoked.
+    revoked: Option<i64>,
+}
+
+impl From<TicketRow> for TicketView {
+    fn from(row: TicketRow) -> Self {
+        Self {
+            id: row.ticket_id.to_string(),
+            box_id: row.box_id.to_string(),
+            order: row.order_id,
+            bucket: row.bucket,
+            access_key: row.access_key,
+            created_by: row.created_by,
+            created: row.created,
+            expires: row.expires,
+            revoked: row.revoked,
+        }
+    }
+}
+
+endpoint! {
+    /// A new one.
+    TicketCreate = POST "/v1/boxes/{box_id}/tickets" as "ticketCreate", Scope::Role(Role::Operator), CREATED;
+    "Makes a ticket: a key pair with which a customer may write to one box, for one bucket."
+    (BoxPath, Nothing, Json<NewTicket>) -> Json<TicketView> = create
+}
+
+/// What it is for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTicket {
+    /// The order that it belongs to.
+    #[schema(value_type = Option<String>)]
+    order: Option<OrderId>,
+    /// The bucket that it reaches.
+    bucket: String,
+    /// How long it is valid, in seconds; a week if absent.
+    expires_in_secs: Option<u32>,
+}
+
+async fn create(call: Call<TicketCreate>) -> Result<Json<TicketView>, Problem> {
+    let new = call.body.0;
+    let valid_for_secs = new.expires_in_secs.unwrap_or(DEFAULT_VALID_SECS);
+    if !(1..=MAX_VALID_SECS).contains(&valid_for_secs) {
+        return Err(Problem::invalid(format!(
+            "expires_in_secs is {valid_for_secs}; it must be 1 to {MAX_VALID_SECS}"
+        )));
+    }
+    super::orders::check_bucket(&new.bucket)?;
+    let new = fleet::NewTicket {
+        box_id: call.path.box_id,
+        order: new.order,
+        bucket: new.bucket,
+        valid_for_secs,
+    };
+    let actor = call.caller.actor();
+    let ticket = call.people.fleet.ticket_create(&actor, new).await?;
+    let mut tx = call.people.db.read().await?;
+    let row = ticket_get(&mut tx, &ticket.id).await?;
+    row.map(|row| Json(row.into()))
+        .ok_or_else(|| Problem::conflict("the ticket is gone already"))
+}
+
+endpoint! {
+    /// A box's tickets.
+    TicketList = GET "/v1/boxes/{box_id}/tickets" as "ticketList", Scope::Role(Role::Viewer), OK;
+    "A box's tickets, newest first, without their secrets."
+    (BoxPath, Nothing, NoBody) -> Json<TicketViews> = list
+}
+
+/// A box's tickets.
+#[derive(Serialize, ToSchema)]
+pub struct TicketViews {
+    /// Newest first.
+    items: Vec<TicketView>,
+    /// The cloud's clock.
+    server_time: i64,
+}
+
+async fn list(call: Call<TicketList>) -> Result<Json<TicketViews>, Problem> {
+    let mut tx = call.people.db.read().await?;
+    let id = &call.path.box_id;
+    find(&mut tx, id).await?;
+    let rows = ticket_list(&mut tx, id, MAX_TICKETS).await?;
+    Ok(Json(TicketViews {
+        items: rows.into_iter().map(TicketView::from).collect(),
+        server_time: call.people.clock.now().0,
+    }))
+}
+
+/// Which ticket.
+#[derive(Deserialize, IntoParams)]
+pub struct TicketPath {
+    /// The ticket's id.
+    #[param(value_type = String)]
+    ticket_id: TicketId,
+}
+
+endpoint! {
+    /// For the customer.
+    TicketDownload = GET "/v1/tickets/{ticket_id}/download" as "ticketDownload", Scope::Role(Role::Operator), OK;
+    "The ticket's file for the customer, with its secret."
+    (TicketPath, Nothing, NoBody) -> File = download
+}
+
+async fn download(call: Call<TicketDownload>) -> Result<File, Problem> {
+    let actor = call.caller.actor();
+    let ticket = call
+        .people
+        .fleet
+        .ticket_file(&actor, &call.path.ticket_id)
+        .await?;
+    let mut text =
+        serde_json::to_vec_pretty(&ticket).map_err(|e| Problem::internal("ticket", &e))?;
+    text.push(b'\n');
+    Ok(File {
+        name: format!("longhaul-{}-{}.ticket.json", ticket.box_id, ticket.id),
+        content_type: "application/json".to_owned(),
+        bytes: text.len() as u64,
+        body: Box::pin(futures::stream::iter([Ok(Bytes::from(text))])),
+    })
+}
+
+endpoint! {
+    /// Ended.
+    TicketRevoke = DELETE "/v1/tickets/{ticket_id}" as "ticketRevoke", Scope::Role(Role::Operator), NO_CONTENT;
+    "Ends a ticket; the box learns of it with its next desired state."
+    (TicketPath, Nothing, NoBody) -> Done = revoke
+}
+
+async fn revoke(call: Call<TicketRevoke>) -> Result<Done, Problem> {
+    let actor = call.caller.actor();
+    call.people
+        .fleet
+        .ticket_revoke(&actor, &call.path.ticket_id)
+        .await?;
+    Ok(Done)
+}

@@ -1,0 +1,178 @@
+//! API tokens for programs.
+
+use longhaul_protocol::ids::CommandId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+
+use super::endpoint;
+use crate::auth::secret;
+use crate::http::api::Api;
+use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::problem::Problem;
+use crate::http::reply::Done;
+use crate::store::api_tokens::{ApiTokenRow, api_token_insert, api_token_list, api_token_revoke};
+use crate::store::audit::{AuditEntry, audit_append};
+use crate::store::new_id;
+use crate::store::operators::Role;
+
+pub(super) fn add(api: Api) -> Api {
+    api.add::<TokenList>()
+        .add::<TokenCreate>()
+        .add::<TokenRevoke>()
+}
+
+/// One token, without its secret.
+#[derive(Serialize, ToSchema)]
+pub struct Token {
+    /// Its name in URLs.
+    id: String,
+    /// Its name for people.
+    name: String,
+    /// What its bearer may do.
+    role: Role,
+    /// Who made it.
+    created_by: String,
+    /// When.
+    created: i64,
+    /// When it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<i64>,
+    /// When it was revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<i64>,
+}
+
+impl From<ApiTokenRow> for Token {
+    fn from(row: ApiTokenRow) -> Self {
+        Self {
+            id: row.token_id,
+            name: row.name,
+            role: row.role,
+            created_by: row.created_by,
+            created: row.created,
+            expires: row.expires,
+            revoked: row.revoked,
+        }
+    }
+}
+
+/// Every token.
+#[derive(Serialize, ToSchema)]
+pub struct Tokens {
+    /// Newest first.
+    items: Vec<Token>,
+}
+
+/// Which token.
+#[derive(Deserialize, IntoParams)]
+pub struct TokenPath {
+    /// The token's id.
+    #[param(value_type = String)]
+    token_id: TokenId,
+}
+
+/// Same rule as for the fleet's other names.
+type TokenId = CommandId;
+
+endpoint! {
+    /// All of them.
+    TokenList = GET "/v1/tokens" as "tokenList", Scope::Role(Role::Admin), OK;
+    "Every API token, without its secret."
+    (Nothing, Nothing, NoBody) -> Json<Tokens> = list
+}
+
+async fn list(call: Call<TokenList>) -> Result<Json<Tokens>, Problem> {
+    let mut tx = call.people.db.read().await?;
+    let rows = api_token_list(&mut tx).await?;
+    Ok(Json(Tokens {
+        items: rows.into_iter().map(Token::from).collect(),
+    }))
+}
+
+endpoint! {
+    /// A new one.
+    TokenCreate = POST "/v1/tokens" as "tokenCreate", Scope::Role(Role::Admin), CREATED;
+    "Makes an API token; its secret is shown in this answer only."
+    (Nothing, Nothing, Json<NewToken>) -> Json<MadeToken> = create
+}
+
+/// What is made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// A name for people, 1 to 64 characters.
+    name: String,
+    /// What its bearer may do.
+    role: Role,
+    /// How long it is valid, in seconds; absent for as long as it is not revoked.
+    expires_in_secs: Option<u32>,
+}
+
+/// A token that was just made.
+#[derive(Serialize, ToSchema)]
+pub struct MadeToken {
+    /// The token.
+    token: Token,
+    /// Send it as `Authorization: Bearer ..`; it cannot be shown again.
+    secret: String,
+}
+
+async fn create(call: Call<TokenCreate>) -> Result<Json<MadeToken>, Problem> {
+    let new = call.body.0;
+    let length = new.name.chars().count();
+    if length == 0 || length > 64 || new.name.chars().any(char::is_control) {
+        return Err(Problem::invalid(
+            "a token's name is 1 to 64 characters without control characters",
+        ));
+    }
+    let now = call.people.clock.now();
+    let text = secret::new_secret("lh_").map_err(|e| Problem::internal("token", &e))?;
+    let row = ApiTokenRow {
+        token_id: new_id("tok"),
+        name: new.name,
+        role: new.role,
+        created_by: call.caller.actor().0,
+        created: now.0,
+        expires: new.expires_in_secs.map(|s| now.plus_secs(s.into()).0),
+        revoked: None,
+    };
+    let mut tx = call.people.db.write().await?;
+    api_token_insert(&mut tx, &secret::hash(&text), &row).await?;
+    let entry = AuditEntry {
+        actor: &row.created_by,
+        action: "token.create",
+        subject: &row.token_id,
+        detail: &json!({ "name": row.name, "role": row.role }),
+    };
+    audit_append(&mut tx, entry, now.0).await?;
+    tx.commit().await?;
+    Ok(Json(MadeToken {
+        token: row.into(),
+        secret: text,
+    }))
+}
+
+endpoint! {
+    /// Ended.
+    TokenRevoke = DELETE "/v1/tokens/{token_id}" as "tokenRevoke", Scope::Role(Role::Admin), NO_CONTENT;
+    "Ends an API token at once."
+    (TokenPath, Nothing, NoBody) -> Done = revoke
+}
+
+async fn revoke(call: Call<TokenRevoke>) -> Result<Done, Problem> {
+    let (id, now) = (call.path.token_id.as_str(), call.people.clock.now().0);
+    let mut tx = call.people.db.write().await?;
+    if !api_token_revoke(&mut tx, id, now).await? {
+        return Err(Problem::not_found(format!("there is no valid token {id}")));
+    }
+    let entry = AuditEntry {
+        actor: &call.caller.actor().0,
+        action: "token.revoke",
+        subject: id,
+        detail: &serde_json::Value::Null,
+    };
+    audit_append(&mut tx, entry, now).await?;
+    tx.commit().await?;
+    Ok(Done)
+}

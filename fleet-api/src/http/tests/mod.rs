@@ -1,0 +1,3 @@
+//! The people's port, as its callers see it.
+
+mod openapi;
