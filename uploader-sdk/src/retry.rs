@@ -53,9 +53,9 @@ impl S3Error {
     }
 
     /// Whether every other request would fail in the same way: the ticket or the box is at fault,
-    /// not the object.
+    /// not the object. A passing failure that outlasted our patience is the box's, too.
     pub fn ends_everything(&self) -> bool {
-        advice::ends_everything(self.code.as_deref(), self.status) || self.status.is_none()
+        self.transient || advice::ends_everything(self.code.as_deref(), self.status)
     }
 
     /// Whether the thing that was asked for does not exist.

@@ -296,3 +296,33 @@ async fn waiting_ends_when_every_object_is_verified_or_has_failed() {
     assert!(!report.is_complete());
     assert_eq!(progress.snapshot().files_in_cloud, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_that_talks_nonsense_ends_the_push_with_an_error() {
+    let authority = Authority::new();
+    let test_box = TestBox::start_named(&authority, vec!["unused.invalid".to_owned()]).await;
+    let name = longhaul_protocol::ticket::lan_name(&support::box_id(1));
+    let nonsense = support::nonsense(&authority, name).await;
+    let (root, _) = folder(&test_box);
+    let given = format!("https://{nonsense}");
+    let client = BoxClient::connect(&test_box.ticket, Some(&given))
+        .await
+        .expect("TLS holds");
+    let options = PushOptions {
+        patience: Duration::from_secs(1),
+        ..options(&test_box)
+    };
+
+    let error = push(&client, &[root], &options, &Arc::default())
+        .await
+        .expect_err("nonsense");
+
+    assert!(matches!(error, PushError::Stopped { .. }), "{error}");
+    assert!(client.status().await.is_err());
+    assert!(
+        client
+            .deliveries(&["a".parse().expect("a key")])
+            .await
+            .is_err()
+    );
+}

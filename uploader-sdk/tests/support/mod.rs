@@ -217,6 +217,28 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, s3: S3Service, seen
     }
 }
 
+/// A TLS server with the right name that answers everything with noise.
+pub async fn nonsense(authority: &Authority, name: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let addr = listener.local_addr().expect("an address");
+    let acceptor = authority.acceptor(vec![name]);
+    tokio::spawn(async move {
+        let mut seed = 0;
+        while let Ok((tcp, _)) = listener.accept().await {
+            seed += 1;
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(mut tls) = acceptor.accept(tcp).await {
+                    let _ = tls.read_u8().await;
+                    let _ = tls.write_all(&noise(seed, 5000)).await;
+                    let _ = tls.shutdown().await;
+                }
+            });
+        }
+    });
+    addr
+}
+
 type Body =
     http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
