@@ -4,8 +4,15 @@
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
+use crate::oid;
+
 /// The longest request that is read, in bytes.
 const MAX_CSR: usize = 4096;
+
+/// `AlgorithmIdentifier` of ECDSA with SHA-256 (RFC 5758, section 3.2): all our keys sign so.
+const ECDSA_WITH_SHA256: [u8; 12] = [
+    0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02,
+];
 
 /// Why a certificate request is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -30,6 +37,20 @@ pub fn public_key(request: &[u8]) -> Result<Vec<u8>, CsrError> {
         return Err(CsrError::Malformed);
     }
     parsed.verify_signature().map_err(|_| CsrError::Signature)?;
+    // The parser overlooks tags that DER does not allow; there is one way to write a request.
+    let signature = [&[0], parsed.signature_value.data.as_ref()].concat();
+    let canonical = oid::element(
+        0x30,
+        &[
+            parsed.certification_request_info.raw,
+            &ECDSA_WITH_SHA256,
+            &oid::element(0x03, &signature),
+        ]
+        .concat(),
+    );
+    if canonical != request {
+        return Err(CsrError::Malformed);
+    }
     Ok(parsed.certification_request_info.subject_pki.raw.to_vec())
 }
 

@@ -12,4 +12,6 @@ pub mod makers;
 pub mod names;
 pub mod oid;
 pub mod tcg;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 pub mod trust;

@@ -7,8 +7,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 const BOX_URI: &str = "urn:longhaul:box:";
 
 /// The domain below which every box has a name on the customer's network:
-/// `{box id, lower case}.lan.longhaul.internal`.
-pub const LAN_DOMAIN: &str = "lan.longhaul.internal";
+/// `{box id, lower case}.box.longhaul.internal`.
+pub const LAN_DOMAIN: &str = "box.longhaul.internal";
 
 /// Why a certificate does not name a box.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -37,7 +37,7 @@ pub fn box_uri(id: &BoxId) -> String {
 
 /// The name under which `id` answers on a customer's network.
 pub fn lan_name(id: &BoxId) -> String {
-    format!("{}.{LAN_DOMAIN}", id.as_str().to_ascii_lowercase())
+    longhaul_protocol::ticket::lan_name(id)
 }
 
 /// Reads the box that a certificate (DER) names. The chain must have been verified already: this

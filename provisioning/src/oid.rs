@@ -34,7 +34,7 @@ pub const EKU_TCG_EK: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
 pub const EKU_TCG_AIK: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x03];
 
 /// A DER element whose contents are shorter than 64 KiB.
-fn element(tag: u8, contents: &[u8]) -> Vec<u8> {
+pub(crate) fn element(tag: u8, contents: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     let [.., high, low] = contents.len().to_be_bytes();
     match (high, low) {

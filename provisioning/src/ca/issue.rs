@@ -217,7 +217,7 @@ impl Pki {
     }
 
     /// Certifies the key of a box's endpoint on the customer's network, for at most 31 days: its
-    /// own name below `lan.longhaul.internal`, `longhaul-{id}.local`, and private addresses.
+    /// own name below `box.longhaul.internal`, `longhaul-{id}.local`, and private addresses.
     pub fn issue_lan(
         &self,
         id: &BoxId,

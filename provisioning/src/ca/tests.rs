@@ -218,7 +218,7 @@ fn a_box_on_a_customers_network_cannot_pose_as_the_cloud() {
         .issue_lan(&box_id(), &new_spki(), &public, 60, now())
         .expect("a chain");
 
-    let name = "0123456789ab.lan.longhaul.internal";
+    let name = "0123456789ab.box.longhaul.internal";
     as_server(pki.root(), &good, name, now()).expect("by its own name");
     as_server(pki.root(), &good, "longhaul-0123456789ab.local", now()).expect("by its mDNS name");
     as_server(pki.root(), &good, "192.168.1.7", now()).expect("by its private address");

@@ -1,0 +1,162 @@
+//! The TPM's own words, believed by the verifier that has none.
+#![cfg(feature = "tpm")]
+
+use std::path::Path;
+
+use longhaul_protocol::enrol::{ChallengeRequest, Evidence};
+use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::inventory::InventoryRecord;
+use longhaul_protocol::value::{Blob, Digest32, UnixMillis};
+use longhaul_provisioning::evidence::{self, Policy};
+use longhaul_provisioning::makers::{self, Makers};
+use longhaul_provisioning::tcg::public::SigningPublic;
+use longhaul_provisioning::tpm::soft::SoftTpm;
+use longhaul_provisioning::tpm::{Key, Tpm, TpmError};
+
+const PCRS: [u8; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 11];
+const LDEVID: Key = Key::Ldevid { second: false };
+
+fn make(dir: &Path) -> (SoftTpm, Tpm) {
+    SoftTpm::manufacture(&dir.join("tpm"), &dir.join("maker")).expect("a TPM");
+    let soft = SoftTpm::start(&dir.join("tpm")).expect("a running TPM");
+    let tpm = Tpm::open(&soft.tcti()).expect("an open TPM");
+    (soft, tpm)
+}
+
+fn record(tpm: &Tpm) -> InventoryRecord {
+    let certificate = tpm.ek_certificate().expect("a certificate");
+    let ek = makers::endorsement_key(&certificate).expect("a key");
+    let iak_public = tpm.create(Key::Iak).expect("a key");
+    let values = tpm.pcrs(&PCRS).expect("values");
+    InventoryRecord {
+        v: VERSION,
+        box_id: ek.box_id(),
+        ek_sha256: ek.sha256(),
+        ek_certificate: Blob(certificate),
+        iak_name: Blob(
+            SigningPublic::parse(&iak_public)
+                .expect("a key")
+                .name()
+                .to_vec(),
+        ),
+        iak_public: Blob(iak_public),
+        idevid_certificate: Blob::default(),
+        expected_pcrs: PCRS
+            .into_iter()
+            .zip(values.into_iter().map(Digest32))
+            .collect(),
+        claim_code_sha256: Digest32([0; 32]),
+        hardware: String::new(),
+        order: None,
+        made_at: UnixMillis(0),
+    }
+}
+
+fn answer(
+    tpm: &Tpm,
+    challenge: &longhaul_protocol::enrol::Challenge,
+) -> Result<Evidence, TpmError> {
+    let nonce = &challenge.nonce.0;
+    let activated = tpm.activate(&challenge.credential_blob.0, &challenge.encrypted_secret.0)?;
+    let ldevid_public = tpm.create(LDEVID)?;
+    let certify = tpm.certify(LDEVID, nonce)?;
+    let quote = tpm.quote(nonce, &challenge.pcrs)?;
+    let values = tpm.pcrs(&challenge.pcrs)?;
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&tpm.signer(LDEVID)?)
+        .expect("a request");
+    Ok(Evidence {
+        v: VERSION,
+        challenge: challenge.id.clone(),
+        activated: Blob(activated),
+        ldevid_public: Blob(ldevid_public),
+        certify_attest: Blob(certify.attest),
+        certify_signature: Blob(certify.signature),
+        quote_attest: Blob(quote.attest),
+        quote_signature: Blob(quote.signature),
+        pcr_values: challenge
+            .pcrs
+            .iter()
+            .copied()
+            .zip(values.into_iter().map(Digest32))
+            .collect(),
+        csr: Blob(csr.der().to_vec()),
+    })
+}
+
+#[test]
+fn a_tpm_proves_itself_and_another_one_does_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_soft, tpm) = make(&dir.path().join("ours"));
+    let (_other_soft, other) = make(&dir.path().join("other"));
+    let (record, other_record) = (record(&tpm), record(&other));
+    assert_ne!(record.box_id, other_record.box_id);
+    let policy = Policy::of(&record);
+    let request = |record: &InventoryRecord| ChallengeRequest {
+        v: VERSION,
+        ek_certificate: record.ek_certificate.clone(),
+        iak_public: record.iak_public.clone(),
+    };
+    let (challenge, pending) =
+        evidence::challenge(&request(&record), &record, &policy, UnixMillis(10))
+            .expect("challenge");
+
+    let evidence = answer(&tpm, &challenge).expect("an answer");
+
+    let verified = evidence::verify_enrolment(&evidence, &record, &policy, &pending, UnixMillis(9))
+        .expect("verified");
+    assert_eq!(verified.box_id, record.box_id);
+    assert_eq!(
+        verified.ldevid_spki,
+        tpm.signer(LDEVID).expect("a key").spki()
+    );
+    assert!(
+        answer(&other, &challenge).is_err(),
+        "another TPM cannot activate it"
+    );
+    assert!(
+        evidence::challenge(&request(&other_record), &record, &policy, UnixMillis(10)).is_err()
+    );
+}
+
+#[test]
+fn keys_and_secrets_outlive_the_connection() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (soft, tpm) = make(dir.path());
+    let sealed = tpm.seal(&[7; 32]).expect("sealed");
+    let first = tpm.create(Key::Idevid).expect("a key");
+    drop(tpm);
+
+    let tpm = Tpm::open(&soft.tcti()).expect("an open TPM");
+
+    assert_eq!(tpm.unseal(&sealed).expect("opened").as_slice(), [7; 32]);
+    assert_eq!(tpm.public(Key::Idevid).expect("a key"), first);
+    assert!(matches!(tpm.public(LDEVID), Err(TpmError::NoKey(_))));
+    assert_ne!(tpm.create(Key::Idevid).expect("a new key"), first);
+    for garbage in [&[][..], &[0, 9], &[0xff; 40], &sealed[..sealed.len() - 1]] {
+        assert!(tpm.unseal(garbage).is_err());
+    }
+    assert!(tpm.quote(&[0; 32], &[99]).is_err());
+    assert!(tpm.activate(&[0; 9999], &[]).is_err());
+}
+
+#[test]
+fn the_makers_certificate_is_trusted_only_under_its_maker() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_soft, tpm) = make(&dir.path().join("ours"));
+    SoftTpm::manufacture(&dir.path().join("x/tpm"), &dir.path().join("x/maker")).expect("a TPM");
+    let makers = |maker: &Path| {
+        let texts = SoftTpm::maker_certificates(maker)
+            .map(|path| std::fs::read_to_string(path).expect("a certificate"));
+        Makers::from_pem(&texts.concat()).expect("makers")
+    };
+    let certificate = tpm.ek_certificate().expect("a certificate");
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).expect("a certificate");
+    let now = UnixMillis((parsed.validity().not_before.timestamp() + 60) * 1000);
+
+    let ours = makers(&dir.path().join("ours/maker")).verify(&certificate, now);
+    let other = makers(&dir.path().join("x/maker")).verify(&certificate, now);
+
+    assert_eq!(ours.err().map(|e| e.to_string()), None);
+    assert!(other.is_err());
+}
