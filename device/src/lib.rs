@@ -22,4 +22,5 @@ pub mod runtime;
 pub mod sealed;
 pub mod status;
 pub mod telemetry;
+pub mod tpm;
 pub mod update;

@@ -44,6 +44,8 @@ use lan_keeper::LanKeeper;
 use supervisor::Supervisor;
 use tickets::Tickets;
 
+/// Exit code where the TPM does not do its part.
+pub const EXIT_TPM: u8 = 3;
 /// How long parts may take to end.
 const GRACE: Duration = Duration::from_secs(20);
 /// Events that wait for the agent at the most.
@@ -107,7 +109,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Papers(_) => 2,
-            Self::Chip(_) | Self::Seal(SealError::Chip(_)) => 3,
+            Self::Chip(_) | Self::Seal(SealError::Chip(_)) => EXIT_TPM,
             Self::AlreadyRunning(_) => 4,
             _ => 1,
         }

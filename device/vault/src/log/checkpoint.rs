@@ -44,7 +44,6 @@ pub(crate) fn write(
     out.finish()?;
     let len = out.at;
     files.publish(&header, &*file)?;
-    files.note_checkpoint(len);
     Ok(len)
 }
 

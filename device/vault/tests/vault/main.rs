@@ -7,6 +7,5 @@ mod jobs;
 mod killed;
 mod model;
 mod objects;
-mod space;
 mod support;
 mod uploads;

@@ -1,0 +1,183 @@
+//! `longhaul-box`: runs a box, or says how it is.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use longhaul_device::chip::Chip;
+use longhaul_device::cloud::chain;
+use longhaul_device::config::{Config, DEFAULT_STATE};
+use longhaul_device::papers::Papers;
+use longhaul_device::runtime::{self, Options};
+use longhaul_device::tpm::TpmChip;
+use longhaul_device::{clock, console};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Exit code for settings that cannot be used.
+const EXIT_CONFIG: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "longhaul-box", version, about = "Runs a Longhaul box")]
+struct Cli {
+    /// State directory.
+    #[arg(long, global = true, env = "LONGHAUL_STATE", default_value = DEFAULT_STATE)]
+    state: PathBuf,
+    /// Settings file (TOML); /etc/longhaul/box.toml, which may be absent, if not given.
+    #[arg(long, global = true, env = "LONGHAUL_CONFIG")]
+    config: Option<PathBuf>,
+    /// The agent's version as releases count; set by the supervisor that starts it.
+    #[arg(long, global = true, hide = true, env = "LONGHAUL_AGENT_VERSION", default_value = env!("CARGO_PKG_VERSION"))]
+    agent_version: String,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the box until SIGTERM or SIGINT (the default).
+    Run,
+    /// Ask the running agent how the box is.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at the settings.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check settings and the factory's papers; exits 0 if a box can run with them.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::load(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, EXIT_CONFIG),
+    };
+    let options = Options {
+        state: cli.state,
+        config,
+        agent_version: cli.agent_version,
+    };
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run(options),
+        Command::Status { json } => status(&options, json),
+        Command::Config {
+            command: ConfigCommand::Check,
+        } => check(&options),
+    }
+}
+
+fn run(options: Options) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let chip: Arc<dyn Chip> = match TpmChip::open(&options.config.tpm_tcti) {
+        Ok(chip) => Arc::new(chip),
+        Err(error) => return fail(&error, runtime::EXIT_TPM),
+    };
+    let runtime = match tokio_runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    let ended = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let signals = signals(shutdown.clone());
+        let run = runtime::run(options, chip, shutdown);
+        tokio::select! {
+            ended = run => ended.map_err(|e| (e.exit_code(), chain(&e))),
+            Err(error) = signals => Err((1, error.to_string())),
+        }
+    });
+    // What blocks in the TPM or in a disk does not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, text)) => {
+            tracing::error!(code, "{text}");
+            eprintln!("longhaul-box: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// At least four workers: TLS asks the TPM from one of them, and waits for it.
+fn tokio_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.max(4))
+        .enable_all()
+        .build()
+}
+
+/// Cancels `shutdown` at SIGTERM or SIGINT; never ends after that.
+async fn signals(shutdown: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    shutdown.cancel();
+    std::future::pending().await
+}
+
+fn status(options: &Options, json: bool) -> ExitCode {
+    let runtime = match tokio_runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    match runtime.block_on(console::ask(&options.state)) {
+        Ok(status) if json => match serde_json::to_string_pretty(&status) {
+            Ok(text) => {
+                println!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error, 1),
+        },
+        Ok(status) => {
+            print!("{}", console::render(&status, clock::wall()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn check(options: &Options) -> ExitCode {
+    match Papers::load(&options.factory_dir()) {
+        Ok(papers) => {
+            println!(
+                "box {} of {} cloud endpoint(s):",
+                papers.config.box_id,
+                papers.config.endpoints.len()
+            );
+            for endpoint in &papers.config.endpoints {
+                println!(
+                    "  {} (HTTPS {}, MQTT {})",
+                    endpoint.host, endpoint.https_port, endpoint.mqtt_port
+                );
+            }
+            println!("data plane on {}", options.config.data_listen);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, EXIT_CONFIG),
+    }
+}
+
+fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("longhaul-box: {}", chain(error));
+    ExitCode::from(code)
+}
