@@ -23,7 +23,8 @@ pub fn ends_everything(code: Option<&str>, status: Option<u16>) -> bool {
     matches!(
         code,
         Some(
-            "InvalidAccessKeyId"
+            "AccessDenied"
+                | "InvalidAccessKeyId"
                 | "SignatureDoesNotMatch"
                 | "ExpiredToken"
                 | "NoSuchBucket"

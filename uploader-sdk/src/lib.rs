@@ -22,9 +22,11 @@ mod push;
 mod reach;
 mod report;
 mod retry;
+mod small;
 mod source;
 mod state_dir;
 mod ticket_file;
+mod upload;
 
 pub use advice::chain as error_chain;
 pub use client::{BoxClient, ConnectError};

@@ -1,53 +1,48 @@
-//! Large files: equal parts, several at once, continued after anything.
+//! Large files: read in order, sent as parts, several at once, and put together.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
-use aws_sdk_s3::types::{ChecksumMode, Part};
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 
-use crate::body;
 use crate::journal::{Done, DonePart, OpenUpload, Origin};
 use crate::plan::Planned;
-use crate::push::{SendError, Sender, Sent, etag, unreadable};
+use crate::push::{Attempt, SendError, Sender, Sent, etag, unreadable};
 use crate::report::Outcome;
 use crate::retry::{S3Error, persist};
 use crate::source::{Crc64, Piece, Source, Stamp};
-
-/// Parts of one object at the most: S3 allows 10,000, a tenth is left for files that grow.
-const MAX_PARTS: u64 = 9_000;
-const MIB: u64 = 1024 * 1024;
-
-/// Bytes per part: `least`, or what it takes to stay below [`MAX_PARTS`], in whole MiB.
-fn part_bytes(size: u64, least: u64) -> u64 {
-    least.max(size.div_ceil(MAX_PARTS).div_ceil(MIB) * MIB)
-}
+use crate::{body, upload};
 
 /// Why an attempt ended early.
 enum Stop {
     Changed,
+    UploadLost,
     Failed(SendError),
 }
 
 impl From<S3Error> for Stop {
     fn from(error: S3Error) -> Self {
-        Self::Failed(error.into())
+        if error.code.as_deref() == Some("NoSuchUpload") {
+            Self::UploadLost
+        } else {
+            Self::Failed(error.into())
+        }
     }
 }
 
-/// Sends one file in parts; `None` where it changed while it was read.
-pub async fn send(sender: &Sender<'_>, file: &Planned) -> Result<Option<Sent>, SendError> {
+/// Sends one file in parts.
+pub async fn send(sender: &Sender<'_>, file: &Planned) -> Result<Attempt, SendError> {
     let path = file.path.clone();
     let source = spawn_blocking(move || Source::open(&path))
         .await
         .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
         .map_err(|e| unreadable(&e))?;
     let stamp = source.stamp();
-    let upload = open_upload(sender, file, stamp).await?;
+    let upload = upload::open(sender, file, stamp).await?;
     let kept = upload.parts.len();
     let large = Large {
         sender,
@@ -57,7 +52,7 @@ pub async fn send(sender: &Sender<'_>, file: &Planned) -> Result<Option<Sent>, S
         source: Arc::new(Mutex::new(source)),
     };
     match large.run().await {
-        Ok((done, bytes)) => Ok(Some(Sent {
+        Ok((done, bytes)) => Ok(Attempt::Sent(Sent {
             done,
             outcome: match kept {
                 0 => Outcome::Sent,
@@ -66,124 +61,14 @@ pub async fn send(sender: &Sender<'_>, file: &Planned) -> Result<Option<Sent>, S
             bytes,
         })),
         Err(Stop::Changed) => {
-            abort(sender, file, &large.upload.upload_id).await;
-            Ok(None)
+            upload::abort(sender, file, &large.upload.upload_id).await;
+            Ok(Attempt::Changed)
+        }
+        Err(Stop::UploadLost) => {
+            sender.journal.forget(&file.key);
+            Ok(Attempt::UploadLost)
         }
         Err(Stop::Failed(error)) => Err(error),
-    }
-}
-
-/// The upload that an earlier push left, where it is of this very file, or a new one.
-async fn open_upload(
-    sender: &Sender<'_>,
-    file: &Planned,
-    stamp: Stamp,
-) -> Result<OpenUpload, SendError> {
-    let origin = Origin::new(&file.path, stamp);
-    if let Some(mut upload) = sender.journal.upload(&file.key) {
-        if upload.origin == origin && upload.part_bytes > 0 {
-            if let Some(listed) = list_parts(sender, file, &upload.upload_id).await? {
-                upload.parts.retain(|number, part| {
-                    let length = part_length(stamp.size, upload.part_bytes, *number);
-                    listed.get(number).is_some_and(|l| matches(l, part, length))
-                });
-                return Ok(upload);
-            }
-        } else {
-            abort(sender, file, &upload.upload_id).await;
-        }
-    }
-    let answer = persist(sender.patience(0), &sender.progress, || async {
-        let ticket = sender.client.ticket();
-        let request = sender.client.s3().create_multipart_upload();
-        Ok(request
-            .bucket(&ticket.bucket)
-            .key(file.key.as_str())
-            .metadata("mtime", stamp.mtime_text())
-            .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
-            .checksum_type(ChecksumType::FullObject)
-            .send()
-            .await?)
-    })
-    .await?;
-    let upload = OpenUpload {
-        origin,
-        upload_id: answer
-            .upload_id
-            .ok_or_else(|| S3Error::malformed("UploadId"))?,
-        part_bytes: part_bytes(stamp.size, sender.options.part_bytes),
-        parts: BTreeMap::new(),
-    };
-    sender.journal.remember_upload(&file.key, upload.clone());
-    Ok(upload)
-}
-
-/// Whether the box holds the part that the journal remembers.
-fn matches(listed: &Part, part: &DonePart, length: u64) -> bool {
-    let same = |theirs: Option<&str>, ours: &str| theirs.is_none_or(|theirs| theirs == ours);
-    listed.size() == i64::try_from(length).ok()
-        && same(listed.e_tag().map(|t| t.trim_matches('"')), &part.etag)
-        && same(listed.checksum_crc64_nvme(), &part.crc.header())
-}
-
-/// Length of a part; 0 for a number beyond the end.
-fn part_length(size: u64, part_bytes: u64, number: i32) -> u64 {
-    let before = u64::try_from(number - 1)
-        .unwrap_or(u64::MAX)
-        .saturating_mul(part_bytes);
-    size.saturating_sub(before).min(part_bytes)
-}
-
-/// The parts that the box holds; `None` where it does not know the upload.
-async fn list_parts(
-    sender: &Sender<'_>,
-    file: &Planned,
-    upload_id: &str,
-) -> Result<Option<BTreeMap<i32, Part>>, S3Error> {
-    let mut parts = BTreeMap::new();
-    let mut marker: Option<String> = None;
-    loop {
-        let page = persist(sender.patience(0), &sender.progress, || async {
-            let request = sender.client.s3().list_parts();
-            Ok(request
-                .bucket(&sender.client.ticket().bucket)
-                .key(file.key.as_str())
-                .upload_id(upload_id)
-                .set_part_number_marker(marker.clone())
-                .send()
-                .await?)
-        })
-        .await;
-        let page = match page {
-            Ok(page) => page,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let before = parts.len();
-        let more = page.is_truncated() == Some(true);
-        marker.clone_from(&page.next_part_number_marker);
-        let numbered = |part: Part| Some((part.part_number()?, part));
-        parts.extend(page.parts.into_iter().flatten().filter_map(numbered));
-        // A page without anything new would be asked for again for ever.
-        if !more || marker.is_none() || parts.len() == before {
-            return Ok(Some(parts));
-        }
-    }
-}
-
-/// Frees the parts of an upload that will not be finished; a failure costs the box space until it
-/// cleans up by itself.
-async fn abort(sender: &Sender<'_>, file: &Planned, upload_id: &str) {
-    sender.journal.forget(&file.key);
-    let request = sender.client.s3().abort_multipart_upload();
-    let aborted = request
-        .bucket(&sender.client.ticket().bucket)
-        .key(file.key.as_str())
-        .upload_id(upload_id)
-        .send()
-        .await;
-    if let Err(error) = aborted {
-        tracing::debug!(error = %S3Error::from(error), key = %file.key, "upload not aborted");
     }
 }
 
@@ -215,18 +100,19 @@ impl Large<'_> {
         let count = self.stamp.size.div_ceil(self.upload.part_bytes);
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         let mut parts = BTreeMap::new();
-        let result = self.send_parts(count, &mut parts).await;
-        if let Err(stop) = result {
-            self.sender
-                .progress
-                .bytes_lost(parts.values().map(|p: &OnBox| p.length).sum());
-            return Err(stop);
+        let result = match self.send_parts(count, &mut parts).await {
+            Ok(()) => self.complete(&parts).await.map_err(Stop::from),
+            Err(stop) => Err(stop),
+        };
+        let length = |only_sent: bool| -> u64 {
+            let counted = |p: &&OnBox| p.sent || !only_sent;
+            parts.values().filter(counted).map(|p| p.length).sum()
+        };
+        if result.is_err() {
+            self.sender.progress.bytes_lost(length(false));
         }
-        let sent = parts.values().filter(|p| p.sent).map(|p| p.length).sum();
-        let crc = parts
-            .values()
-            .fold(Crc64::default(), |crc, p| crc.then(p.part.crc, p.length));
-        let etag = self.complete(&parts, crc).await?;
+        let etag = result?;
+        let sent = length(true);
         let blake3 = self
             .source
             .lock()
@@ -278,7 +164,7 @@ impl Large<'_> {
     }
 
     async fn read(&self, number: i32) -> Result<Read, Stop> {
-        let length = part_length(self.stamp.size, self.upload.part_bytes, number);
+        let length = upload::part_length(self.stamp.size, self.upload.part_bytes, number);
         let memory = self.sender.memory(length).await;
         let source = Arc::clone(&self.source);
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
@@ -356,7 +242,10 @@ impl Large<'_> {
         })
     }
 
-    async fn complete(&self, parts: &BTreeMap<i32, OnBox>, crc: Crc64) -> Result<String, S3Error> {
+    async fn complete(&self, parts: &BTreeMap<i32, OnBox>) -> Result<String, S3Error> {
+        let crc = parts
+            .values()
+            .fold(Crc64::default(), |crc, p| crc.then(p.part.crc, p.length));
         let list: Vec<CompletedPart> = parts
             .values()
             .map(|p| {
@@ -411,29 +300,5 @@ impl Large<'_> {
         let same_size = head.content_length() == i64::try_from(self.stamp.size).ok();
         let same_bytes = head.checksum_crc64_nvme() == Some(crc.header().as_str());
         (same_size && same_bytes).then(|| etag(head.e_tag()).ok())?
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn parts_cover_the_file_and_stay_below_the_limit(
-            size in 1_u64..5 * 1024 * 1024 * MIB,
-            least in 5_u64..64,
-        ) {
-            let part = part_bytes(size, least * MIB);
-            let count = size.div_ceil(part);
-
-            prop_assert!(count <= MAX_PARTS);
-            prop_assert!(part >= least * MIB);
-            let last = i32::try_from(count).expect("few");
-            let covered = (count - 1) * part + part_length(size, part, last);
-            prop_assert_eq!(covered, size);
-            prop_assert_eq!(part_length(size, part, last + 1), 0);
-        }
     }
 }

@@ -7,23 +7,24 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use longhaul_protocol::ids::ObjectKey;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::advice;
 use crate::client::BoxClient;
-use crate::journal::{Done, Journal, Origin};
+use crate::journal::{Done, Journal};
 use crate::list::confirm;
 use crate::multipart;
 use crate::plan::{self, Plan, PlanError, Planned};
 use crate::progress::Progress;
 use crate::report::{FailedFile, FileReport, Outcome, PushReport};
-use crate::retry::{Patience, S3Error, persist};
-use crate::source::{Piece, Source, Stamp};
-use crate::{body, state_dir};
+use crate::retry::{Patience, S3Error};
+use crate::source::Stamp;
+use crate::{small, state_dir};
 
-/// How often a file that changes while it is read is started again.
-pub(crate) const CHANGES: usize = 3;
+/// How often a file is begun before it counts as failed.
+const ATTEMPTS: usize = 3;
 /// Bytes of files in memory at the most, in KiB.
 const MEMORY_KIB: u32 = 160 * 1024;
 /// Large files at once, so that one's last part does not leave the wire idle.
@@ -172,6 +173,15 @@ pub(crate) struct Sent {
     pub bytes: u64,
 }
 
+/// How one attempt at a file ended, where it did not fail.
+pub(crate) enum Attempt {
+    Sent(Sent),
+    /// The file changed while it was read.
+    Changed,
+    /// The box does not know the upload any more.
+    UploadLost,
+}
+
 /// Everything that the requests of one push share.
 pub(crate) struct Sender<'a> {
     pub client: &'a BoxClient,
@@ -266,81 +276,33 @@ impl Sender<'_> {
                 bytes: 0,
             });
         }
-        for _ in 0..CHANGES {
+        let mut lost = false;
+        for _ in 0..ATTEMPTS {
             let stamp = stamp(file).await?;
-            let sent = if stamp.size > self.options.part_bytes {
+            let attempt = if stamp.size > self.options.part_bytes {
                 multipart::send(self, file).await?
             } else {
-                self.send_small(file, stamp.size).await?
+                small::send(self, file, stamp.size).await?
             };
-            if let Some(sent) = sent {
-                self.journal.remember_done(&file.key, sent.done.clone());
-                return Ok(sent);
-            }
-            tracing::debug!(path = %file.path.display(), "changed while it was read");
+            lost = match attempt {
+                Attempt::Sent(sent) => {
+                    self.journal.remember_done(&file.key, sent.done.clone());
+                    return Ok(sent);
+                }
+                Attempt::Changed => false,
+                Attempt::UploadLost => true,
+            };
+            tracing::debug!(path = %file.path.display(), lost, "starting the file again");
         }
-        Err(SendError::File(format!(
-            "it changed {CHANGES} times while it was read; push it when it is not being written"
-        )))
-    }
-
-    /// One request; `None` where the file changed while it was read.
-    async fn send_small(&self, file: &Planned, size: u64) -> Result<Option<Sent>, SendError> {
-        let _memory = self.memory(size).await;
-        let path = file.path.clone();
-        let read = spawn_blocking(move || -> std::io::Result<Option<(Source, Piece)>> {
-            let mut source = Source::open(&path)?;
-            // One byte more than there should be: a file that has grown gives it.
-            let length = usize::try_from(source.stamp().size + 1).unwrap_or(usize::MAX);
-            if source.stamp().size != size {
-                return Ok(None);
-            }
-            let piece = source.piece(length)?;
-            let whole = piece.bytes.len() as u64 == size && !source.changed(&path);
-            Ok(whole.then_some((source, piece)))
-        })
-        .await
-        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
-        .map_err(|e| unreadable(&e))?;
-        let Some((source, piece)) = read else {
-            return Ok(None);
-        };
-        let etag = persist(self.patience(size), &self.progress, || {
-            self.put(file, source.stamp(), &piece)
-        })
-        .await?;
-        self.progress.bytes_on_box(size);
-        Ok(Some(Sent {
-            done: Done {
-                origin: Origin::new(&file.path, source.stamp()),
-                etag,
-                blake3: source.blake3(),
-            },
-            outcome: Outcome::Sent,
-            bytes: size,
+        Err(SendError::File(if lost {
+            format!(
+                "the box lost its upload {ATTEMPTS} times; run the same command again, and call us if this stays"
+            )
+        } else {
+            format!(
+                "it changed {ATTEMPTS} times while it was read; push it when it is not being written"
+            )
         }))
-    }
-
-    async fn put(&self, file: &Planned, stamp: Stamp, piece: &Piece) -> Result<String, S3Error> {
-        let answer = self
-            .client
-            .s3()
-            .put_object()
-            .bucket(&self.client.ticket().bucket)
-            .key(file.key.as_str())
-            .metadata("mtime", stamp.mtime_text())
-            .content_length(i64::try_from(piece.bytes.len()).unwrap_or(i64::MAX))
-            .checksum_crc64_nvme(piece.crc.header())
-            .body(body::counted(
-                piece.bytes.clone(),
-                Arc::clone(&self.progress),
-            ))
-            .customize()
-            // TLS and the checksum guard the bytes; signing them too would hash them twice.
-            .disable_payload_signing()
-            .send()
-            .await?;
-        etag(answer.e_tag())
     }
 
     /// Waits until `bytes` more may be held in memory.
@@ -355,6 +317,13 @@ impl Sender<'_> {
     pub fn patience(&self, bytes: u64) -> Patience {
         Patience::for_bytes(self.options.patience, bytes)
     }
+}
+
+/// What a browser should take an object for, by the end of its name.
+pub(crate) fn content_type(key: &ObjectKey) -> &'static str {
+    mime_guess::from_path(key.as_str())
+        .first_raw()
+        .unwrap_or("application/octet-stream")
 }
 
 /// The tag of an answer, without its quotes.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use longhaul_protocol::lan::Delivery;
 use longhaul_sdk::delivery::wait_delivered;
 use longhaul_sdk::{BoxClient, ConnectError, Outcome, Progress, PushError, PushOptions, push};
-use support::{Authority, CuttingProxy, TestBox, noise, write};
+use support::faults::CuttingProxy;
+use support::{Authority, TestBox, noise, write};
 
 const MIB: usize = 1024 * 1024;
 
@@ -302,7 +303,7 @@ async fn a_box_that_talks_nonsense_ends_the_push_with_an_error() {
     let authority = Authority::new();
     let test_box = TestBox::start_named(&authority, vec!["unused.invalid".to_owned()]).await;
     let name = longhaul_protocol::ticket::lan_name(&support::box_id(1));
-    let nonsense = support::nonsense(&authority, name).await;
+    let nonsense = support::faults::nonsense(&authority, name).await;
     let (root, _) = folder(&test_box);
     let given = format!("https://{nonsense}");
     let client = BoxClient::connect(&test_box.ticket, Some(&given))
@@ -324,5 +325,29 @@ async fn a_box_that_talks_nonsense_ends_the_push_with_an_error() {
             .deliveries(&["a".parse().expect("a key")])
             .await
             .is_err()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_the_box_has_forgotten_is_begun_again() {
+    let test_box = TestBox::start().await;
+    let (root, files) = folder(&test_box);
+    let client = connect(&test_box).await;
+    test_box.seen.lost_uploads.store(1, Ordering::SeqCst);
+
+    let report = push(&client, &[root], &options(&test_box), &Arc::default())
+        .await
+        .expect("pushed");
+
+    assert!(report.is_complete(), "{:?}", report.failed);
+    assert_eq!(
+        test_box.object("large.bin").as_ref(),
+        Some(&files["large.bin"])
+    );
+    assert_eq!(
+        test_box
+            .seen
+            .count(|r| r.starts_with("POST") && r.contains("?uploads")),
+        2
     );
 }

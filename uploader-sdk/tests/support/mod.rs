@@ -31,9 +31,10 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+pub mod faults;
 
 pub const BUCKET: &str = "haul";
 
@@ -86,6 +87,8 @@ pub struct Seen {
     pub deliveries: Mutex<Option<BTreeMap<ObjectKey, Delivery>>>,
     /// Answers 503 to this many requests.
     pub busy: AtomicU64,
+    /// Answers `NoSuchUpload` to this many parts.
+    pub lost_uploads: AtomicU64,
     /// Answers are held back while set.
     pub frozen: AtomicBool,
     pub rungs: Mutex<Vec<RungReport>>,
@@ -217,28 +220,6 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, s3: S3Service, seen
     }
 }
 
-/// A TLS server with the right name that answers everything with noise.
-pub async fn nonsense(authority: &Authority, name: String) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let addr = listener.local_addr().expect("an address");
-    let acceptor = authority.acceptor(vec![name]);
-    tokio::spawn(async move {
-        let mut seed = 0;
-        while let Ok((tcp, _)) = listener.accept().await {
-            seed += 1;
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                if let Ok(mut tls) = acceptor.accept(tcp).await {
-                    let _ = tls.read_u8().await;
-                    let _ = tls.write_all(&noise(seed, 5000)).await;
-                    let _ = tls.shutdown().await;
-                }
-            });
-        }
-    });
-    addr
-}
-
 type Body =
     http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -283,13 +264,11 @@ async fn answer(
         DELIVERY_PATH => return delivery(request, &seen).await,
         _ => {}
     }
-    let is_status = request.method() == Method::GET;
-    if !is_status && take_one(&seen.busy) {
-        let mut busy = Response::new(full(
-            "<Error><Code>SlowDown</Code><Message>later</Message></Error>",
-        ));
-        *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        return Ok(busy);
+    if request.method() != Method::GET && take_one(&seen.busy) {
+        return Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"));
+    }
+    if what.contains("partNumber") && take_one(&seen.lost_uploads) {
+        return Ok(refusal(StatusCode::NOT_FOUND, "NoSuchUpload"));
     }
     if request.method() == Method::PUT {
         let length = request.headers().get("content-length");
@@ -302,6 +281,14 @@ async fn answer(
     let response = call.await.map_err(|e| format!("{e:?}"))?;
     seen.answered.lock().expect("not poisoned").push(what);
     Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+}
+
+fn refusal(status: StatusCode, code: &str) -> Response<Body> {
+    let mut refusal = Response::new(full(format!(
+        "<Error><Code>{code}</Code><Message>by test</Message></Error>"
+    )));
+    *refusal.status_mut() = status;
+    refusal
 }
 
 fn take_one(counter: &AtomicU64) -> bool {
@@ -351,63 +338,6 @@ pub fn no_gateway() -> Vec<RungReport> {
         evidence: "eth0".to_owned(),
         since: UnixMillis(0),
     }]
-}
-
-/// Forwards connections to `target` and cuts the first `cuts` of them after some bytes upstream.
-pub struct CuttingProxy {
-    pub addr: SocketAddr,
-    left: Arc<AtomicU64>,
-}
-
-impl CuttingProxy {
-    pub async fn start(target: SocketAddr, cuts: u64, after_bytes: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let addr = listener.local_addr().expect("an address");
-        let left = Arc::new(AtomicU64::new(cuts));
-        let shared = Arc::clone(&left);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let left = Arc::clone(&shared);
-                tokio::spawn(async move { forward(client, target, &left, after_bytes).await });
-            }
-        });
-        Self { addr, left }
-    }
-
-    pub fn cuts_left(&self) -> u64 {
-        self.left.load(Ordering::SeqCst)
-    }
-}
-
-async fn forward(client: TcpStream, target: SocketAddr, left: &AtomicU64, after: usize) {
-    let Ok(server) = TcpStream::connect(target).await else {
-        return;
-    };
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let upstream = async {
-        let mut buffer = vec![0; 16 * 1024];
-        let mut passed = 0;
-        loop {
-            match from_client.read(&mut buffer).await {
-                Ok(read @ 1..) => {
-                    passed += read;
-                    if passed > after && take_one(left) {
-                        return;
-                    }
-                    if to_server.write_all(&buffer[..read]).await.is_err() {
-                        return;
-                    }
-                }
-                _ => return,
-            }
-        }
-    };
-    // Whichever side ends first takes the other with it: both sockets close.
-    tokio::select! {
-        () = upstream => {}
-        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
-    }
 }
 
 /// Waits until `holds`, at most half a minute.
