@@ -8,7 +8,10 @@ mod support;
 
 #[tokio::main]
 async fn main() {
-    let test_box = support::TestBox::start().await;
+    // With its address in the certificate, so that clients which know no other name can be tried.
+    let name = longhaul_sdk::protocol::ticket::lan_name(&support::box_id(1));
+    let names = vec![name, "127.0.0.1".to_owned()];
+    let test_box = support::TestBox::start_named(&support::Authority::new(), names).await;
     println!("{}", test_box.ticket_path().display());
     println!("{}", test_box.url());
     println!(

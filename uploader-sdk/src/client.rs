@@ -19,7 +19,7 @@ use longhaul_protocol::ticket::{Ticket, lan_name};
 use crate::advice;
 use crate::clock::{self, BoxClock};
 use crate::discover::{self, DiscoverError};
-use crate::reach::{BoxTls, Endpoint, ReachError};
+use crate::reach::{BoxTls, Endpoint, ReachError, Via};
 
 /// Longest status document that is read, in bytes.
 const MAX_STATUS_BYTES: usize = 256 * 1024;
@@ -82,8 +82,8 @@ pub struct BoxClient {
 }
 
 impl BoxClient {
-    /// Finds the ticket's box and connects: at `given` where the user says so, else by mDNS, else
-    /// at the addresses in the ticket.
+    /// Finds the ticket's box and connects: at `given` where the user says so, else by mDNS or at
+    /// the addresses in the ticket.
     ///
     /// # Errors
     ///
@@ -205,31 +205,65 @@ fn unusable(ticket: &Ticket, why: String) -> ConnectError {
     }
 }
 
+/// mDNS has a head start, because it knows where the box is now; the ticket knows where it was.
+const HEAD_START: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Looks by mDNS and at the addresses in the ticket; the first place where the box proves its name
+/// is as good as any other.
 async fn search(
     tls: &BoxTls,
     ticket: &Ticket,
     failures: &mut Vec<ReachError>,
 ) -> Result<Option<Endpoint>, ConnectError> {
-    let announced = match discover::find_one(&ticket.box_id).await {
-        Ok(found) => found,
-        Err(error) if ticket.lan_urls.is_empty() => return Err(error.into()),
-        Err(error) => {
-            tracing::debug!(%error, "going on with the addresses in the ticket");
-            None
+    let (mut by_mdns, mut by_ticket) = (Vec::new(), Vec::new());
+    let found = {
+        let mut announced = std::pin::pin!(announced(tls, ticket, &mut by_mdns));
+        let mut remembered = std::pin::pin!(remembered(tls, ticket, &mut by_ticket));
+        tokio::select! {
+            biased;
+            found = &mut announced => match found {
+                Ok(Some(endpoint)) => Ok(Some(endpoint)),
+                Ok(None) => Ok(remembered.await),
+                Err(error) => remembered.await.map(Some).ok_or(error),
+            },
+            found = &mut remembered => match found {
+                Some(endpoint) => Ok(Some(endpoint)),
+                None => announced.await,
+            },
         }
     };
-    let announced = announced.map_or_else(Vec::new, |found| {
-        let endpoint = |addr| Endpoint {
-            addr,
-            via: crate::reach::Via::Mdns,
-        };
-        found.addrs.into_iter().map(endpoint).collect()
-    });
-    if let Some(endpoint) = first_that_proves(tls, announced, failures).await {
-        return Ok(Some(endpoint));
+    failures.append(&mut by_mdns);
+    failures.append(&mut by_ticket);
+    Ok(found?)
+}
+
+async fn announced(
+    tls: &BoxTls,
+    ticket: &Ticket,
+    failures: &mut Vec<ReachError>,
+) -> Result<Option<Endpoint>, DiscoverError> {
+    let Some(found) = discover::find_one(&ticket.box_id).await? else {
+        return Ok(None);
+    };
+    let endpoint = |addr| Endpoint {
+        addr,
+        via: Via::Mdns,
+    };
+    let endpoints = found.addrs.into_iter().map(endpoint).collect();
+    Ok(first_that_proves(tls, endpoints, failures).await)
+}
+
+async fn remembered(
+    tls: &BoxTls,
+    ticket: &Ticket,
+    failures: &mut Vec<ReachError>,
+) -> Option<Endpoint> {
+    if ticket.lan_urls.is_empty() {
+        return None;
     }
-    let in_ticket = discover::ticket_endpoints(ticket).await;
-    Ok(first_that_proves(tls, in_ticket, failures).await)
+    tokio::time::sleep(HEAD_START).await;
+    let endpoints = discover::ticket_endpoints(ticket).await;
+    first_that_proves(tls, endpoints, failures).await
 }
 
 /// Tries all endpoints at once; the first that proves to be the box wins.

@@ -132,10 +132,22 @@ pub(crate) async fn confirm(
     } else {
         let prefix = common_prefix(remembered.iter().map(|(_, file, _)| file.key.as_str()));
         let listed = list(sender.client, prefix, sender.patience(0), &sender.progress).await?;
-        listed
+        let mut held: HashMap<_, _> = listed
             .into_iter()
             .map(|l| (l.key, (l.size, l.etag)))
-            .collect()
+            .collect();
+        // A list may leave tags out; then each object is asked for.
+        let untagged = |file: &Planned| {
+            let held = held.get(file.key.as_str());
+            held.is_some_and(|(size, etag)| *size == file.size() && etag.is_empty())
+        };
+        let untagged: Vec<_> = remembered
+            .iter()
+            .filter(|(_, file, _)| untagged(file))
+            .cloned()
+            .collect();
+        held.extend(heads(sender, &untagged).await?);
+        held
     };
     let is_held = |file: &Planned, done: &Done| {
         held.get(file.key.as_str())

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use longhaul_protocol::lan::Delivery;
 use longhaul_sdk::delivery::wait_delivered;
-use longhaul_sdk::{BoxClient, ConnectError, Outcome, Progress, PushError, PushOptions, push};
+use longhaul_sdk::{BoxClient, ConnectError, Outcome, Progress, PushError, PushOptions, Via, push};
 use support::faults::CuttingProxy;
 use support::{Authority, TestBox, noise, write};
 
@@ -121,6 +121,50 @@ async fn a_second_push_sends_nothing_and_a_changed_file_alone_is_sent() {
         test_box.object("d0/f0.bin").as_deref(),
         Some(&b"changed"[..])
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_files_that_were_sent_are_listed_instead_of_asked_for_one_by_one() {
+    let test_box = TestBox::start().await;
+    let root = test_box.dir.path().join("source");
+    for n in 0..150 {
+        write(&root.join(format!("f{n}")), b"x");
+    }
+    let client = connect(&test_box).await;
+    let paths = [root];
+    push(&client, &paths, &options(&test_box), &Arc::default())
+        .await
+        .expect("pushed");
+    test_box.seen.clear();
+
+    let again = push(&client, &paths, &options(&test_box), &Arc::default())
+        .await
+        .expect("pushed");
+
+    assert_eq!(again.bytes_sent, 0);
+    assert_eq!(again.files.len(), 150);
+    assert_eq!(test_box.seen.count(|r| r.contains("list-type=2")), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_that_moved_is_found_at_the_address_in_the_ticket_or_not_at_all() {
+    let mut test_box = TestBox::start().await;
+    test_box
+        .ticket
+        .lan_urls
+        .insert(0, "https://127.0.0.1:1".to_owned());
+
+    let client = BoxClient::connect(&test_box.ticket, None)
+        .await
+        .expect("found");
+    test_box.ticket.lan_urls.truncate(1);
+    let error = BoxClient::connect(&test_box.ticket, None)
+        .await
+        .expect_err("moved");
+
+    assert_eq!(client.endpoint().addr, test_box.addr);
+    assert_eq!(client.endpoint().via, Via::Ticket);
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,6 +49,9 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "test root");
         let pem = params.self_signed(&key).expect("a root").pem();
         Self {
             pem,
@@ -73,8 +76,10 @@ impl Authority {
     }
 }
 
+/// The `n`th box of this process: tests that run beside it announce others on the same network.
 pub fn box_id(n: u8) -> BoxId {
-    BoxId::from_ek_sha256(&[n; 32])
+    let seed = format!("{} {n}", std::process::id());
+    BoxId::from_ek_sha256(blake3::hash(seed.as_bytes()).as_bytes())
 }
 
 /// What the test box has seen and how it answers.
