@@ -29,11 +29,11 @@ pub async fn run(cli: &Cli, args: &S3Env) -> Result<Exit, Failure> {
     let settings = settings(&client).await?;
     if cli.json {
         let document = serde_json::to_string(&settings).map_err(|e| Failure::failed(&e))?;
-        println!("{document}");
+        say!("{document}");
     } else if args.rclone {
-        print!("{}", rclone(&settings));
+        say!("{}", rclone(&settings));
     } else {
-        print!("{}", shell(&settings));
+        say!("{}", shell(&settings));
     }
     Ok(Exit::Ok)
 }
@@ -97,7 +97,7 @@ fn shell(s: &Settings) -> String {
     ] {
         lines.push(format!("export {name}={}", quoted(value)));
     }
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }
 
 fn rclone(s: &Settings) -> String {
@@ -119,7 +119,7 @@ fn rclone(s: &Settings) -> String {
         lines.push(format!("{name} = {value}"));
     }
     lines.extend(["force_path_style = true", "no_check_bucket = true"].map(str::to_owned));
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }
 
 /// How to make the box's name resolve, where that is needed.
