@@ -1,9 +1,14 @@
 //! The cloud: enrolment, MQTT consumer, SQL store, commands, rollouts, orders, objects, HTTP API.
 
 pub mod auth;
+pub mod boxes_port;
 pub mod clock;
+pub mod cloud;
+pub mod config;
+pub mod consumer;
 pub mod fleet;
 pub mod http;
+pub mod identity;
 pub mod listen;
 pub mod objects;
 pub mod store;

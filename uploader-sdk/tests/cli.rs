@@ -373,23 +373,3 @@ async fn programs_can_follow_a_push_line_by_line() {
     assert_eq!(last["bytes_on_box"], 3000);
     assert_eq!(test_box.seen.put_bytes.load(Ordering::SeqCst), 3000);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_goes_away_is_no_failure() {
-    let test_box = TestBox::start().await;
-    let path = test_box.dir.path().join("f");
-    write(&path, b"x");
-    let pushed = output(cli(&test_box, &["push", path.to_str().expect("UTF-8")])).await;
-    assert_eq!(code(&pushed), 0);
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let mut list = cli(&test_box, &["ls"]);
-    list.stdout(writer);
-
-    let status = tokio::task::spawn_blocking(move || list.status())
-        .await
-        .expect("not cancelled")
-        .expect("it runs");
-
-    assert_eq!(status.code(), Some(0));
-}

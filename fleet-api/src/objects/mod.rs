@@ -5,4 +5,5 @@
 
 pub mod bucket;
 pub mod disk;
+pub mod names;
 pub mod s3;

@@ -670,3 +670,15 @@ impl<S: Stream> Stream for Exclusive<S> {
         inner.as_mut().poll_next(cx)
     }
 }
+
+/// The service over `store`; the key pair is the only one that gets in.
+pub fn service(
+    store: DiskStore,
+    clock: Clock,
+    access_key: &str,
+    secret_key: &str,
+) -> s3s::service::S3Service {
+    let mut builder = s3s::service::S3ServiceBuilder::new(DiskS3::new(store, clock));
+    builder.set_auth(s3s::auth::SimpleAuth::from_single(access_key, secret_key));
+    builder.build()
+}

@@ -213,3 +213,27 @@ pub async fn upload_count(tx: &mut Tx, box_id: &BoxId) -> StoreResult<Vec<(Strin
         box_id.as_str(),
     )
 }
+
+/// Whether the object store's upload `s3_upload_id` is one that a box may still send to.
+pub async fn upload_is_open(tx: &mut Tx, s3_upload_id: &str) -> StoreResult<bool> {
+    let row = fetch!(
+        optional,
+        tx,
+        (String,),
+        "SELECT upload_id FROM uploads \
+         WHERE s3_upload_id = $1 AND state IN ('started', 'completing')",
+        s3_upload_id
+    )?;
+    Ok(row.is_some())
+}
+
+/// Buckets that uploads went to, by name.
+pub async fn upload_buckets(tx: &mut Tx) -> StoreResult<Vec<String>> {
+    let rows = fetch!(
+        all,
+        tx,
+        (String,),
+        "SELECT DISTINCT bucket FROM uploads ORDER BY bucket"
+    )?;
+    Ok(rows.into_iter().map(|(bucket,)| bucket).collect())
+}

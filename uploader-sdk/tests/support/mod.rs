@@ -92,9 +92,8 @@ pub struct Seen {
     pub deliveries: Mutex<Option<BTreeMap<ObjectKey, Delivery>>>,
     /// Answers 503 to this many requests.
     pub busy: AtomicU64,
-    /// Forgets this many uploads at their first part.
+    /// Answers `NoSuchUpload` to this many parts.
     pub lost_uploads: AtomicU64,
-    forgotten: Mutex<Vec<String>>,
     /// Answers are held back while set.
     pub frozen: AtomicBool,
     pub rungs: Mutex<Vec<RungReport>>,
@@ -118,19 +117,6 @@ impl Seen {
     pub fn answered(&self, text: &str) -> usize {
         let answered = self.answered.lock().expect("not poisoned");
         answered.iter().filter(|r| r.contains(text)).count()
-    }
-
-    /// An upload stays forgotten: its client may not hear the first refusal.
-    fn has_forgotten(&self, what: &str) -> bool {
-        let Some((_, id)) = what.split_once("uploadId=") else {
-            return false;
-        };
-        let id = id.split('&').next().unwrap_or_default().to_owned();
-        let mut forgotten = self.forgotten.lock().expect("not poisoned");
-        if !forgotten.contains(&id) && take_one(&self.lost_uploads) {
-            forgotten.push(id.clone());
-        }
-        forgotten.contains(&id)
     }
 
     fn may_pass(&self, what: &str) -> bool {
@@ -286,7 +272,7 @@ async fn answer(
     if request.method() != Method::GET && take_one(&seen.busy) {
         return Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"));
     }
-    if seen.has_forgotten(&what) {
+    if what.contains("partNumber") && take_one(&seen.lost_uploads) {
         return Ok(refusal(StatusCode::NOT_FOUND, "NoSuchUpload"));
     }
     if request.method() == Method::PUT {

@@ -16,7 +16,7 @@ pub async fn find(cli: &Cli, args: &Find) -> Result<Exit, Failure> {
         .await
         .map_err(|e| Failure::new(Exit::NoBox, &e))?;
     if cli.json {
-        say!("{}", serde_json::json!({ "boxes": found }));
+        println!("{}", serde_json::json!({ "boxes": found }));
     } else if found.is_empty() {
         eprintln!(
             "no box announces itself on this network; check that it is switched on and on the same network"
@@ -29,7 +29,7 @@ pub async fn find(cli: &Cli, args: &Find) -> Result<Exit, Failure> {
                 None => "ready".to_owned(),
                 Some(code) => format!("{code}: {}", seen.advice.as_deref().unwrap_or_default()),
             };
-            say!("{}  {}  {state}", seen.box_id, addrs.join(", "));
+            println!("{}  {}  {state}", seen.box_id, addrs.join(", "));
         }
     }
     Ok(if found.is_empty() {
@@ -44,7 +44,7 @@ pub async fn doctor(cli: &Cli, place: &Place) -> Result<Exit, Failure> {
     if cli.json {
         let mut document = serde_json::to_value(&diagnosis).map_err(|e| Failure::failed(&e))?;
         document["well"] = diagnosis.is_well().into();
-        say!("{document}");
+        println!("{document}");
     } else {
         for check in &diagnosis.checks {
             let word = match check.result {
@@ -52,9 +52,9 @@ pub async fn doctor(cli: &Cli, place: &Place) -> Result<Exit, Failure> {
                 CheckResult::Warning => "warning",
                 CheckResult::Failed => "failed",
             };
-            say!("{word:8} {:10} {}", check.name, printable(&check.detail));
+            println!("{word:8} {:10} {}", check.name, printable(&check.detail));
             if !check.advice.is_empty() {
-                say!("{:19} -> {}", "", check.advice);
+                println!("{:19} -> {}", "", check.advice);
             }
         }
     }
@@ -70,7 +70,7 @@ pub async fn status(cli: &Cli, place: &Place) -> Result<Exit, Failure> {
     let status = client.status().await?;
     if cli.json {
         let document = serde_json::to_value(&status).map_err(|e| Failure::failed(&e))?;
-        say!("{document}");
+        println!("{document}");
     } else {
         print(&status, &client.endpoint().addr.to_string());
     }
@@ -78,7 +78,7 @@ pub async fn status(cli: &Cli, place: &Place) -> Result<Exit, Failure> {
 }
 
 fn print(status: &LanStatus, addr: &str) {
-    say!(
+    println!(
         "box {} at {addr}, agent {}{}",
         status.box_id,
         printable(&status.agent_version),
@@ -89,7 +89,7 @@ fn print(status: &LanStatus, addr: &str) {
         }
     );
     let vault = &status.vault;
-    say!(
+    println!(
         "store: {} of {} used, {}; {} ({}) not yet verified in the cloud",
         bytes(vault.used_bytes),
         bytes(vault.capacity_bytes),
@@ -112,9 +112,9 @@ fn print(status: &LanStatus, addr: &str) {
             rung.rung.to_string(),
             printable(&rung.evidence)
         );
-        say!("{}", line.trim_end());
+        println!("{}", line.trim_end());
         if let Some(code) = rung.code {
-            say!("  {:9} {:10} -> {}", "", "", code.entry().customer);
+            println!("  {:9} {:10} -> {}", "", "", code.entry().customer);
         }
     }
 }

@@ -29,11 +29,11 @@ pub async fn run(cli: &Cli, args: &S3Env) -> Result<Exit, Failure> {
     let settings = settings(&client).await?;
     if cli.json {
         let document = serde_json::to_string(&settings).map_err(|e| Failure::failed(&e))?;
-        say!("{document}");
+        println!("{document}");
     } else if args.rclone {
-        say!("{}", rclone(&settings));
+        print!("{}", rclone(&settings));
     } else {
-        say!("{}", shell(&settings));
+        print!("{}", shell(&settings));
     }
     Ok(Exit::Ok)
 }
@@ -97,7 +97,7 @@ fn shell(s: &Settings) -> String {
     ] {
         lines.push(format!("export {name}={}", quoted(value)));
     }
-    lines.join("\n")
+    lines.join("\n") + "\n"
 }
 
 fn rclone(s: &Settings) -> String {
@@ -119,7 +119,7 @@ fn rclone(s: &Settings) -> String {
         lines.push(format!("{name} = {value}"));
     }
     lines.extend(["force_path_style = true", "no_check_bucket = true"].map(str::to_owned));
-    lines.join("\n")
+    lines.join("\n") + "\n"
 }
 
 /// How to make the box's name resolve, where that is needed.

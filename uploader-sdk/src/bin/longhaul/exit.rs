@@ -68,7 +68,7 @@ impl Failure {
                 "error": self.message,
                 "exit": self.exit as u8,
             });
-            say!("{document}");
+            println!("{document}");
         } else {
             eprintln!("longhaul: {}", self.message);
         }

@@ -29,11 +29,11 @@ pub async fn run(cli: &Cli, args: &Ls) -> Result<Exit, Failure> {
         Err(error) => eprintln!("longhaul: {error}"),
     }
     if cli.json {
-        say!("{}", serde_json::json!({ "objects": objects }));
+        println!("{}", serde_json::json!({ "objects": objects }));
     } else {
         for object in &objects {
             let state = delivery(object.delivery.as_ref());
-            say!(
+            println!(
                 "{:>9}  {state:9}  {}",
                 bytes(object.size),
                 printable(&object.key)

@@ -1,13 +1,5 @@
 //! `longhaul`: push files to the box on your network, and know that they are safe.
 
-/// Prints a line; a reader that has gone away (`longhaul ls | head`) is no reason to fail.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
-}
-
 mod args;
 mod bars;
 mod boxes;

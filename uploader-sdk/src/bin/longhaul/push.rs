@@ -30,7 +30,7 @@ pub async fn run(cli: &Cli, args: &Push) -> Result<Exit, Failure> {
         if let Some(failure) = &failure {
             document["error"] = failure.message().into();
         }
-        say!("{document}");
+        println!("{document}");
     } else {
         print(&report, args.wait);
     }
@@ -104,11 +104,11 @@ fn print(report: &PushReport, waited: bool) {
         0 => String::new(),
         earlier => format!("; {} sent earlier", count(earlier, "file")),
     };
-    say!("{safe}{sent}{earlier}");
+    println!("{safe}{sent}{earlier}");
     if waited {
         let verified = |f: &&longhaul_sdk::FileReport| f.delivery == Some(Delivery::Verified);
         let verified = report.files.iter().filter(verified).count() as u64;
-        say!("{} verified in the cloud", count(verified, "file"));
+        println!("{} verified in the cloud", count(verified, "file"));
     }
     for skipped in &report.skipped {
         let (path, detail) = (printable(&skipped.path), printable(&skipped.detail));

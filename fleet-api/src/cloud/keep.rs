@@ -1,0 +1,87 @@
+//! Upkeep: ends what is overdue, renews certificates, frees what nobody will finish.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::fleet::{Fleet, FleetError};
+use crate::store::telemetry::telemetry_prune;
+use crate::store::uploads::{upload_buckets, upload_is_open};
+
+/// Between looks for overdue commands.
+const TICK: Duration = Duration::from_secs(5);
+/// Ticks between the rest: ten minutes.
+const SELDOM: u32 = 120;
+/// Telemetry is kept for 30 days, in milliseconds.
+const TELEMETRY_MS: i64 = 30 * 86_400 * 1000;
+/// An upload at the object store that nobody knows is left alone for an hour, in milliseconds: it
+/// may have been begun a moment ago.
+const ORPHAN_MS: i64 = 3_600 * 1000;
+
+/// Runs until `stop`.
+pub(super) async fn run(fleet: Fleet, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for count in 0_u32.. {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        note("ending overdue commands", fleet.commands_expire().await);
+        if count % SELDOM == 0 {
+            let now = fleet.now();
+            if let Err(error) = fleet.identity().renew(now) {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "failed to renew the cloud's certificates");
+            }
+            note("forgetting old telemetry", forget(&fleet).await);
+            note("freeing orphaned uploads", free_orphans(&fleet).await);
+        }
+    }
+}
+
+/// Upkeep that failed is tried again at the next tick.
+fn note(what: &str, result: Result<(), FleetError>) {
+    if let Err(error) = result {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(error, "{what} failed");
+    }
+}
+
+async fn forget(fleet: &Fleet) -> Result<(), FleetError> {
+    let mut tx = fleet.db().write().await?;
+    telemetry_prune(&mut tx, fleet.now().0.saturating_sub(TELEMETRY_MS)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Aborts multipart uploads that no open upload of the database owns: they cost money.
+async fn free_orphans(fleet: &Fleet) -> Result<(), FleetError> {
+    let now = fleet.now();
+    let mut tx = fleet.db().read().await?;
+    let buckets = upload_buckets(&mut tx).await?;
+    drop(tx);
+    for bucket in buckets {
+        let unfinished = match fleet.buckets().unfinished(&bucket).await {
+            Ok(unfinished) => unfinished,
+            Err(error) if error.is_absent() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for upload in unfinished {
+            if now.millis_since(upload.begun) < ORPHAN_MS {
+                continue;
+            }
+            let mut tx = fleet.db().read().await?;
+            let open = upload_is_open(&mut tx, &upload.id).await?;
+            drop(tx);
+            if !open {
+                tracing::info!(bucket, key = upload.key, "aborting an orphaned upload");
+                fleet
+                    .buckets()
+                    .multipart_abort(&bucket, &upload.key, &upload.id)
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}

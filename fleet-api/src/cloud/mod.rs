@@ -1,0 +1,346 @@
+//! The whole cloud in one process: starts every part, watches them, stops them in order.
+//!
+//! A part that ends before it is told to ends the process with its error: whoever supervises the
+//! process starts it anew, and everything that was acknowledged is on disk.
+
+mod data;
+mod keep;
+mod tasks;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use longhaul_broker::{Edge, EdgeConfig, Incoming};
+use longhaul_protocol::inventory::CloudEndpoint;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use data::DataError;
+pub use tasks::TaskError;
+
+use crate::auth;
+use crate::boxes_port::BoxesPort;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::consumer;
+use crate::fleet::{Admitted, Fleet, FleetParts};
+use crate::http::People;
+use crate::identity::{CloudIdentity, IdentityError};
+use crate::listen::Listen;
+use crate::objects::bucket::{BucketError, BucketTarget, Buckets};
+use crate::objects::disk::{DiskError, DiskStore};
+use crate::objects::s3;
+use crate::store::seal::{SealError, SealKey};
+use crate::store::{Db, StoreError};
+use data::DataDir;
+use tasks::Tasks;
+
+/// Connections of people at once.
+const PEOPLE: usize = 4096;
+/// Connections of boxes at once: each holds one for as long as it delivers.
+const BOXES: usize = 20_000;
+/// Connections to the object store at once.
+const S3: usize = 8192;
+
+/// Why the cloud did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloudError {
+    /// The data folder is unusable.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The cloud has no identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The database is unusable.
+    #[error("the database is unusable")]
+    Store(#[from] StoreError),
+    /// Secrets cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The object store on this machine is unusable.
+    #[error("the object store is unusable")]
+    Disk(#[from] DiskError),
+    /// The object store cannot be talked to.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// A port could not be opened.
+    #[error(
+        "failed to listen on {address}: is another program there? choose another with {option}"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The option that changes it.
+        option: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The MQTT edge did not start.
+    #[error("the MQTT edge did not start")]
+    Edge(#[from] longhaul_broker::StartError),
+    /// A port could not be set up.
+    #[error("the boxes' port could not be set up: {0}")]
+    BoxesPort(#[from] crate::boxes_port::Refusal),
+    /// The first administrator could not be made.
+    #[error(transparent)]
+    FirstAdmin(#[from] auth::FirstAdminError),
+    /// A part ended early.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// A cloud that runs.
+pub struct Cloud {
+    fleet: Fleet,
+    addresses: Addresses,
+    data: DataDir,
+    disk: Option<DiskStore>,
+    tasks: Tasks,
+    first_admin: Option<(String, String)>,
+    ready: Vec<u8>,
+}
+
+/// Where the parts listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The people's port.
+    pub people: SocketAddr,
+    /// The boxes' port.
+    pub boxes: SocketAddr,
+    /// The MQTT port.
+    pub mqtt: SocketAddr,
+    /// The built-in object store, if it is used.
+    pub s3: Option<SocketAddr>,
+}
+
+impl Cloud {
+    /// Starts everything; once it returns, every port is open.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, CloudError> {
+        let data = DataDir::open(&config.data)?;
+        let identity = CloudIdentity::open(data.path(), config.server_names(), clock.now())?;
+        let identity = Arc::new(identity);
+        let root_path = data.write_root(&identity.pki().root_pem())?;
+        let db = match &config.database {
+            Some(url) => Db::open_postgres(url).await?,
+            None => Db::open_sqlite(&data.path().join("cloud.db")).await?,
+        };
+        let seal = SealKey::load_or_create(&data.path().join("seal.key"))?;
+
+        let people = open(config.listen_people, "--listen-people").await?;
+        let boxes = open(config.listen_boxes, "--listen-boxes").await?;
+        let mut tasks = Tasks::default();
+        let (target, disk, s3) =
+            object_store(&config, &data, &identity, &clock, &mut tasks).await?;
+        let region = target.region.clone();
+        let buckets = Buckets::new(&target)?;
+
+        let admitted = Arc::new(Admitted::default());
+        let (edge, incoming) = edge(&config, &identity, &admitted, &tasks).await?;
+        let addresses = Addresses {
+            people: local(&people, config.listen_people),
+            boxes: local(&boxes, config.listen_boxes),
+            mqtt: edge.local_addr(),
+            s3,
+        };
+        let fleet = Fleet::new(FleetParts {
+            db,
+            clock,
+            identity: Arc::clone(&identity),
+            seal,
+            edge: edge.clone(),
+            admitted,
+            buckets,
+            region,
+            tuf_dir: data.path().join("tuf"),
+            endpoints: endpoints(&config, &addresses),
+        });
+        fleet.boxes_load(config.database.is_none()).await?;
+        let first_admin = auth::first_admin(fleet.db(), fleet.now().0).await?;
+
+        tasks.watch_edge(edge);
+        tasks.consumer("MQTT consumer", consumer::run(fleet.clone(), incoming));
+        let listen = Listen {
+            listener: boxes,
+            tls: shown(&identity, |tls| &tls.boxes),
+            max_connections: BOXES,
+        };
+        let port = BoxesPort::new(fleet.clone())?;
+        tasks.front("boxes' port", |stop| listen.serve(port, stop));
+        let listen = Listen {
+            listener: people,
+            tls: shown(&identity, |tls| &tls.people),
+            max_connections: PEOPLE,
+        };
+        let (db, clock) = (fleet.db().clone(), fleet.clock().clone());
+        let served = fleet.clone();
+        tasks.front("people's port", |stop| {
+            crate::http::serve(listen, People::new(db, served, clock, stop))
+        });
+        let kept = fleet.clone();
+        tasks.front("upkeep", |stop| keep::run(kept, stop));
+
+        let ready = data.ready(&config, &addresses, &root_path)?;
+        tracing::info!(
+            people = %addresses.people,
+            boxes = %addresses.boxes,
+            mqtt = %addresses.mqtt,
+            s3 = addresses.s3.map(|a| a.to_string()),
+            "the cloud is up"
+        );
+        Ok(Self {
+            fleet,
+            addresses,
+            data,
+            disk,
+            tasks,
+            first_admin,
+            ready,
+        })
+    }
+
+    /// The administrator that this start made: name and password, known nowhere else.
+    pub const fn take_first_admin(&mut self) -> Option<(String, String)> {
+        self.first_admin.take()
+    }
+
+    /// The handle on the fleet.
+    pub const fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Where the parts listen.
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Says in the data folder that every port is open, runs until `stop`, then drains and stops in order.
+    ///
+    /// # Errors
+    ///
+    /// [`CloudError`] names the part that ended early, or did not end in time.
+    pub async fn run_until(mut self, stop: CancellationToken) -> Result<(), CloudError> {
+        let ended = self.watch(&stop).await;
+        self.data.remove_ready();
+        if let Err(error) = &ended {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "a part ended early"
+            );
+        }
+        let stopped = self.tasks.stop().await;
+        self.fleet.db().close().await;
+        if let Some(disk) = &self.disk {
+            disk.close().await;
+        }
+        ended?;
+        stopped?;
+        Ok(())
+    }
+}
+
+impl Cloud {
+    async fn watch(&mut self, stop: &CancellationToken) -> Result<(), CloudError> {
+        self.data.write_ready(&self.ready)?;
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            early = self.tasks.ended_early() => Err(early.into()),
+        }
+    }
+}
+
+async fn open(address: SocketAddr, option: &'static str) -> Result<TcpListener, CloudError> {
+    // Tokio sets SO_REUSEADDR: a start right after a kill finds the port free.
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| CloudError::Listen {
+            address,
+            option,
+            source,
+        })
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+fn shown(
+    identity: &Arc<CloudIdentity>,
+    which: fn(&crate::identity::TlsConfigs) -> &Arc<rustls::ServerConfig>,
+) -> crate::listen::TlsSource {
+    let identity = Arc::clone(identity);
+    Arc::new(move || Arc::clone(which(&identity.tls())))
+}
+
+async fn edge(
+    config: &Config,
+    identity: &Arc<CloudIdentity>,
+    admitted: &Arc<Admitted>,
+    tasks: &Tasks,
+) -> Result<(Edge, Incoming), CloudError> {
+    let shown = shown(identity, |tls| &tls.mqtt);
+    let config = EdgeConfig {
+        listen: config.listen_mqtt,
+        ..EdgeConfig::default()
+    };
+    let admitted = Arc::clone(admitted);
+    Ok(Edge::start(config, move || shown(), admitted, tasks.edge_token()).await?)
+}
+
+/// The object store: somebody else's, or our own, which starts to be served here.
+async fn object_store(
+    config: &Config,
+    data: &DataDir,
+    identity: &Arc<CloudIdentity>,
+    clock: &Clock,
+    tasks: &mut Tasks,
+) -> Result<(BucketTarget, Option<DiskStore>, Option<SocketAddr>), CloudError> {
+    if let Some(remote) = &config.remote_store {
+        let target = BucketTarget {
+            endpoint: remote.endpoint.clone(),
+            region: remote.region.clone(),
+            access_key: remote.access_key.clone(),
+            secret_key: remote.secret_key.clone(),
+            root_pem: None,
+        };
+        return Ok((target, None, None));
+    }
+    let keys = data.s3_keys()?;
+    let disk = DiskStore::open(&data.path().join("objects")).await?;
+    let listener = open(config.listen_s3, "--listen-s3").await?;
+    let address = local(&listener, config.listen_s3);
+    let listen = Listen {
+        listener,
+        tls: shown(identity, |tls| &tls.s3),
+        max_connections: S3,
+    };
+    let service = s3::service(
+        disk.clone(),
+        clock.clone(),
+        &keys.access_key,
+        &keys.secret_key,
+    );
+    tasks.back("object store", |stop| listen.serve(service, stop));
+    let target = BucketTarget {
+        endpoint: Some(format!("https://{}:{}", config.url_host(), address.port())),
+        region: "us-east-1".to_owned(),
+        access_key: keys.access_key,
+        secret_key: keys.secret_key,
+        root_pem: Some(identity.pki().root_pem()),
+    };
+    Ok((target, Some(disk), Some(address)))
+}
+
+fn endpoints(config: &Config, addresses: &Addresses) -> Vec<CloudEndpoint> {
+    vec![CloudEndpoint {
+        host: config.host().to_owned(),
+        https_port: addresses.boxes.port(),
+        mqtt_port: addresses.mqtt.port(),
+    }]
+}
+
+/// Where the ready file is in a data folder.
+pub fn ready_path(data: &std::path::Path) -> PathBuf {
+    data.join(data::READY)
+}

@@ -1,0 +1,335 @@
+//! Configuration: the command line wins over the file, the file over the defaults; unknown keys are
+//! refused.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use longhaul_provisioning::ca::ServerNames;
+use serde::Deserialize;
+
+/// Why a configuration is not usable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("failed to read configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not such a configuration.
+    #[error("configuration {path} is wrong: {text}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        text: String,
+    },
+    /// Only half of an object store is configured.
+    #[error("an object store needs endpoint or region, access key and secret key: {0} is missing")]
+    ObjectStore(&'static str),
+    /// Not an address.
+    #[error("not an address to listen on: {0:?}; examples: 8443, :8443, 127.0.0.1:8443, [::]:8443")]
+    Listen(String),
+}
+
+/// Where to listen: `8443`, `:8443` or `127.0.0.1:8443`; port 0 picks a free one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ListenAddress(pub SocketAddr);
+
+impl std::str::FromStr for ListenAddress {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let port = text.strip_prefix(':').unwrap_or(text).parse::<u16>();
+        match port {
+            Ok(port) => Ok(Self(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))),
+            Err(_) => text
+                .parse()
+                .map(Self)
+                .map_err(|_| ConfigError::Listen(text.to_owned())),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ListenAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// What can be set on the command line, by the environment, or in the file; what is absent has a
+/// default.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Folder that holds everything: keys, database, objects.
+    #[arg(long, env = "LONGHAUL_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where people and their programs connect (HTTPS). Default: :8443.
+    #[arg(long, env = "LONGHAUL_LISTEN_PEOPLE", value_name = "ADDRESS")]
+    pub listen_people: Option<ListenAddress>,
+    /// Where boxes enrol and fetch (HTTPS, mutual TLS). Default: :8444.
+    #[arg(long, env = "LONGHAUL_LISTEN_BOXES", value_name = "ADDRESS")]
+    pub listen_boxes: Option<ListenAddress>,
+    /// Where boxes hold their sessions (MQTT, mutual TLS). Default: :8883.
+    #[arg(long, env = "LONGHAUL_LISTEN_MQTT", value_name = "ADDRESS")]
+    pub listen_mqtt: Option<ListenAddress>,
+    /// Where the built-in object store is (S3 over HTTPS). Default: :9000.
+    #[arg(long, env = "LONGHAUL_LISTEN_S3", value_name = "ADDRESS")]
+    pub listen_s3: Option<ListenAddress>,
+    /// Name or address under which this cloud is reached; may be repeated, the first is the one
+    /// that boxes are given. localhost and this machine's name are always added.
+    #[arg(
+        long,
+        env = "LONGHAUL_PUBLIC_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    pub public_host: Vec<String>,
+    /// Database, for example `postgres://user:password@host/name`. Default: SQLite in the data folder.
+    #[arg(
+        long,
+        env = "LONGHAUL_DATABASE",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub database: Option<String>,
+    /// Use this S3 service instead of the built-in object store; boxes must reach it too.
+    #[arg(long, env = "LONGHAUL_S3_ENDPOINT", value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+    /// Region of the S3 service.
+    #[arg(long, env = "LONGHAUL_S3_REGION", value_name = "REGION")]
+    pub s3_region: Option<String>,
+    /// Access key of the S3 service.
+    #[arg(long, env = "LONGHAUL_S3_ACCESS_KEY", value_name = "KEY")]
+    pub s3_access_key: Option<String>,
+    /// Secret key of the S3 service; better given by the environment.
+    #[arg(
+        long,
+        env = "LONGHAUL_S3_SECRET_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    pub s3_secret_key: Option<String>,
+}
+
+/// An S3 service elsewhere.
+#[derive(Clone)]
+pub struct RemoteStore {
+    /// Its URL; absent for Amazon's own.
+    pub endpoint: Option<String>,
+    /// Its region.
+    pub region: String,
+    /// Access key.
+    pub access_key: String,
+    /// Secret key.
+    pub secret_key: String,
+}
+
+/// A complete configuration.
+#[derive(Clone)]
+pub struct Config {
+    /// Folder that holds everything.
+    pub data: PathBuf,
+    /// The people's port.
+    pub listen_people: SocketAddr,
+    /// The boxes' port.
+    pub listen_boxes: SocketAddr,
+    /// The MQTT port.
+    pub listen_mqtt: SocketAddr,
+    /// The built-in object store's port.
+    pub listen_s3: SocketAddr,
+    /// Names and addresses under which this cloud is reached; never empty.
+    pub public_hosts: Vec<String>,
+    /// A PostgreSQL URL; absent for SQLite.
+    pub database: Option<String>,
+    /// An S3 service elsewhere; absent for the built-in one.
+    pub remote_store: Option<RemoteStore>,
+}
+
+impl Settings {
+    /// Reads a TOML file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|e| ConfigError::Parse {
+            path: path.to_owned(),
+            text: e.to_string(),
+        })
+    }
+
+    /// These settings, and `other`'s where these are absent.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            data: self.data.or(other.data),
+            listen_people: self.listen_people.or(other.listen_people),
+            listen_boxes: self.listen_boxes.or(other.listen_boxes),
+            listen_mqtt: self.listen_mqtt.or(other.listen_mqtt),
+            listen_s3: self.listen_s3.or(other.listen_s3),
+            public_host: if self.public_host.is_empty() {
+                other.public_host
+            } else {
+                self.public_host
+            },
+            database: self.database.or(other.database),
+            s3_endpoint: self.s3_endpoint.or(other.s3_endpoint),
+            s3_region: self.s3_region.or(other.s3_region),
+            s3_access_key: self.s3_access_key.or(other.s3_access_key),
+            s3_secret_key: self.s3_secret_key.or(other.s3_secret_key),
+        }
+    }
+
+    /// Fills in the defaults.
+    pub fn complete(self) -> Result<Config, ConfigError> {
+        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let or = |address: Option<ListenAddress>, port| address.map_or(any(port), |a| a.0);
+        let remote_store = self.remote_store()?;
+        let mut public_hosts = self.public_host;
+        for always in [
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            "::1".to_owned(),
+        ]
+        .into_iter()
+        .chain(machine_name())
+        {
+            if !public_hosts.contains(&always) {
+                public_hosts.push(always);
+            }
+        }
+        Ok(Config {
+            data: self.data.unwrap_or_else(|| "longhaul-data".into()),
+            listen_people: or(self.listen_people, 8443),
+            listen_boxes: or(self.listen_boxes, 8444),
+            listen_mqtt: or(self.listen_mqtt, 8883),
+            listen_s3: or(self.listen_s3, 9000),
+            public_hosts,
+            database: self.database,
+            remote_store,
+        })
+    }
+
+    fn remote_store(&self) -> Result<Option<RemoteStore>, ConfigError> {
+        let given = [
+            self.s3_endpoint.is_some(),
+            self.s3_access_key.is_some(),
+            self.s3_secret_key.is_some(),
+            self.s3_region.is_some(),
+        ];
+        if !given.contains(&true) {
+            return Ok(None);
+        }
+        if self.s3_endpoint.is_none() && self.s3_region.is_none() {
+            return Err(ConfigError::ObjectStore("s3_endpoint or s3_region"));
+        }
+        let need =
+            |value: &Option<String>, name| value.clone().ok_or(ConfigError::ObjectStore(name));
+        Ok(Some(RemoteStore {
+            endpoint: self.s3_endpoint.clone(),
+            region: self
+                .s3_region
+                .clone()
+                .unwrap_or_else(|| "us-east-1".to_owned()),
+            access_key: need(&self.s3_access_key, "s3_access_key")?,
+            secret_key: need(&self.s3_secret_key, "s3_secret_key")?,
+        }))
+    }
+}
+
+impl Config {
+    /// The host that boxes and people are given.
+    pub fn host(&self) -> &str {
+        self.public_hosts
+            .first()
+            .map_or("localhost", String::as_str)
+    }
+
+    /// The host as it stands in a URL.
+    pub fn url_host(&self) -> String {
+        match self.host().parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+            _ => self.host().to_owned(),
+        }
+    }
+
+    /// What the servers' certificate is for.
+    pub fn server_names(&self) -> ServerNames {
+        let mut names = ServerNames::default();
+        for host in &self.public_hosts {
+            match host.parse::<IpAddr>() {
+                Ok(ip) => names.ips.push(ip),
+                Err(_) => names.dns.push(host.clone()),
+            }
+        }
+        names
+    }
+}
+
+/// This machine's name, if it is one that a certificate can carry.
+fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+    // Boxes have names below `.local`; no server of the cloud may.
+    let usable = name.rsplit('.').next() != Some("local")
+        && rustls_pki_types::DnsName::try_from(name).is_ok();
+    usable.then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_configured_is_a_complete_configuration() {
+        let config = Settings::default().complete().expect("complete");
+
+        assert_eq!(config.host(), "localhost");
+        assert_eq!(config.listen_people.to_string(), "0.0.0.0:8443");
+        assert!(config.remote_store.is_none());
+        assert!(
+            config
+                .server_names()
+                .ips
+                .contains(&IpAddr::V4(Ipv4Addr::LOCALHOST))
+        );
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file: Settings = toml::from_str(
+            "listen_boxes = \":1\"\nlisten_mqtt = \"127.0.0.1:2\"\npublic_host = [\"a.example\"]",
+        )
+        .expect("a file");
+        let line = Settings {
+            listen_boxes: Some(":9".parse().expect("an address")),
+            ..Settings::default()
+        };
+
+        let config = line.or(file).complete().expect("complete");
+
+        assert_eq!(config.listen_boxes.to_string(), "0.0.0.0:9");
+        assert_eq!(config.listen_mqtt.to_string(), "127.0.0.1:2");
+        assert_eq!(config.host(), "a.example");
+    }
+
+    #[test]
+    fn unknown_keys_and_half_an_object_store_are_refused() {
+        assert!(toml::from_str::<Settings>("listen_poeple = \":1\"").is_err());
+        assert!(toml::from_str::<Settings>("listen_people = \"nowhere\"").is_err());
+        let half: Settings = toml::from_str("s3_endpoint = \"https://s3\"").expect("a file");
+
+        assert!(matches!(
+            half.complete(),
+            Err(ConfigError::ObjectStore("s3_access_key"))
+        ));
+    }
+}

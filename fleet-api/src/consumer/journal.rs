@@ -1,0 +1,212 @@
+//! The journal: committed exactly once, then acknowledged; each new fact moves what it is about.
+
+use longhaul_protocol::command::CommandKind;
+use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::journal::{Fact, JournalAck, JournalBatch, JournalEntry, Outcome};
+use longhaul_protocol::release::{UpdateStatus, UpdateStep};
+use longhaul_protocol::value::UnixMillis;
+
+use super::Effect;
+use super::apply::plausible;
+use crate::fleet::{Fleet, FleetError, FleetEventKind, rollout_end};
+use crate::store::Tx;
+use crate::store::boxes::box_set_seen;
+use crate::store::commands::{CommandNews, CommandState, command_advance, command_get};
+use crate::store::journal::{JournalCommit, journal_commit};
+use crate::store::rollouts::{RolloutBoxState, rollout_box_advance};
+use crate::store::telemetry::telemetry_insert;
+use crate::store::uploads::{UploadState, upload_advance, upload_find};
+
+/// Commits a batch and applies the entries in it that are new.
+pub(super) async fn commit(
+    fleet: &Fleet,
+    tx: &mut Tx,
+    box_id: &BoxId,
+    batch: JournalBatch,
+    effects: &mut Vec<Effect>,
+) -> Result<(), FleetError> {
+    let now = fleet.now();
+    if !box_set_seen(tx, box_id, None, now.0).await? {
+        return Ok(());
+    }
+    let result = journal_commit(tx, box_id, &batch.epoch, &batch.entries, now.0).await?;
+    let through = match result {
+        JournalCommit::Gap { through } => {
+            tracing::warn!(
+                %box_id,
+                epoch = %batch.epoch,
+                through,
+                first = batch.entries.first().map(|e| e.number),
+                "journal batch does not continue what is committed"
+            );
+            through
+        }
+        JournalCommit::Committed { through, known } => {
+            let fresh = batch.entries.get(known..).unwrap_or_default();
+            for entry in fresh {
+                apply(fleet, tx, box_id, entry, now, effects).await?;
+            }
+            if !fresh.is_empty() {
+                let entries = fresh.len();
+                let told = FleetEventKind::Journal { through, entries };
+                effects.push(Effect::Tell(box_id.clone(), told));
+            }
+            through
+        }
+    };
+    // Also after a gap: it tells the box where to go on.
+    effects.push(Effect::Ack(
+        box_id.clone(),
+        JournalAck {
+            epoch: batch.epoch,
+            through,
+        },
+    ));
+    Ok(())
+}
+
+async fn apply(
+    fleet: &Fleet,
+    tx: &mut Tx,
+    box_id: &BoxId,
+    entry: &JournalEntry,
+    now: UnixMillis,
+    effects: &mut Vec<Effect>,
+) -> Result<(), FleetError> {
+    match &entry.fact {
+        Fact::CommandResult { id, outcome } => {
+            let Some(row) = command_get(tx, id)
+                .await?
+                .filter(|row| row.box_id == *box_id)
+            else {
+                tracing::warn!(%box_id, %id, "result of a command that the box was not sent");
+                return Ok(());
+            };
+            let result;
+            let (state, news) = match outcome {
+                Outcome::Done { detail } => {
+                    result = detail.to_string().replace("\\u0000", "\\ufffd");
+                    let news = CommandNews {
+                        percent: Some(100),
+                        result: Some(&result),
+                        ..CommandNews::default()
+                    };
+                    (CommandState::Done, news)
+                }
+                Outcome::Failed { reason } => {
+                    let news = CommandNews {
+                        reason: Some(reason),
+                        ..CommandNews::default()
+                    };
+                    (CommandState::Failed, news)
+                }
+            };
+            if !command_advance(tx, id, state, news, now.0).await? {
+                return Ok(());
+            }
+            if state == CommandState::Failed {
+                let (state, rollout) = (RolloutBoxState::Failed, row.rollout_id.as_deref());
+                rollout_end(tx, rollout, box_id, state, news.reason, now.0).await?;
+            }
+            // The next desired state must not undo what the command did.
+            if state == CommandState::Done
+                && let Ok(CommandKind::SetTelemetryInterval { seconds }) =
+                    serde_json::from_str(&row.detail)
+            {
+                fleet.desired_renew(tx, box_id, Some(seconds)).await?;
+                effects.push(Effect::Desired(box_id.clone()));
+            }
+            effects.push(Effect::Tell(
+                box_id.clone(),
+                FleetEventKind::Command {
+                    id: id.clone(),
+                    state: state.to_string(),
+                    command: None,
+                },
+            ));
+        }
+        Fact::Update(status) => update(tx, box_id, status, now, effects).await?,
+        Fact::Stored { object, bytes, .. } => effects.push(Effect::Tell(
+            box_id.clone(),
+            FleetEventKind::ObjectStored {
+                bucket: object.bucket.clone(),
+                key: object.key.clone(),
+                bytes: *bytes,
+            },
+        )),
+        Fact::DeliveryFailed { object, reason } => {
+            let version = i64::try_from(object.version).unwrap_or(i64::MAX);
+            let found = upload_find(tx, box_id, &object.bucket, &object.key, version).await?;
+            if let Some(row) = found {
+                let (id, state) = (&row.upload_id, UploadState::Failed);
+                upload_advance(tx, id, state, Some(reason), now.0).await?;
+            }
+        }
+        Fact::Telemetry(sample) => {
+            let at = plausible(entry.at, now);
+            telemetry_insert(tx, box_id, at.0, sample, now.0).await?;
+        }
+        // Their place is the journal itself, where the timeline finds them.
+        Fact::Started { .. }
+        | Fact::Rung { .. }
+        | Fact::Certificate { .. }
+        | Fact::Deleted { .. }
+        | Fact::Delivered { .. }
+        | Fact::Failure { .. } => {}
+    }
+    Ok(())
+}
+
+async fn update(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    status: &UpdateStatus,
+    now: UnixMillis,
+    effects: &mut Vec<Effect>,
+) -> Result<(), FleetError> {
+    let state = match status.step {
+        UpdateStep::Committed => RolloutBoxState::Committed,
+        UpdateStep::RolledBack => RolloutBoxState::RolledBack,
+        UpdateStep::Failed => RolloutBoxState::Failed,
+        _ => RolloutBoxState::Running,
+    };
+    let step = step_name(status.step);
+    let reason = status.reason.as_deref();
+    rollout_box_advance(
+        tx,
+        &status.rollout,
+        box_id,
+        state,
+        Some(step),
+        reason,
+        now.0,
+    )
+    .await?;
+    effects.push(Effect::Tell(
+        box_id.clone(),
+        FleetEventKind::Update {
+            rollout: status.rollout.clone(),
+            version: status.version.clone(),
+            step: status.step,
+        },
+    ));
+    Ok(())
+}
+
+/// The step as in its JSON.
+fn step_name(step: UpdateStep) -> &'static str {
+    match step {
+        UpdateStep::Assigned => "assigned",
+        UpdateStep::Metadata => "metadata",
+        UpdateStep::Preflight => "preflight",
+        UpdateStep::Download => "download",
+        UpdateStep::Verify => "verify",
+        UpdateStep::WaitWindow => "wait_window",
+        UpdateStep::Arm => "arm",
+        UpdateStep::Reboot => "reboot",
+        UpdateStep::Trial => "trial",
+        UpdateStep::Committed => "committed",
+        UpdateStep::RolledBack => "rolled_back",
+        UpdateStep::Failed => "failed",
+    }
+}

@@ -1,0 +1,178 @@
+//! Boxes come in by the factory's word and go out by an operator's.
+
+use std::collections::HashMap;
+
+use longhaul_broker::Reason;
+use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::inventory::InventoryRecord;
+use longhaul_protocol::value::Jws;
+use longhaul_provisioning::jws::{self, Kind};
+use serde_json::json;
+
+use super::{Actor, Fleet, FleetError, FleetEventKind, audit};
+use crate::store::StoreError;
+use crate::store::boxes::{
+    BoxFilter, BoxRow, BoxState, NewBox, box_disconnect_all, box_get, box_import, box_list,
+    box_set_state,
+};
+
+/// Boxes read at once at the start.
+const PAGE: u32 = 1000;
+
+impl Fleet {
+    /// Takes a box into the inventory; the record must be signed by the factory. Importing a record
+    /// again changes nothing.
+    pub async fn inventory_import(&self, actor: &Actor, record: &Jws) -> Result<BoxId, FleetError> {
+        let now = self.now();
+        let parsed = self.inventory_record(record)?;
+        let new = NewBox {
+            box_id: &parsed.box_id,
+            order: parsed.order.as_ref(),
+            hardware: &parsed.hardware,
+            inventory_jws: record,
+            ek_sha256: &parsed.ek_sha256,
+            iak_name: &parsed.iak_name.0,
+            made_at: parsed.made_at.0,
+        };
+        let mut tx = self.db().write().await?;
+        let is_new = match box_import(&mut tx, &new, now.0).await {
+            Ok(is_new) => is_new,
+            Err(error) if error.is_duplicate() => {
+                return Err(FleetError::conflict(format!(
+                    "the endorsement key of box {} belongs to another box",
+                    parsed.box_id
+                )));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if is_new {
+            let detail = json!({ "hardware": parsed.hardware });
+            let subject = parsed.box_id.as_str();
+            audit(&mut tx, actor, "box.import", subject, detail, now).await?;
+        }
+        let state = box_get(&mut tx, &parsed.box_id).await?.map(|row| row.state);
+        tx.commit().await?;
+        if let Some(state) = state {
+            self.admitted().set(&parsed.box_id, state);
+        }
+        if is_new {
+            self.tell(Some(&parsed.box_id), FleetEventKind::BoxAdded);
+        }
+        Ok(parsed.box_id)
+    }
+
+    /// Verifies and reads a factory's record.
+    pub(crate) fn inventory_record(&self, record: &Jws) -> Result<InventoryRecord, FleetError> {
+        let verified = jws::verify(
+            record,
+            Kind::Inventory,
+            self.identity().anchors(),
+            self.now(),
+        )
+        .map_err(|e| {
+            FleetError::invalid(format!(
+                "not an inventory record of this fleet's factory: {e}"
+            ))
+            .with_source(e)
+        })?;
+        let parsed: InventoryRecord = serde_json::from_slice(&verified.payload).map_err(|e| {
+            FleetError::invalid(format!("malformed inventory record: {e}")).with_source(e)
+        })?;
+        if parsed.v != VERSION {
+            return Err(FleetError::invalid(format!(
+                "inventory record has version {}; this cloud reads version {VERSION}",
+                parsed.v
+            )));
+        }
+        if BoxId::from_ek_sha256(&parsed.ek_sha256.0) != parsed.box_id {
+            return Err(FleetError::invalid(format!(
+                "box {} is not named after its endorsement key",
+                parsed.box_id
+            )));
+        }
+        Ok(parsed)
+    }
+
+    /// Throws a box out: no certificate any more, and its connection is cut at once.
+    pub async fn box_revoke(&self, actor: &Actor, box_id: &BoxId) -> Result<(), FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        known(box_get(&mut tx, box_id).await?, box_id)?;
+        if box_set_state(&mut tx, box_id, BoxState::Revoked, now.0).await? {
+            audit(
+                &mut tx,
+                actor,
+                "box.revoke",
+                box_id.as_str(),
+                json!({}),
+                now,
+            )
+            .await?;
+        }
+        tx.commit().await?;
+        // In this order there is no gap: whoever connects after the first line is refused.
+        self.admitted().set(box_id, BoxState::Revoked);
+        self.edge().disconnect(box_id, Reason::Banned);
+        self.tell(Some(box_id), FleetEventKind::BoxRevoked);
+        Ok(())
+    }
+
+    /// Lets a quarantined box back in, after someone has looked.
+    pub async fn box_release(&self, actor: &Actor, box_id: &BoxId) -> Result<(), FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let row = known(box_get(&mut tx, box_id).await?, box_id)?;
+        if row.state != BoxState::Quarantined {
+            return Err(FleetError::conflict(format!(
+                "box {box_id} is {}, not quarantined",
+                row.state
+            )));
+        }
+        box_set_state(&mut tx, box_id, BoxState::Active, now.0).await?;
+        audit(
+            &mut tx,
+            actor,
+            "box.release",
+            box_id.as_str(),
+            json!({}),
+            now,
+        )
+        .await?;
+        tx.commit().await?;
+        self.admitted().set(box_id, BoxState::Active);
+        self.tell(Some(box_id), FleetEventKind::BoxEnrolled);
+        Ok(())
+    }
+
+    /// Reads who may in from the database. `alone` says that no other process serves boxes, so that
+    /// none is connected yet.
+    pub async fn boxes_load(&self, alone: bool) -> Result<(), StoreError> {
+        if alone {
+            let mut tx = self.db().write().await?;
+            box_disconnect_all(&mut tx, self.now().0).await?;
+            tx.commit().await?;
+        }
+        let (mut states, mut after) = (HashMap::new(), None);
+        let mut tx = self.db().read().await?;
+        loop {
+            let page = box_list(&mut tx, &BoxFilter::default(), after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else {
+                break;
+            };
+            after = Some(last.box_id.clone());
+            states.extend(page.into_iter().map(|row| (row.box_id, row.state)));
+        }
+        self.admitted().replace(states);
+        Ok(())
+    }
+}
+
+/// The box, or that there is none.
+pub(super) fn known(row: Option<BoxRow>, box_id: &BoxId) -> Result<BoxRow, FleetError> {
+    row.ok_or_else(|| {
+        FleetError::not_found(format!(
+            "no box {box_id}: import its inventory record first"
+        ))
+    })
+}

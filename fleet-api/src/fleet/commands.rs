@@ -1,0 +1,291 @@
+//! Signed commands: drawn, signed and stored in one transaction, then sent; sent again at every
+//! birth until the box has answered or they have expired.
+
+use longhaul_protocol::command::{CommandClaims, CommandKind, SignedCommand};
+use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::ids::{BoxId, CommandId, RolloutId};
+use longhaul_protocol::topic::Dn;
+use longhaul_protocol::value::Jws;
+use longhaul_provisioning::jws::Kind;
+use serde_json::json;
+
+use super::boxes::known;
+use super::{Actor, Fleet, FleetError, FleetEventKind, audit, fresh};
+use crate::store::Tx;
+use crate::store::boxes::{BoxState, box_get, box_next_counter};
+use crate::store::commands::{
+    CommandNews, CommandState, NewCommand, command_advance, command_expire, command_get,
+    command_insert, command_list_open,
+};
+use crate::store::rollouts::{RolloutBoxState, rollout_box_advance};
+
+/// The longest that a command may wait, in seconds: 90 days.
+const MAX_VALID_SECS: u32 = 90 * 86_400;
+/// How long after its end a command that was begun may still report, in milliseconds: a day.
+const ACCEPTED_GRACE_MS: i64 = 86_400 * 1000;
+/// A command is valid from a little before it was signed: clocks differ. In seconds.
+const BACKDATE_SECS: i64 = 300;
+
+/// A command that is committed and waits to be sent.
+pub(super) struct Signed {
+    pub id: CommandId,
+    pub jws: Jws,
+    pub kind: CommandKind,
+}
+
+impl Fleet {
+    /// Signs, stores and publishes a command. It is sent again at every birth until the box has
+    /// answered or it has expired.
+    pub async fn command_send(
+        &self,
+        actor: &Actor,
+        box_id: &BoxId,
+        command: CommandKind,
+        valid_for_secs: u32,
+    ) -> Result<CommandId, FleetError> {
+        if matches!(command, CommandKind::Update(_)) {
+            return Err(FleetError::invalid(
+                "updates are assigned by a rollout: start one with a list of one box",
+            ));
+        }
+        let _turn = self.lock(box_id).await;
+        let mut tx = self.db().write().await?;
+        let signed = self
+            .command_sign(&mut tx, actor, box_id, command, valid_for_secs, None)
+            .await?;
+        tx.commit().await?;
+        let id = signed.id.clone();
+        self.command_publish(box_id, signed).await?;
+        Ok(id)
+    }
+
+    /// Draws a counter, signs and stores; the caller holds the box's lock, commits and publishes.
+    pub(super) async fn command_sign(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        box_id: &BoxId,
+        command: CommandKind,
+        valid_for_secs: u32,
+        rollout: Option<&RolloutId>,
+    ) -> Result<Signed, FleetError> {
+        command
+            .check()
+            .map_err(|e| FleetError::invalid(e.to_string()))?;
+        if !(1..=MAX_VALID_SECS).contains(&valid_for_secs) {
+            return Err(FleetError::invalid(format!(
+                "a command is valid for 1 to {MAX_VALID_SECS} seconds, not {valid_for_secs}"
+            )));
+        }
+        let row = known(box_get(tx, box_id).await?, box_id)?;
+        match row.state {
+            BoxState::Active | BoxState::Inventoried => {}
+            BoxState::Quarantined | BoxState::Revoked => {
+                return Err(FleetError::conflict(format!(
+                    "box {box_id} is {} and gets no commands",
+                    row.state
+                )));
+            }
+        }
+        let now = self.now();
+        let gone = || FleetError::not_found(format!("no box {box_id}"));
+        let counter = box_next_counter(tx, box_id).await?.ok_or_else(gone)?;
+        let id: CommandId = fresh("cmd")?;
+        let claims = CommandClaims {
+            v: VERSION,
+            id: id.clone(),
+            box_id: box_id.clone(),
+            counter: u64::try_from(counter).unwrap_or(0),
+            not_before: now.plus_secs(-BACKDATE_SECS),
+            expires: now.plus_secs(i64::from(valid_for_secs)),
+            issued_by: actor.0.clone(),
+            command: command.clone(),
+        };
+        let internal = |e: serde_json::Error| FleetError::internal("failed to write a command", e);
+        let payload = serde_json::to_vec(&claims).map_err(internal)?;
+        let detail = serde_json::to_string(&command).map_err(internal)?;
+        let jws = self
+            .identity()
+            .signer()
+            .sign(Kind::Command, &payload)
+            .map_err(|e| FleetError::internal("failed to sign a command", e))?;
+        let new = NewCommand {
+            command_id: &id,
+            box_id,
+            counter,
+            kind: command.name(),
+            detail: &detail,
+            jws: &jws.0,
+            created_by: &actor.0,
+            not_before: claims.not_before.0,
+            expires: claims.expires.0,
+            rollout_id: rollout.map(RolloutId::as_str),
+        };
+        command_insert(tx, &new, now.0).await?;
+        let what = json!({ "command": id, "kind": command.name() });
+        audit(tx, actor, "command.send", box_id.as_str(), what, now).await?;
+        Ok(Signed {
+            id,
+            jws,
+            kind: command,
+        })
+    }
+
+    /// Sends what is committed, if the box is connected.
+    pub(super) async fn command_publish(
+        &self,
+        box_id: &BoxId,
+        signed: Signed,
+    ) -> Result<(), FleetError> {
+        let queued = self.publish(box_id, Dn::Command, &SignedCommand { jws: signed.jws });
+        let mut state = CommandState::Queued;
+        if queued {
+            state = CommandState::Sent;
+            self.command_mark_sent(std::slice::from_ref(&signed.id))
+                .await?;
+        }
+        self.tell(
+            Some(box_id),
+            FleetEventKind::Command {
+                id: signed.id,
+                state: state.to_string(),
+                command: Some(signed.kind),
+            },
+        );
+        Ok(())
+    }
+
+    async fn command_mark_sent(&self, ids: &[CommandId]) -> Result<(), FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        for id in ids {
+            let news = CommandNews::default();
+            command_advance(&mut tx, id, CommandState::Sent, news, now.0).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Sends everything open to a box that was just born, in the order of the counters.
+    pub(crate) async fn commands_resend(&self, box_id: &BoxId) -> Result<(), FleetError> {
+        let _turn = self.lock(box_id).await;
+        let mut tx = self.db().read().await?;
+        let state = box_get(&mut tx, box_id).await?.map(|row| row.state);
+        let open = command_list_open(&mut tx, box_id, self.now().0).await?;
+        drop(tx);
+        if state != Some(BoxState::Active) {
+            return Ok(());
+        }
+        let mut first_sent = Vec::new();
+        for row in open {
+            let command = SignedCommand { jws: Jws(row.jws) };
+            if !self.publish(box_id, Dn::Command, &command) {
+                break;
+            }
+            if row.state == CommandState::Queued {
+                first_sent.push(row.command_id);
+            }
+        }
+        if !first_sent.is_empty() {
+            self.command_mark_sent(&first_sent).await?;
+        }
+        for id in first_sent {
+            let state = CommandState::Sent.to_string();
+            let command = None;
+            self.tell(Some(box_id), FleetEventKind::Command { id, state, command });
+        }
+        Ok(())
+    }
+
+    /// Stops sending a command that the box has not begun.
+    pub async fn command_cancel(&self, actor: &Actor, id: &CommandId) -> Result<(), FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let row = command_get(&mut tx, id)
+            .await?
+            .ok_or_else(|| FleetError::not_found(format!("no command {id}")))?;
+        let state = CommandState::Cancelled;
+        if !command_advance(&mut tx, id, state, CommandNews::default(), now.0).await? {
+            return Err(FleetError::conflict(format!(
+                "command {id} is {} and cannot be taken back",
+                row.state
+            )));
+        }
+        rollout_end(
+            &mut tx,
+            row.rollout_id.as_deref(),
+            &row.box_id,
+            RolloutBoxState::Cancelled,
+            None,
+            now.0,
+        )
+        .await?;
+        let what = json!({ "command": id });
+        audit(
+            &mut tx,
+            actor,
+            "command.cancel",
+            row.box_id.as_str(),
+            what,
+            now,
+        )
+        .await?;
+        tx.commit().await?;
+        let state = state.to_string();
+        let id = id.clone();
+        let command = None;
+        self.tell(
+            Some(&row.box_id),
+            FleetEventKind::Command { id, state, command },
+        );
+        Ok(())
+    }
+
+    /// Ends what no box has answered in time.
+    pub(crate) async fn commands_expire(&self) -> Result<(), FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let expired = command_expire(&mut tx, ACCEPTED_GRACE_MS, now.0).await?;
+        for (id, box_id) in &expired {
+            let Some(row) = command_get(&mut tx, id).await? else {
+                continue;
+            };
+            let state = RolloutBoxState::Expired;
+            let reason = row.reason.as_deref();
+            rollout_end(
+                &mut tx,
+                row.rollout_id.as_deref(),
+                box_id,
+                state,
+                reason,
+                now.0,
+            )
+            .await?;
+        }
+        tx.commit().await?;
+        for (id, box_id) in expired {
+            let state = CommandState::Expired.to_string();
+            let command = None;
+            self.tell(
+                Some(&box_id),
+                FleetEventKind::Command { id, state, command },
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Takes down that a command of a rollout ended without an update's own last word.
+pub(crate) async fn rollout_end(
+    tx: &mut Tx,
+    rollout: Option<&str>,
+    box_id: &BoxId,
+    state: RolloutBoxState,
+    reason: Option<&str>,
+    now: i64,
+) -> Result<(), FleetError> {
+    if let Some(rollout) = rollout.and_then(|text| text.parse().ok()) {
+        rollout_box_advance(tx, &rollout, box_id, state, None, reason, now).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Desired state: always the full document, signed, with a version that rises.
+
+use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::topic::Dn;
+use longhaul_protocol::twin::{Desired, SignedDesired, TicketRef};
+use longhaul_protocol::value::{Jws, UnixMillis};
+use longhaul_provisioning::jws::Kind;
+
+use super::{Fleet, FleetError};
+use crate::store::Tx;
+use crate::store::boxes::{BoxState, box_get, box_next_desired};
+use crate::store::tickets::ticket_list_valid;
+use crate::store::twins::{DesiredRow, desired_get, desired_set};
+
+/// Telemetry interval of a box that was never told another one, in seconds.
+const DEFAULT_TELEMETRY_SECS: u16 = 10;
+
+impl Fleet {
+    /// Writes the next version, with what the database has now; the caller commits and publishes.
+    /// `telemetry_secs` changes the interval, otherwise it stays.
+    pub(crate) async fn desired_renew(
+        &self,
+        tx: &mut Tx,
+        box_id: &BoxId,
+        telemetry_secs: Option<u16>,
+    ) -> Result<(), FleetError> {
+        let now = self.now();
+        let before = desired_get(tx, box_id)
+            .await?
+            .and_then(|row| serde_json::from_str::<Desired>(&row.detail).ok());
+        let tickets = ticket_list_valid(tx, box_id, now.0).await?;
+        let version = box_next_desired(tx, box_id)
+            .await?
+            .ok_or_else(|| FleetError::not_found(format!("no box {box_id}")))?;
+        let desired = Desired {
+            v: VERSION,
+            box_id: box_id.clone(),
+            version: u64::try_from(version).unwrap_or(0),
+            telemetry_interval_secs: telemetry_secs
+                .or(before.map(|b| b.telemetry_interval_secs))
+                .unwrap_or(DEFAULT_TELEMETRY_SECS),
+            tickets: tickets
+                .into_iter()
+                .map(|row| TicketRef {
+                    id: row.ticket_id,
+                    access_key: row.access_key,
+                    expires: UnixMillis(row.expires),
+                })
+                .collect(),
+        };
+        let detail = serde_json::to_string(&desired)
+            .map_err(|e| FleetError::internal("failed to write desired state", e))?;
+        let jws = self
+            .identity()
+            .signer()
+            .sign(Kind::Desired, detail.as_bytes())
+            .map_err(|e| {
+                FleetError::conflict(format!(
+                    "the desired state of box {box_id} cannot be signed: {e}; revoke old tickets"
+                ))
+            })?;
+        let row = DesiredRow {
+            box_id: box_id.clone(),
+            version,
+            detail,
+            jws: jws.0,
+            updated: now.0,
+        };
+        desired_set(tx, &row).await?;
+        Ok(())
+    }
+
+    /// Sends the desired state to a box, if it has one that differs from `applied`.
+    pub(crate) async fn desired_send(
+        &self,
+        box_id: &BoxId,
+        applied: Option<u64>,
+    ) -> Result<(), FleetError> {
+        let mut tx = self.db().read().await?;
+        let state = box_get(&mut tx, box_id).await?.map(|row| row.state);
+        let row = desired_get(&mut tx, box_id).await?;
+        drop(tx);
+        let Some(row) = row.filter(|_| state == Some(BoxState::Active)) else {
+            return Ok(());
+        };
+        if applied != u64::try_from(row.version).ok() {
+            self.publish(box_id, Dn::Desired, &SignedDesired { jws: Jws(row.jws) });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! Rollouts: a release assigned to a list of boxes, each by a signed command.
+
+use std::collections::BTreeSet;
+
+use longhaul_protocol::command::CommandKind;
+use longhaul_protocol::ids::{CommandId, RolloutId};
+use longhaul_protocol::release::Assignment;
+use longhaul_protocol::value::UnixMillis;
+use serde_json::json;
+
+use super::{
+    Actor, Fleet, FleetError, FleetEventKind, NewRollout, RolloutBox, RolloutView, audit, fresh,
+};
+use crate::store::Tx;
+use crate::store::boxes::box_get;
+use crate::store::commands::{CommandState, command_get};
+use crate::store::rollouts::{
+    RolloutBoxRow, RolloutBoxState, rollout_box_insert, rollout_box_list, rollout_get,
+    rollout_insert,
+};
+
+/// Boxes in one rollout at the most: they are assigned in one transaction.
+const MAX_BOXES: usize = 1000;
+
+impl Fleet {
+    /// Assigns a release to boxes. Either every box is assigned it or none.
+    pub async fn rollout_start(
+        &self,
+        actor: &Actor,
+        rollout: NewRollout,
+    ) -> Result<RolloutId, FleetError> {
+        let boxes: BTreeSet<_> = rollout.boxes.into_iter().collect();
+        if boxes.is_empty() || boxes.len() > MAX_BOXES {
+            return Err(FleetError::invalid(format!(
+                "a rollout has 1 to {MAX_BOXES} boxes, not {}",
+                boxes.len()
+            )));
+        }
+        let release = self.release_find(&rollout.version).await?;
+        let id: RolloutId = fresh("ro")?;
+        let assignment = Assignment {
+            rollout: id.clone(),
+            version: release.version,
+            target: release.target,
+            sha256: release.sha256,
+            length: release.length,
+        };
+        let now = self.now();
+        // Every lock there is, in order: what boxes get must rise in counters here too.
+        let mut turns = Vec::with_capacity(self.inner.locks.len());
+        for lock in &self.inner.locks {
+            turns.push(lock.lock().await);
+        }
+        let mut tx = self.db().write().await?;
+        rollout_insert(&mut tx, &assignment, &actor.0, now.0).await?;
+        let mut signed = Vec::with_capacity(boxes.len());
+        for box_id in &boxes {
+            let command = CommandKind::Update(assignment.clone());
+            let valid = rollout.valid_for_secs;
+            let one = self
+                .command_sign(&mut tx, actor, box_id, command, valid, Some(&id))
+                .await?;
+            rollout_box_insert(&mut tx, &id, box_id, Some(one.id.as_str()), now.0).await?;
+            signed.push((box_id, one));
+        }
+        let what = json!({ "version": assignment.version, "boxes": boxes.len() });
+        audit(&mut tx, actor, "rollout.start", id.as_str(), what, now).await?;
+        tx.commit().await?;
+        for (box_id, one) in signed {
+            self.command_publish(box_id, one).await?;
+        }
+        drop(turns);
+        self.tell(None, FleetEventKind::Rollout { id: id.clone() });
+        Ok(id)
+    }
+
+    /// A rollout and how far each of its boxes has come.
+    pub async fn rollout_get(&self, id: &RolloutId) -> Result<RolloutView, FleetError> {
+        let mut tx = self.db().read().await?;
+        let row = rollout_get(&mut tx, id)
+            .await?
+            .ok_or_else(|| FleetError::not_found(format!("no rollout {id}")))?;
+        let mut boxes = Vec::new();
+        for row in rollout_box_list(&mut tx, id).await? {
+            boxes.push(box_view(&mut tx, row).await?);
+        }
+        Ok(RolloutView {
+            id: row.rollout_id,
+            version: row.version,
+            started_by: row.created_by,
+            started_at: UnixMillis(row.created),
+            boxes,
+        })
+    }
+}
+
+async fn box_view(tx: &mut Tx, row: RolloutBoxRow) -> Result<RolloutBox, FleetError> {
+    let missing = || FleetError::internal("the rollout is incomplete", "a box has no command");
+    let command: CommandId = row
+        .command_id
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(missing)?;
+    let state = match row.state {
+        RolloutBoxState::Queued => {
+            let connected = box_get(tx, &row.box_id).await?.is_some_and(|b| b.connected);
+            let sent = command_get(tx, &command)
+                .await?
+                .is_some_and(|c| c.state != CommandState::Queued);
+            match (connected, sent) {
+                (false, _) => "offline",
+                (true, true) => "sent",
+                (true, false) => "queued",
+            }
+            .to_owned()
+        }
+        RolloutBoxState::Running => row.step.unwrap_or_else(|| row.state.to_string()),
+        ended => ended.to_string(),
+    };
+    Ok(RolloutBox {
+        box_id: row.box_id,
+        command,
+        state,
+        reason: row.reason,
+        since: UnixMillis(row.updated),
+    })
+}

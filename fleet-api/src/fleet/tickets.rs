@@ -1,0 +1,187 @@
+//! Tickets: a random S3 key pair for one box and one bucket, its secret sealed in the database.
+
+use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::ids::{BoxId, TicketId};
+use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket};
+use longhaul_protocol::value::UnixMillis;
+use serde_json::json;
+
+use super::boxes::known;
+use super::{Actor, Fleet, FleetError, FleetEventKind, NewTicket, audit, fresh};
+use crate::objects::names::check_bucket;
+use crate::store::boxes::{BoxState, box_get};
+use crate::store::orders::order_get;
+use crate::store::tickets::{
+    TicketRow, ticket_get, ticket_insert, ticket_list_valid, ticket_revoke,
+};
+
+/// The longest that a ticket may be valid, in seconds: a year.
+const MAX_VALID_SECS: u32 = 366 * 86_400;
+/// Tickets that one box may hold at once: they all travel in its desired state.
+const MAX_TICKETS: usize = 200;
+
+impl Fleet {
+    /// Makes a ticket: a random S3 key pair for one box and one bucket.
+    pub async fn ticket_create(&self, actor: &Actor, new: NewTicket) -> Result<Ticket, FleetError> {
+        check_bucket(&new.bucket).map_err(FleetError::invalid)?;
+        if !(1..=MAX_VALID_SECS).contains(&new.valid_for_secs) {
+            return Err(FleetError::invalid(format!(
+                "a ticket is valid for 1 to {MAX_VALID_SECS} seconds, not {}",
+                new.valid_for_secs
+            )));
+        }
+        let now = self.now();
+        let id: TicketId = fresh("tk")?;
+        let secret = random_text(40)?;
+        let row = TicketRow {
+            ticket_id: id.clone(),
+            box_id: new.box_id.clone(),
+            order_id: new.order.as_ref().map(|o| o.as_str().to_owned()),
+            bucket: new.bucket,
+            access_key: format!("LH{}", random_text(18)?.to_ascii_uppercase()),
+            secret_sealed: self
+                .seal()
+                .seal(id.as_str(), secret.as_bytes())
+                .map_err(|e| FleetError::internal("failed to seal a ticket", e))?,
+            created_by: actor.0.clone(),
+            created: now.0,
+            expires: now.plus_secs(i64::from(new.valid_for_secs)).0,
+            revoked: None,
+        };
+        let box_id = &new.box_id;
+        let mut tx = self.db().write().await?;
+        let in_fleet = known(box_get(&mut tx, box_id).await?, box_id)?;
+        if in_fleet.state == BoxState::Revoked {
+            return Err(FleetError::conflict(format!("box {box_id} is revoked")));
+        }
+        if let Some(order) = &new.order
+            && order_get(&mut tx, order).await?.is_none()
+        {
+            return Err(FleetError::not_found(format!("no order {order}")));
+        }
+        if ticket_list_valid(&mut tx, box_id, now.0).await?.len() >= MAX_TICKETS {
+            return Err(FleetError::conflict(format!(
+                "box {box_id} has {MAX_TICKETS} tickets already: revoke one that is not needed"
+            )));
+        }
+        ticket_insert(&mut tx, &row).await?;
+        self.desired_renew(&mut tx, box_id, None).await?;
+        let what = json!({ "ticket": id, "bucket": row.bucket });
+        audit(&mut tx, actor, "ticket.create", box_id.as_str(), what, now).await?;
+        tx.commit().await?;
+        self.desired_send(box_id, None).await?;
+        self.tell(Some(box_id), FleetEventKind::Tickets);
+        Ok(self.ticket(row, secret, in_fleet.lan_urls()))
+    }
+
+    /// The ticket as the customer downloads it, with its secret.
+    pub async fn ticket_file(&self, actor: &Actor, id: &TicketId) -> Result<Ticket, FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let row = ticket_get(&mut tx, id)
+            .await?
+            .ok_or_else(|| FleetError::not_found(format!("no ticket {id}")))?;
+        if row.revoked.is_some() || row.expires <= now.0 {
+            return Err(FleetError::conflict(format!(
+                "ticket {id} has ended: make a new one"
+            )));
+        }
+        let in_fleet = known(box_get(&mut tx, &row.box_id).await?, &row.box_id)?;
+        let what = json!({ "ticket": id });
+        audit(
+            &mut tx,
+            actor,
+            "ticket.download",
+            row.box_id.as_str(),
+            what,
+            now,
+        )
+        .await?;
+        tx.commit().await?;
+        let secret = self.ticket_secret(&row)?;
+        Ok(self.ticket(row, secret, in_fleet.lan_urls()))
+    }
+
+    /// Ends a ticket.
+    pub async fn ticket_revoke(&self, actor: &Actor, id: &TicketId) -> Result<(), FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let row = ticket_get(&mut tx, id)
+            .await?
+            .ok_or_else(|| FleetError::not_found(format!("no ticket {id}")))?;
+        if !ticket_revoke(&mut tx, id, now.0).await? {
+            return Ok(());
+        }
+        self.desired_renew(&mut tx, &row.box_id, None).await?;
+        let what = json!({ "ticket": id });
+        audit(
+            &mut tx,
+            actor,
+            "ticket.revoke",
+            row.box_id.as_str(),
+            what,
+            now,
+        )
+        .await?;
+        tx.commit().await?;
+        self.desired_send(&row.box_id, None).await?;
+        self.tell(Some(&row.box_id), FleetEventKind::Tickets);
+        Ok(())
+    }
+
+    /// Every secret that a box must know now.
+    pub(crate) async fn credentials(&self, box_id: &BoxId) -> Result<CredentialSet, FleetError> {
+        let mut tx = self.db().read().await?;
+        let row = known(box_get(&mut tx, box_id).await?, box_id)?;
+        let tickets = ticket_list_valid(&mut tx, box_id, self.now().0).await?;
+        drop(tx);
+        let mut credentials = Vec::with_capacity(tickets.len());
+        for ticket in tickets {
+            credentials.push(Credential {
+                secret_key: Secret(self.ticket_secret(&ticket)?),
+                ticket: ticket.ticket_id,
+                bucket: ticket.bucket,
+                access_key: ticket.access_key,
+                expires: UnixMillis(ticket.expires),
+            });
+        }
+        Ok(CredentialSet {
+            desired_version: u64::try_from(row.desired_version).unwrap_or(0),
+            credentials,
+        })
+    }
+
+    fn ticket_secret(&self, row: &TicketRow) -> Result<String, FleetError> {
+        let secret = self
+            .seal()
+            .open(row.ticket_id.as_str(), &row.secret_sealed)
+            .map_err(|e| FleetError::internal("failed to open a ticket", e))?;
+        String::from_utf8(secret).map_err(|e| FleetError::internal("failed to open a ticket", e))
+    }
+
+    fn ticket(&self, row: TicketRow, secret: String, lan_urls: Vec<String>) -> Ticket {
+        Ticket {
+            v: VERSION,
+            id: row.ticket_id,
+            box_id: row.box_id,
+            order: row.order_id.and_then(|text| text.parse().ok()),
+            bucket: row.bucket,
+            region: self.inner.parts.region.clone(),
+            access_key: row.access_key,
+            secret_key: Secret(secret),
+            expires: UnixMillis(row.expires),
+            root_pem: self.identity().pki().root_pem(),
+            lan_urls,
+        }
+    }
+}
+
+/// Random letters and digits; each carries five bits.
+fn random_text(length: usize) -> Result<String, FleetError> {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut bytes = vec![0; length];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|e| FleetError::internal("the system has no randomness", e))?;
+    let letter = |b: u8| char::from(ALPHABET[usize::from(b % 32)]);
+    Ok(bytes.into_iter().map(letter).collect())
+}

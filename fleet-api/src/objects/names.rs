@@ -1,0 +1,92 @@
+//! What a bucket can hold: refused before a byte is sent, with the rule that it breaks.
+
+use std::collections::BTreeMap;
+
+/// The largest object (Amazon S3 user guide, "multipart upload limits"): 5 TiB.
+pub const MAX_OBJECT_BYTES: u64 = 5 << 40;
+/// User metadata in all, in bytes (Amazon S3 user guide, "working with object metadata").
+const MAX_METADATA_BYTES: usize = 2048;
+
+/// Checks a bucket's name (Amazon S3 user guide, "bucket naming rules").
+pub fn check_bucket(name: &str) -> Result<(), String> {
+    let refuse = |rule| Err(format!("{name:?} cannot be a bucket: {rule}"));
+    if !(3..=63).contains(&name.len()) {
+        return refuse("3 to 63 characters");
+    }
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
+    if !name.bytes().all(allowed) {
+        return refuse("lower-case letters, digits, '.' and '-' only");
+    }
+    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    if !edge(name.as_bytes().first()) || !edge(name.as_bytes().last()) {
+        return refuse("it must begin and end with a letter or digit");
+    }
+    if name.contains("..") {
+        return refuse("no two dots in a row");
+    }
+    if name.parse::<std::net::Ipv4Addr>().is_ok() {
+        return refuse("it must not look like an address");
+    }
+    if name.starts_with("xn--") || name.ends_with("-s3alias") {
+        return refuse("reserved");
+    }
+    Ok(())
+}
+
+/// Checks what a client wants to be kept beside the bytes.
+pub fn check_headers(
+    content_type: Option<&str>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    if content_type.is_some_and(|text| text.len() > 256 || !plain(text)) {
+        return Err("the content type must be at most 256 printable ASCII characters".to_owned());
+    }
+    let mut bytes = 0;
+    for (name, value) in metadata {
+        bytes += name.len() + value.len();
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if name.is_empty() || !name.bytes().all(token) {
+            return Err(format!("metadata name {name:?} cannot stand in a header"));
+        }
+        if !plain(value) {
+            return Err(format!(
+                "metadata {name:?} has characters that are not printable ASCII"
+            ));
+        }
+    }
+    if bytes > MAX_METADATA_BYTES {
+        return Err(format!(
+            "{bytes} bytes of metadata; a bucket holds {MAX_METADATA_BYTES}"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_names_follow_amazons_rules() {
+        for good in ["abc", "my-bucket", "a.b.c", "0-0"] {
+            assert_eq!(check_bucket(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "", "ab", "Upper", "-abc", "abc-", "a..b", "1.2.3.4", "a_b", "ä-b-c", "a/b",
+        ] {
+            assert!(check_bucket(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn metadata_that_cannot_travel_is_refused() {
+        let pair = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+
+        assert!(check_headers(Some("text/plain"), &pair("camera", "7")).is_ok());
+        assert!(check_headers(Some("text/\nplain"), &BTreeMap::new()).is_err());
+        assert!(check_headers(None, &pair("a b", "7")).is_err());
+        assert!(check_headers(None, &pair("a", "\r\nx: y")).is_err());
+        assert!(check_headers(None, &pair("a", &"x".repeat(3000))).is_err());
+    }
+}

@@ -1,0 +1,6 @@
+//! A real cloud in this process, and boxes with software keys against its real ports.
+
+mod bench;
+mod consumer;
+mod delivery;
+mod port;
