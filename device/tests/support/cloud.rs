@@ -164,7 +164,8 @@ impl Cloud {
         let record = &self.factory.record;
         let expires = now().plus_secs(60);
         let (challenge, pending) =
-            evidence::challenge(request, record, &Policy::of(record), expires).map_err(refused)?;
+            evidence::challenge(request, record, &Policy::of(record), expires)
+                .map_err(|e| refused(&e))?;
         state.pending = Some(pending);
         write(&challenge)
     }
@@ -179,7 +180,7 @@ impl Cloud {
         let record = &self.factory.record;
         let verified =
             evidence::verify_enrolment(evidence, record, &Policy::of(record), &pending, now())
-                .map_err(refused)?;
+                .map_err(|e| refused(&e))?;
         let pki = &self.factory.pki;
         let chain = pki
             .issue_ldevid(
@@ -215,10 +216,11 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, (StatusCode, &'static str
 }
 
 fn write<T: Serialize>(value: &T) -> Answer {
-    Ok(serde_json::to_vec(value).unwrap())
+    serde_json::to_vec(value)
+        .map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, "internal", e.to_string()))
 }
 
-fn refused(refusal: evidence::Refusal) -> (StatusCode, &'static str, String) {
+fn refused(refusal: &evidence::Refusal) -> (StatusCode, &'static str, String) {
     (StatusCode::FORBIDDEN, "refused", refusal.to_string())
 }
 
