@@ -14,12 +14,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::disk::{self, DiskError};
 
-/// The fleet's root certificates, PEM.
-pub const ROOT_FILE: &str = "root.pem";
-/// The box's configuration, signed by the factory.
-pub const BOX_CONFIG_FILE: &str = "box-config.jws";
-/// The IDevID certificate and its issuers, PEM.
-pub const IDEVID_FILE: &str = "idevid.pem";
+pub use longhaul_provisioning::factory::{BOX_CONFIG_FILE, IDEVID_FILE, ROOT_FILE};
 
 /// What is wrong with the papers.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,8 @@
 pub mod ca;
 pub mod csr;
 pub mod evidence;
+#[cfg(feature = "tpm")]
+pub mod factory;
 pub mod files;
 pub mod jws;
 pub mod makers;

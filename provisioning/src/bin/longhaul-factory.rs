@@ -1,2 +1,287 @@
-//! Factory and depot tool: makes a box's identity.
-fn main() {}
+//! `longhaul-factory`: makes authorities, and boxes' identities.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+use longhaul_protocol::ids::OrderId;
+use longhaul_protocol::inventory::{CloudEndpoint, InventoryRecord, StaticNetwork};
+use longhaul_protocol::value::UnixMillis;
+use longhaul_provisioning::ca::Pki;
+use longhaul_provisioning::factory::{self, DEFAULT_PCRS, Plan};
+use longhaul_provisioning::makers::Makers;
+use longhaul_provisioning::tpm::Tpm;
+use longhaul_provisioning::tpm::soft::SoftTpm;
+
+#[derive(Parser)]
+#[command(
+    name = "longhaul-factory",
+    version,
+    about = "Makes a fleet's authorities and its boxes"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the fleet's authorities: the root and those below it.
+    Init {
+        /// Directory of the authorities; must not exist.
+        #[arg(long, env = "LONGHAUL_PKI")]
+        pki: PathBuf,
+    },
+    /// Give the machine with this TPM its identity.
+    Make(Box<Make>),
+    /// List the boxes that were made.
+    Inventory {
+        /// Directory of the authorities.
+        #[arg(long, env = "LONGHAUL_PKI")]
+        pki: PathBuf,
+        /// Directory of the records; `inventory` beside the authorities if not given.
+        #[arg(long)]
+        records: Option<PathBuf>,
+    },
+    /// Show one inventory record as JSON.
+    Show {
+        /// Directory of the authorities.
+        #[arg(long, env = "LONGHAUL_PKI")]
+        pki: PathBuf,
+        /// The record.
+        record: PathBuf,
+    },
+    /// Run a software TPM until this program is ended, and print how to reach it. It protects
+    /// nothing: for demonstrations and tests.
+    SoftwareTpm {
+        /// The TPM's directory; a TPM is made where there is none.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Make {
+    /// Directory of the authorities.
+    #[arg(long, env = "LONGHAUL_PKI")]
+    pki: PathBuf,
+    /// Directory of the records; `inventory` beside the authorities if not given.
+    #[arg(long)]
+    records: Option<PathBuf>,
+    /// Where the box's papers go: `factory` in its state directory.
+    #[arg(long)]
+    out: PathBuf,
+    /// The TPM, as a TCTI configuration.
+    #[arg(long, default_value = "device:/dev/tpmrm0")]
+    tpm: String,
+    /// Certificates of trusted TPM makers: a PEM file, or a directory of them.
+    #[arg(long)]
+    makers: PathBuf,
+    /// Where the cloud is, `host:https-port:mqtt-port`; may be repeated, first choice first.
+    #[arg(long = "endpoint", required = true)]
+    endpoints: Vec<Endpoint>,
+    /// PCRs that the cloud expects unchanged.
+    #[arg(long, value_delimiter = ',', default_values_t = DEFAULT_PCRS)]
+    pcrs: Vec<u8>,
+    /// The order that the box is made for.
+    #[arg(long)]
+    order: Option<OrderId>,
+    /// Hardware type, for people.
+    #[arg(long, default_value = "")]
+    hardware: String,
+    /// Static address, as `192.0.2.7/24`; DHCP if not given.
+    #[arg(long)]
+    address: Option<Cidr>,
+    /// Gateway of the static network.
+    #[arg(long, requires = "address")]
+    gateway: Option<IpAddr>,
+    /// DNS server of the static network; may be repeated.
+    #[arg(long, requires = "address")]
+    dns: Vec<IpAddr>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `host:https-port:mqtt-port`.
+#[derive(Clone)]
+struct Endpoint(CloudEndpoint);
+
+impl FromStr for Endpoint {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "expected host:https-port:mqtt-port, for example cloud.example:8444:8883";
+        let mut parts = text.rsplitn(3, ':');
+        let (Some(mqtt), Some(https), Some(host)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(expected);
+        };
+        if host.is_empty() {
+            return Err(expected);
+        }
+        Ok(Self(CloudEndpoint {
+            host: host.to_owned(),
+            https_port: https.parse().map_err(|_| expected)?,
+            mqtt_port: mqtt.parse().map_err(|_| expected)?,
+        }))
+    }
+}
+
+/// `address/prefix`.
+#[derive(Clone)]
+struct Cidr(IpAddr, u8);
+
+impl FromStr for Cidr {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "expected an address with its prefix, for example 192.0.2.7/24";
+        let (address, prefix) = text.split_once('/').ok_or(expected)?;
+        let address: IpAddr = address.parse().map_err(|_| expected)?;
+        let prefix: u8 = prefix.parse().map_err(|_| expected)?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        if prefix > longest {
+            return Err(expected);
+        }
+        Ok(Self(address, prefix))
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("longhaul-factory: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprint!(": {cause}");
+                source = cause.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
+        Command::Init { pki } => {
+            Pki::init(&pki, now())?;
+            println!("authorities in {}", pki.display());
+            println!("keep the root's key offline: it is needed for nothing else");
+        }
+        Command::Make(order) => make(*order)?,
+        Command::Inventory { pki, records } => {
+            let dir = records.unwrap_or_else(|| beside(&pki));
+            let anchors = Pki::open(&pki)?.root_anchor()?;
+            for record in factory::read_records(&dir, &anchors)? {
+                println!("{}", line(&record));
+            }
+        }
+        Command::Show { pki, record } => {
+            let anchors = Pki::open(&pki)?.root_anchor()?;
+            let record = factory::read_record(&record, &anchors)?;
+            println!("{}", serde_json::to_string_pretty(&record)?);
+        }
+        Command::SoftwareTpm { dir } => software_tpm(&dir)?,
+    }
+    Ok(())
+}
+
+fn make(order: Make) -> Result<(), Box<dyn Error>> {
+    let pki = Pki::open(&order.pki)?;
+    let makers = Makers::load(&order.makers)?;
+    let tpm = Tpm::open(&order.tpm)?;
+    let network = order
+        .address
+        .map(|Cidr(address, prefix_len)| StaticNetwork {
+            address,
+            prefix_len,
+            gateway: order.gateway,
+            dns: order.dns,
+        });
+    let plan = Plan {
+        endpoints: order.endpoints.into_iter().map(|Endpoint(e)| e).collect(),
+        pcrs: order.pcrs,
+        static_network: network,
+        order: order.order,
+        hardware: order.hardware,
+    };
+    let made = factory::make(&pki, &makers, &tpm, &plan, now())?;
+    let records = order.records.unwrap_or_else(|| beside(&order.pki));
+    made.write(&order.out, &records)?;
+    let inventory = records.join(format!("{}.jws", made.box_id));
+    if order.json {
+        let result = serde_json::json!({
+            "box_id": made.box_id,
+            "claim_code": made.claim_code,
+            "papers": order.out,
+            "inventory": inventory,
+        });
+        println!("{}", serde_json::to_string_pretty(&result)?);
+    } else {
+        println!("box        {}", made.box_id);
+        println!(
+            "claim code {}  (print it on the box; it is not kept)",
+            made.claim_code
+        );
+        println!("papers     {}", order.out.display());
+        println!(
+            "inventory  {}  (import it into the cloud)",
+            inventory.display()
+        );
+    }
+    Ok(())
+}
+
+fn software_tpm(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let (state, maker) = (dir.join("state"), dir.join("maker"));
+    if !state.join("tpm2-00.permall").exists() {
+        SoftTpm::manufacture(&state, &maker)?;
+    }
+    let tpm = SoftTpm::start(&state)?;
+    let tcti = dir.join("tcti");
+    longhaul_provisioning::files::write(&tcti, tpm.tcti().as_bytes())?;
+    println!("{}", tpm.tcti());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok::<_, std::io::Error>(())
+    })?;
+    let _ = std::fs::remove_file(&tcti);
+    Ok(())
+}
+
+/// Records lie beside the authorities: a backup of one is a backup of both.
+fn beside(pki: &Path) -> PathBuf {
+    pki.parent().unwrap_or(Path::new(".")).join("inventory")
+}
+
+fn line(record: &InventoryRecord) -> String {
+    let made = jiff::Timestamp::from_millisecond(record.made_at.0)
+        .map_or_else(|_| "?".to_owned(), |t| t.strftime("%F %T").to_string());
+    let order = record.order.as_ref().map_or("-", |o| o.as_str());
+    format!("{}  {made}  {order}  {}", record.box_id, record.hardware)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the program's one reading of the wall clock"
+)]
+fn now() -> UnixMillis {
+    let since_epoch = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixMillis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
