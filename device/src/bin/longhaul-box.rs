@@ -80,7 +80,8 @@ fn main() -> ExitCode {
 fn run(options: Options) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "info,tss_esapi=warn,rumqttc=warn".into()),
         )
         .with_writer(std::io::stderr)
         .init();
