@@ -164,6 +164,9 @@ impl<'a> Take<'a> {
 /// Metadata and checksums as one run of bytes: what the index keeps in memory per object.
 pub(crate) fn encode_detail(metadata: &Metadata, checksums: &Checksums) -> Vec<u8> {
     let mut out = Vec::new();
+    if *metadata == Metadata::default() && checksums.is_empty() {
+        return out;
+    }
     match &metadata.content_type {
         None => out.put_u8(0),
         Some(text) => {
@@ -178,6 +181,9 @@ pub(crate) fn encode_detail(metadata: &Metadata, checksums: &Checksums) -> Vec<u
 }
 
 pub(crate) fn decode_detail(bytes: &[u8]) -> Result<(Metadata, Checksums), Malformed> {
+    if bytes.is_empty() {
+        return Ok((Metadata::default(), Checksums::new()));
+    }
     let mut take = Take(bytes);
     let content_type = match take.u8()? {
         0 => None,

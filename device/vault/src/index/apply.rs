@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crc_fast::{CrcAlgorithm::Crc64Nvme, checksum_combine};
 
-use super::{Content, Entry, Index, Outcome, Part, Position, Upload, etag, space::Incarnation};
+use super::{
+    Content, Entry, Index, Outcome, Part, Position, Progress, Upload, etag, space::Incarnation,
+};
 use crate::{
     Checksums, Condition, Delivery, DeliveryEvent, Error, PartInfo, PartNumber, UploadId,
     codec::{decode_detail, encode_detail},
@@ -38,7 +40,7 @@ impl Index {
                     crc64nvme: content.crc64nvme,
                     detail: detail.into(),
                     body: Some(body),
-                    delivery: Delivery::OnBox,
+                    progress: Progress::OnBox,
                 };
                 self.insert(at.lsn, entry, &condition)
             }
@@ -160,7 +162,7 @@ impl Index {
             self.space.occupy(body);
         }
         self.count(version, &entry);
-        self.versions.insert(version, entry);
+        self.versions.insert(version, Box::new(entry));
         if let Some(old) = replaced {
             self.remove_version(old);
         }
@@ -238,16 +240,17 @@ impl Index {
             .ok_or(Error::NoSuchVersion(version))?;
         self.uncount(version, &entry);
         let released = event == DeliveryEvent::Released;
-        let open = match (&entry.delivery, &event) {
-            (_, DeliveryEvent::Delivered) => None,
-            (Delivery::InFlight { upload, .. }, _) => Some(upload.clone()),
+        let delivered = event == DeliveryEvent::Delivered;
+        let mut delivery = std::mem::replace(&mut entry.progress, Progress::OnBox).into_delivery();
+        let open = match &delivery {
+            Delivery::InFlight { upload, .. } if !delivered => Some(upload.clone()),
             _ => None,
         };
-        let stepped = entry.delivery.step(event);
+        let stepped = delivery.step(event);
+        let ended = !matches!(delivery, Delivery::InFlight { .. });
+        entry.progress = delivery.into();
         if stepped.is_ok() {
-            if let Some(upload) =
-                open.filter(|_| !matches!(entry.delivery, Delivery::InFlight { .. }))
-            {
+            if let Some(upload) = open.filter(|_| ended) {
                 self.abandoned
                     .insert((version, upload), (entry.job, Arc::clone(&entry.key)));
             }
@@ -338,7 +341,7 @@ impl Upload {
             crc64nvme,
             detail: encode_detail(&metadata, checksums).into(),
             body: Some(extents.into()),
-            delivery: Delivery::OnBox,
+            progress: Progress::OnBox,
         })
     }
 }

@@ -100,7 +100,7 @@ impl Index {
                     self.space.occupy(body);
                 }
                 self.count(version, &entry);
-                self.versions.insert(version, entry);
+                self.versions.insert(version, Box::new(entry));
             }
             3 => {
                 let id = UploadId(take.array()?);
@@ -161,7 +161,7 @@ impl Entry {
         }
         out.put_u64(self.crc64nvme);
         out.put_bytes(&self.detail);
-        put_delivery(out, &self.delivery);
+        put_delivery(out, self.progress.as_delivery());
         match &self.body {
             None => out.put_u8(0),
             Some(body) => {
@@ -186,7 +186,7 @@ impl Entry {
             },
             crc64nvme: take.u64()?,
             detail: take.bytes()?.into(),
-            delivery: take_delivery(take)?,
+            progress: take_delivery(take)?.into(),
             body: match take.u8()? {
                 0 => None,
                 1 => Some(take_extents(take)?.into()),

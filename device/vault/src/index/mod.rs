@@ -58,7 +58,16 @@ pub(crate) struct Entry {
     detail: Box<[u8]>,
     /// `None` once it was released.
     body: Option<Body>,
-    delivery: Delivery,
+    progress: Progress,
+}
+
+/// A [`Delivery`] in little memory: nearly all versions are in one of the plain states.
+#[derive(Debug)]
+enum Progress {
+    OnBox,
+    InCloud,
+    Verified,
+    Other(Box<Delivery>),
 }
 
 #[derive(Debug)]
@@ -99,7 +108,8 @@ pub(crate) struct Index {
     pub(crate) space: Space,
     pub(crate) sums: Sums,
     jobs: BTreeMap<JobNo, Job>,
-    versions: BTreeMap<u64, Entry>,
+    /// Boxed: versions only ever grow, which leaves the nodes of the tree half empty.
+    versions: BTreeMap<u64, Box<Entry>>,
     uploads: BTreeMap<UploadId, Upload>,
     pending: BTreeSet<u64>,
     /// Uploads into the bucket that nobody needs any more, by version and name.
@@ -156,7 +166,8 @@ impl Index {
             return;
         };
         self.uncount(version, &entry);
-        if let Delivery::InFlight { upload, .. } = entry.delivery {
+        let entry = *entry;
+        if let Delivery::InFlight { upload, .. } = entry.progress.into_delivery() {
             self.abandoned
                 .insert((version, upload), (entry.job, entry.key));
         }
@@ -178,11 +189,11 @@ impl Index {
 
     fn count(&mut self, version: u64, entry: &Entry) {
         self.sums.object_bytes += entry.size;
-        if entry.delivery.is_pending() {
+        if entry.progress.as_delivery().is_pending() {
             self.pending.insert(version);
             self.sums.pending_bytes += entry.size;
         }
-        self.sums.failed += u64::from(matches!(entry.delivery, Delivery::Failed { .. }));
+        self.sums.failed += u64::from(entry.has_failed());
     }
 
     fn uncount(&mut self, version: u64, entry: &Entry) {
@@ -190,7 +201,7 @@ impl Index {
         if self.pending.remove(&version) {
             self.sums.pending_bytes -= entry.size;
         }
-        self.sums.failed -= u64::from(matches!(entry.delivery, Delivery::Failed { .. }));
+        self.sums.failed -= u64::from(entry.has_failed());
     }
 }
 
@@ -215,7 +226,42 @@ pub(crate) fn etag(hash: &[u8; 32], parts: u32) -> String {
     text
 }
 
+impl Progress {
+    fn as_delivery(&self) -> &Delivery {
+        match self {
+            Self::OnBox => &Delivery::OnBox,
+            Self::InCloud => &Delivery::InCloud,
+            Self::Verified => &Delivery::Verified,
+            Self::Other(delivery) => delivery,
+        }
+    }
+
+    fn into_delivery(self) -> Delivery {
+        match self {
+            Self::OnBox => Delivery::OnBox,
+            Self::InCloud => Delivery::InCloud,
+            Self::Verified => Delivery::Verified,
+            Self::Other(delivery) => *delivery,
+        }
+    }
+}
+
+impl From<Delivery> for Progress {
+    fn from(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::OnBox => Self::OnBox,
+            Delivery::InCloud => Self::InCloud,
+            Delivery::Verified => Self::Verified,
+            other => Self::Other(Box::new(other)),
+        }
+    }
+}
+
 impl Entry {
+    fn has_failed(&self) -> bool {
+        matches!(self.progress.as_delivery(), Delivery::Failed { .. })
+    }
+
     fn etag(&self) -> String {
         match &self.content {
             Content::Whole(hash) => etag(hash, 1),
@@ -241,7 +287,7 @@ impl Entry {
             parts,
             metadata,
             checksums,
-            delivery: self.delivery.clone(),
+            delivery: self.progress.as_delivery().clone(),
             resident: self.body.is_some(),
         }
     }

@@ -151,7 +151,7 @@ impl Index {
                 key: entry.key.to_string(),
                 version: Version(*version),
                 size: entry.size,
-                delivery: entry.delivery.clone(),
+                delivery: entry.progress.as_delivery().clone(),
             })
         });
         pending.take(limit).collect()

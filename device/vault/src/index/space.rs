@@ -17,6 +17,9 @@ pub(crate) struct Incarnation {
     pub(crate) salt: [u8; 32],
 }
 
+/// What a record takes beside the bytes of its object: about this much.
+const RECORD_OVERHEAD: u64 = 160;
+
 /// Live bytes per segment and log file.
 #[derive(Debug)]
 pub(crate) struct Space {
@@ -138,7 +141,7 @@ impl Space {
     fn disk_len(&self, extent: Extent) -> u64 {
         match extent {
             Extent::Frames { len, .. } => self.geometry.disk_len(len),
-            Extent::Log { len, .. } => u64::from(len),
+            Extent::Log { len, .. } => u64::from(len) + RECORD_OVERHEAD,
         }
     }
 
