@@ -14,7 +14,7 @@ use crate::{
     Error,
     codec::wide,
     commit::Reply,
-    core::{Answer, Core, Queues, Request, Submission},
+    core::{Answer, Core, Queues, Request, SLOW_DOWN_PERCENT, Submission},
     log::{
         checkpoint,
         record::Kind,
@@ -146,6 +146,10 @@ impl LogThread {
                     }
                     reply.send(result.map_err(|e| Error::io("store the keyring", e)));
                 }
+                Request::Reserve(reply) => {
+                    let stocked = core.files.stock_reserve(core.config.log_bytes);
+                    reply.send(stocked.map_err(|e| Error::io("set space aside for the log", e)));
+                }
                 Request::Checkpoint(reply) => self.checkpoint_now(&core, Some(reply)),
             }
         }
@@ -187,6 +191,7 @@ impl LogThread {
                     drop(submission.touched);
                 }
                 drop(index);
+                core.measure();
                 for (reply, result) in replies {
                     reply(result);
                 }
@@ -206,9 +211,21 @@ impl LogThread {
         // A checkpoint costs what the index is large: it is worth writing again only after
         // several times as much log.
         let due = core.config.checkpoint_bytes.max(4 * self.checkpoint_bytes);
-        if self.since_checkpoint >= due {
+        if self.since_checkpoint >= due || self.is_pressed(core) {
             self.checkpoint_now(core, None);
         }
+    }
+
+    /// Nearly full, and the log holds what a checkpoint would give back.
+    fn is_pressed(&self, core: &Core) -> bool {
+        let log_bytes = core.config.log_bytes;
+        if self.since_checkpoint < log_bytes.min(core.config.checkpoint_bytes) / 4
+            || !core.above(SLOW_DOWN_PERCENT - 5)
+        {
+            return false;
+        }
+        let live = core.index.read().space.live_in_logs();
+        core.files.total_bytes().saturating_sub(live) > 2 * log_bytes
     }
 
     fn checkpoint_now(&mut self, core: &Core, reply: Option<Reply<()>>) {
@@ -218,6 +235,7 @@ impl LogThread {
         if let Err(source) = &result {
             tracing::warn!(%source, "no checkpoint was written; the log grows on");
         }
+        core.measure();
         if let Some(reply) = reply {
             reply.send(result.map_err(|e| Error::io("write a checkpoint", e)));
         }

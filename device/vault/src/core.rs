@@ -2,7 +2,11 @@
 
 use std::{
     any::Any,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
 };
 
 use bytes::Bytes;
@@ -22,9 +26,9 @@ use crate::{
 };
 
 /// New objects are told to slow down from here on.
-const SLOW_DOWN_PERCENT: u64 = 90;
+pub(crate) const SLOW_DOWN_PERCENT: u64 = 90;
 /// New bytes are refused from here on; the rest is for records and for sealing what is open.
-const FULL_PERCENT: u64 = 95;
+pub(crate) const FULL_PERCENT: u64 = 95;
 
 /// What every handle, writer, reader and thread of one vault shares.
 pub(crate) struct Core {
@@ -36,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) index: RwLock<Index>,
     pub(crate) files: Arc<LogFiles>,
     pub(crate) segments: Segments,
+    /// Bytes in use, as of the last batch: asked for with every object.
+    pub(crate) used: AtomicU64,
     /// One incarnation is begun at a time.
     pub(crate) beginning: Mutex<()>,
     pub(crate) queues: RwLock<Option<Queues>>,
@@ -56,6 +62,8 @@ pub(crate) enum Request {
     AddJob(JobId, Reply<()>),
     EraseJob(JobId, Reply<()>),
     Checkpoint(Reply<()>),
+    /// Set space aside for the log again.
+    Reserve(Reply<()>),
 }
 
 /// Takes an operation's outcome, and the number of its record.
@@ -141,18 +149,27 @@ impl Core {
         commit.wait()
     }
 
-    pub(crate) fn used_bytes(&self) -> u64 {
+    /// Sums up anew what is in use.
+    pub(crate) fn measure(&self) {
         let segments = self.segments.usage(&self.index.read().space);
-        segments.used_bytes + self.files.total_bytes()
+        self.used.store(
+            segments.used_bytes + self.files.total_bytes(),
+            Ordering::Relaxed,
+        );
     }
 
-    fn above(&self, percent: u64) -> bool {
+    /// Is this much of the capacity in use?
+    pub(crate) fn above(&self, percent: u64) -> bool {
         let mark = u128::from(self.config.capacity_bytes) * u128::from(percent) / 100;
-        u128::from(self.used_bytes()) >= mark
+        u128::from(self.used.load(Ordering::Relaxed)) >= mark
     }
 
     /// May a new object be begun?
     pub(crate) fn admit(&self) -> Result<(), Error> {
+        if !self.files.is_reserved() {
+            // What space there is belongs to the records of deletions and deliveries.
+            self.request(Request::Reserve)?;
+        }
         if self.above(FULL_PERCENT) {
             return Err(Error::DiskFull);
         }
@@ -180,9 +197,12 @@ impl Core {
 
     /// Opens a segment, or the rest of one, under a fresh key; recorded before it is used.
     fn begin_incarnation(&self) -> Result<(), Error> {
+        if self.above(FULL_PERCENT) {
+            return Err(Error::DiskFull);
+        }
         let grown = self.segments.usage(&self.index.read().space).files + 1;
         let wanted = grown * self.geometry.segment + self.files.total_bytes();
-        let may_grow = wanted <= self.config.capacity_bytes && !self.above(FULL_PERCENT);
+        let may_grow = wanted <= self.config.capacity_bytes;
         let failed = |source| Error::io("begin a segment", source);
         let site = {
             let mut index = self.index.write();

@@ -1,6 +1,10 @@
 //! Opening a vault: lock, keys, log, segments, in this order.
 
-use std::{collections::BTreeSet, io, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use parking_lot::{Mutex, RwLock};
 use zeroize::Zeroizing;
@@ -44,27 +48,7 @@ pub(crate) fn open(
 
     let mut report = RecoveryReport::default();
     let files = Arc::new(LogFiles::new(Arc::clone(&disk), log_dir));
-    let mut keyring = if let Some(keyring) = Keyring::open(&*disk, config, master)? {
-        keyring
-    } else {
-        // Without its keyring a vault is noise; a new one must not be made over it.
-        let (logs, checkpoints) = files.list().map_err(fail("list the log of"))?;
-        if !logs.is_empty() || !checkpoints.is_empty() {
-            let (path, reason) = (config.dir.join("keyring"), "the file is missing".to_owned());
-            return Err(OpenError::Damaged {
-                path,
-                offset: 0,
-                reason,
-            });
-        }
-        disk.sync_dir(&config.dir).map_err(fail("sync"))?;
-        if let Some(parent) = config.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            disk.sync_dir(parent).map_err(fail("sync what holds"))?;
-        }
-        report.created = true;
-        Keyring::create(&*disk, config, master).map_err(fail("make the keyring of"))?
-    };
-
+    let mut keyring = keyring(&*disk, config, master, &files, &mut report)?;
     let geometry = Geometry::of(config);
     let mut index = Index::new(geometry);
     for (no, job) in keyring.jobs() {
@@ -121,13 +105,52 @@ pub(crate) fn open(
         index: RwLock::new(index),
         files,
         segments,
+        used: AtomicU64::new(0),
         beginning: Mutex::new(()),
         queues: RwLock::new(None),
         _lock: lock,
     });
+    if let Err(error) = core.files.stock_reserve(config.log_bytes) {
+        // Reading and deleting work without; new objects try again.
+        tracing::warn!(%error, "no space could be set aside for the log");
+    }
+    core.measure();
     let threads =
         committer::start(&core, writer, end.checkpoint).map_err(fail("start the threads of"))?;
     Ok(((core, threads), report))
+}
+
+/// Opens the keyring, or makes that of a new vault.
+fn keyring(
+    disk: &dyn Disk,
+    config: &VaultConfig,
+    master: &Zeroizing<[u8; 32]>,
+    files: &LogFiles,
+    report: &mut RecoveryReport,
+) -> Result<Keyring, OpenError> {
+    if let Some(keyring) = Keyring::open(disk, config, master)? {
+        return Ok(keyring);
+    }
+    let fail = |what: &str| {
+        let what = format!("{what} {}", config.dir.display());
+        move |source: io::Error| OpenError::Io { what, source }
+    };
+    // Without its keyring a vault is noise; a new one must not be made over it.
+    let (logs, checkpoints) = files.list().map_err(fail("list the log of"))?;
+    if !logs.is_empty() || !checkpoints.is_empty() {
+        let (path, reason) = (config.dir.join("keyring"), "the file is missing".to_owned());
+        return Err(OpenError::Damaged {
+            path,
+            offset: 0,
+            reason,
+        });
+    }
+    disk.sync_dir(&config.dir).map_err(fail("sync"))?;
+    if let Some(parent) = config.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        disk.sync_dir(parent).map_err(fail("sync what holds"))?;
+    }
+    report.created = true;
+    Keyring::create(disk, config, master).map_err(fail("make the keyring of"))
 }
 
 /// Removes what a checkpoint replaced but did not come to remove.

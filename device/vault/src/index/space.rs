@@ -125,6 +125,11 @@ impl Space {
         self.logs.get(&file).copied().unwrap_or(0)
     }
 
+    /// Bytes of all log files that somebody needs for good.
+    pub(crate) fn live_in_logs(&self) -> u64 {
+        self.logs.values().sum()
+    }
+
     /// Segment, first and last byte of an extent in frames.
     pub(crate) fn place(&self, extent: Extent) -> Option<(u32, u64, u64)> {
         let Extent::Frames {

@@ -44,6 +44,7 @@ pub(crate) fn write(
     out.finish()?;
     let len = out.at;
     files.publish(&header, &*file)?;
+    files.note_checkpoint(len);
     Ok(len)
 }
 

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -15,6 +18,7 @@ use crate::{
     codec::{narrow, wide},
     crypto::Secret,
     disk::{Access, Disk, DiskFile, read_full, write_full},
+    error::is_full,
 };
 
 /// The files of the log, without those that are only being made.
@@ -22,7 +26,14 @@ pub(crate) struct LogFiles {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     known: RwLock<BTreeMap<u32, Known>>,
+    /// Of the newest checkpoint.
+    checkpoint_bytes: AtomicU64,
+    reserve_bytes: AtomicU64,
+    reserved: AtomicBool,
 }
+
+/// The name of the space that is set aside.
+const RESERVE: &str = "reserve";
 
 #[derive(Clone)]
 struct Known {
@@ -43,6 +54,9 @@ impl LogFiles {
             dir,
             disk,
             known: RwLock::default(),
+            checkpoint_bytes: AtomicU64::new(0),
+            reserve_bytes: AtomicU64::new(0),
+            reserved: AtomicBool::new(false),
         }
     }
 
@@ -79,10 +93,67 @@ impl LogFiles {
 
     /// Begins a file with its header, under a name that recovery ignores.
     pub(crate) fn create(&self, header: &FileHeader, size: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.disk.open(&self.temporary(header), Access::Create)?;
-        file.allocate(size.max(FILE_HEADER))?;
+        let file = match self.allocate(&self.temporary(header), size.max(FILE_HEADER)) {
+            Err(error) if is_full(&error) && header.kind == Kind::Log => {
+                self.take_reserve(header, size)?
+            }
+            made => made?,
+        };
         write_full(&*file, &header.encode(), 0)?;
         Ok(file)
+    }
+
+    fn allocate(&self, path: &Path, size: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(path, Access::Create)?;
+        file.allocate(size)?;
+        Ok(file)
+    }
+
+    /// A log file's worth of space that was set aside for when there is no other.
+    fn take_reserve(&self, header: &FileHeader, size: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.temporary(header);
+        self.reserved.store(false, Ordering::Relaxed);
+        self.disk.rename(&self.dir.join(RESERVE), &path)?;
+        let file = self.disk.open(&path, Access::Write)?;
+        if file.size()? < size {
+            file.allocate(size)?;
+        }
+        Ok(file)
+    }
+
+    /// Sets space aside for one more log file, if there is none: with it, deletions and
+    /// deliveries can be recorded on a disk that is full.
+    pub(crate) fn stock_reserve(&self, size: u64) -> io::Result<()> {
+        if self.is_reserved() {
+            return Ok(());
+        }
+        let reserve = self.dir.join(RESERVE);
+        let left = self
+            .disk
+            .open(&reserve, Access::Read)
+            .and_then(|file| file.size());
+        if !left.is_ok_and(|left| left >= size) {
+            self.make_reserve(&reserve, size)?;
+        }
+        self.reserve_bytes.store(size, Ordering::Relaxed);
+        self.reserved.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn make_reserve(&self, reserve: &Path, size: u64) -> io::Result<()> {
+        let temporary = reserve.with_extension("tmp");
+        let made = self.allocate(&temporary, size).and_then(|file| file.sync());
+        if let Err(error) = made {
+            // Half a reserve helps nobody.
+            let _ = self.disk.remove(&temporary);
+            return Err(error);
+        }
+        self.disk.rename(&temporary, reserve)?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.reserved.load(Ordering::Relaxed)
     }
 
     /// Gives a file its name, durably: from now on recovery reads it.
@@ -121,8 +192,15 @@ impl LogFiles {
             .collect()
     }
 
+    pub(crate) fn note_checkpoint(&self, bytes: u64) {
+        self.checkpoint_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes on disk of all log files and the checkpoint.
     pub(crate) fn total_bytes(&self) -> u64 {
-        self.known.read().values().map(|known| known.bytes).sum()
+        let logs: u64 = self.known.read().values().map(|known| known.bytes).sum();
+        logs + self.checkpoint_bytes.load(Ordering::Relaxed)
+            + self.reserve_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn remove(&self, kind: Kind, number: u32) -> io::Result<()> {

@@ -60,6 +60,7 @@ pub(crate) fn recover(
         let mut opened = Opened::open(files, keyring, Kind::Checkpoint, number)?;
         end.next_lsn = opened.header.first_lsn;
         opened.learn(keyring, index, report)?;
+        files.note_checkpoint(opened.size);
     }
     for at in 0..headers.len() {
         let limit = headers.get(at + 1).map(|next| next.header.previous_len);

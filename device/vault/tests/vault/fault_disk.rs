@@ -41,6 +41,8 @@ struct State {
     /// Handles of an earlier life do nothing.
     life: u64,
     off: bool,
+    /// No file may grow.
+    full: bool,
     /// Calls until the fault.
     plan: Option<(u32, Fault)>,
     /// Every 16 bytes of ciphertext ever written to a segment, while somebody watches.
@@ -75,6 +77,11 @@ impl FaultDisk {
     /// Lets the call after `calls` others fail.
     pub fn plan(&self, calls: u32, fault: Fault) {
         self.0.lock().plan = Some((calls, fault));
+    }
+
+    /// Takes all space that is left, or gives it back.
+    pub fn fill_up(&self, full: bool) {
+        self.0.lock().full = full;
     }
 
     pub fn heal(&self) {
@@ -385,6 +392,9 @@ impl DiskFile for FaultFile {
             }
         }
         let at = usize::try_from(offset).expect("small");
+        if state.full && at + taken.len() > state.inodes[self.inode].now.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let inode = &mut state.inodes[self.inode];
         if !self.segment {
             state.rewritten += u64::from(at >= 4096 && at < inode.written_to);
@@ -401,9 +411,13 @@ impl DiskFile for FaultFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         let state = &mut *self.disk.0.lock();
         state.check(self.life)?;
-        let len = usize::try_from(len).expect("small");
+        let len = usize::try_from(len)
+            .expect("small")
+            .max(state.inodes[self.inode].now.len());
+        if state.full && len > state.inodes[self.inode].now.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let inode = &mut state.inodes[self.inode];
-        let len = len.max(inode.now.len());
         inode.now.resize(len, 0);
         inode.unsynced.push(Change::Len(len));
         Ok(())

@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use longhaul_vault::{
-    Checksums, Condition, Error, Metadata, ObjectInfo, RecoveryReport, Vault, VaultConfig,
+    Checksums, Condition, DeliveryEvent, Error, Metadata, ObjectInfo, RecoveryReport, Vault,
+    VaultConfig,
 };
 
 use crate::{
@@ -138,6 +139,47 @@ fn a_full_file_system_refuses_writes_loses_nothing_and_serves_reads() {
 }
 
 #[test]
+fn on_a_full_file_system_deletions_and_deliveries_are_still_recorded() {
+    let disk = FaultDisk::default();
+    let vault = open(&disk);
+    let version = put(&vault, "k", b"kept").version;
+    put(&vault, "gone", b"gone");
+    // From here on the file system gives no new space; what was set aside is all there is.
+    disk.fill_up(true);
+    let event = |round: u32| match round % 2 {
+        0 => DeliveryEvent::Started {
+            upload: "x".repeat(500),
+        },
+        _ => DeliveryEvent::Reset,
+    };
+    // More than the open log file has room for.
+    for round in 0..250 {
+        vault
+            .deliver(version, event(round))
+            .wait()
+            .expect("recorded");
+    }
+    assert!(
+        vault
+            .delete(&job(), "gone", Condition::Any)
+            .wait()
+            .expect("deleted")
+    );
+    let refused = try_put(&vault, "late", b"x");
+    assert!(matches!(refused, Err(Error::DiskFull)), "{refused:?}");
+
+    disk.fill_up(false);
+    put(&vault, "late", b"x");
+    drop(vault);
+    let vault = open(&disk);
+    assert_eq!(get(&vault, "k"), b"kept");
+    assert!(matches!(
+        try_get(&vault, "gone"),
+        Err(Error::NoSuchObject(_))
+    ));
+}
+
+#[test]
 fn recovery_says_what_it_dropped() {
     let disk = FaultDisk::default();
     let vault = open(&disk);
@@ -249,6 +291,10 @@ fn garbage_in_any_file_is_an_error_and_never_a_panic() {
             let opened = Vault::open_on(Arc::new(disk.clone()), config(), &key(), clock());
             let segment = path.starts_with("/vault/segments");
             match opened {
+                // Space that is set aside has no contents.
+                Ok((vault, _)) if path.ends_with("reserve") => {
+                    assert_eq!(get(&vault, "large"), bytes(1, 30_000));
+                }
                 Ok((vault, _)) => {
                     assert!(segment, "{} holds garbage", path.display());
                     assert!(matches!(try_get(&vault, "large"), Err(Error::Damaged(_))));
@@ -263,7 +309,11 @@ fn garbage_in_any_file_is_an_error_and_never_a_panic() {
 #[test]
 fn a_missing_file_is_an_error() {
     let image = sample();
-    for path in image.paths() {
+    for path in image
+        .paths()
+        .into_iter()
+        .filter(|path| !path.ends_with("reserve"))
+    {
         let disk = image.image();
         longhaul_vault::disk::Disk::remove(&disk, &path).expect("removed");
         let opened = Vault::open_on(Arc::new(disk.clone()), config(), &key(), clock());

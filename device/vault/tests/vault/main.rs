@@ -7,5 +7,6 @@ mod jobs;
 mod killed;
 mod model;
 mod objects;
+mod space;
 mod support;
 mod uploads;
