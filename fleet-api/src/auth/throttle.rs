@@ -53,7 +53,7 @@ impl Throttle {
                 && *count >= counted.limit()
             {
                 let left_ms = WINDOW_MS - now.saturating_sub(*began);
-                return Err(u64::try_from(left_ms / 1000 + 1).unwrap_or(1));
+                return Err(u64::try_from(left_ms.saturating_add(999) / 1000).unwrap_or(1));
             }
         }
         for counted in all {
@@ -107,7 +107,7 @@ mod tests {
             throttle.attempt("ada", at(1), 1000).expect("in time");
         }
 
-        assert_eq!(throttle.attempt("ada", at(1), 61_000), Err(241));
+        assert_eq!(throttle.attempt("ada", at(1), 61_000), Err(240));
         throttle
             .attempt("bob", at(1), 61_000)
             .expect("another name");

@@ -17,6 +17,7 @@ mod tests;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Method, header};
 use futures::StreamExt as _;
@@ -37,6 +38,9 @@ use api::{Api, Head};
 
 /// Dashboards that watch live at once.
 const MAX_WATCHERS: usize = 256;
+/// Between two signs of life of a live view, so that whatever lies between does not think the line
+/// is dead.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What the routes work on.
 pub struct People {
@@ -52,6 +56,8 @@ pub struct People {
     pub throttle: Mutex<Throttle>,
     /// One for each live view.
     pub watchers: Arc<Semaphore>,
+    /// Between two signs of life of a live view.
+    pub heartbeat: Duration,
 }
 
 impl People {
@@ -64,6 +70,7 @@ impl People {
             stop,
             throttle: Mutex::default(),
             watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            heartbeat: HEARTBEAT,
         }
     }
 }

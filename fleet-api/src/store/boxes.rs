@@ -191,6 +191,51 @@ pub async fn box_list(
     )
 }
 
+/// A box with its last sample.
+#[derive(Clone, Debug, FromRow, PartialEq)]
+pub struct BoxSample {
+    /// The box.
+    #[sqlx(flatten)]
+    pub row: BoxRow,
+    /// When the last sample was taken, by the box's clock.
+    pub sample_at: Option<i64>,
+    /// The last sample: JSON.
+    pub sample: Option<String>,
+}
+
+/// As [`box_list`], with the last sample of each: the databases look it up only for the rows that
+/// they yield.
+pub async fn box_list_sampled(
+    tx: &mut Tx,
+    filter: &BoxFilter,
+    after: Option<&BoxId>,
+    limit: u32,
+) -> StoreResult<Vec<BoxSample>> {
+    let text = filter.text.as_deref().map(like_anywhere);
+    fetch!(
+        all,
+        tx,
+        BoxSample,
+        "SELECT boxes.*, \
+           (SELECT t.at FROM telemetry t WHERE t.box_id = boxes.box_id \
+            ORDER BY t.at DESC LIMIT 1) AS sample_at, \
+           (SELECT t.detail FROM telemetry t WHERE t.box_id = boxes.box_id \
+            ORDER BY t.at DESC LIMIT 1) AS sample \
+         FROM boxes \
+         WHERE box_id > $1 \
+           AND (CAST($2 AS TEXT) IS NULL OR state = $2) \
+           AND (CAST($3 AS BOOLEAN) IS NULL OR connected = $3) \
+           AND (CAST($4 AS TEXT) IS NULL OR \
+                lower(box_id || ' ' || label || ' ' || site || ' ' || hardware) LIKE $4 ESCAPE '\\') \
+         ORDER BY box_id LIMIT $5",
+        after.map_or("", BoxId::as_str),
+        filter.state.map(BoxState::as_str),
+        filter.online,
+        text.as_deref(),
+        i64::from(limit),
+    )
+}
+
 /// How many boxes there are by state and session: `(state, connected, count)`.
 pub async fn box_count(tx: &mut Tx) -> StoreResult<Vec<(String, bool, i64)>> {
     fetch!(

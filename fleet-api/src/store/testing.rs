@@ -33,20 +33,20 @@ impl Drop for TestDb {
 
 /// Declares a test that runs once on each database.
 macro_rules! on_both {
-    ($(async fn $name:ident($db:ident: Db) $body:block)*) => {$(
+    ($(async fn $name:ident($db:ident: $type:ty) $body:block)*) => {$(
         mod $name {
             #[allow(unused_imports, clippy::allow_attributes, reason = "as the test needs")]
             use super::*;
 
-            async fn test($db: $crate::store::Db) $body
+            async fn test($db: $type) $body
 
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn sqlite() {
                 let on = $crate::store::testing::sqlite().await;
                 test(on.db.clone()).await;
             }
 
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn postgres() {
                 let on = $crate::store::testing::postgres().await;
                 test(on.db.clone()).await;
@@ -83,7 +83,12 @@ pub async fn postgres() -> TestDb {
     }
     let made = as_owner(owner, &bin.join("initdb"))
         .args(["--no-sync", "--auth=trust", "--username=longhaul"])
-        .args(["--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"])
+        .args([
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-instructions",
+            "--wal-segsize=1",
+        ])
         .arg("--pgdata")
         .arg(&data)
         .stdout(Stdio::null())
@@ -96,7 +101,7 @@ pub async fn postgres() -> TestDb {
         .arg("-k")
         .arg(&data)
         .args(["-c", "listen_addresses=", "-c", "fsync=off"])
-        .args(["-c", "shared_buffers=16MB", "-c", "log_min_messages=fatal"])
+        .args(["-c", "shared_buffers=16MB", "-c", "max_wal_size=64MB"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

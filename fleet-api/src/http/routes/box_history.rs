@@ -72,7 +72,7 @@ async fn telemetry(call: Call<TelemetryList>) -> Result<Json<TelemetrySeries>, P
         ));
     }
     let points = call.query.limit.unwrap_or(DEFAULT_POINTS);
-    let step = span / i64::from(points.clamp(1, MAX_POINTS)) + 1;
+    let step = (span / i64::from(points.clamp(1, MAX_POINTS))).saturating_add(1);
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
     find(&mut tx, id).await?;

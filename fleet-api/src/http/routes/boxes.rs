@@ -1,5 +1,6 @@
 //! Boxes: the fleet's table, one box, what an operator calls it, throwing it out.
 
+use longhaul_protocol::telemetry::Telemetry;
 use longhaul_protocol::value::Jws;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -13,7 +14,9 @@ use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
 use crate::store::audit::{AuditEntry, audit_append};
-use crate::store::boxes::{BoxFilter, BoxState, box_count, box_list, box_set_label};
+use crate::store::boxes::{
+    BoxFilter, BoxSample, BoxState, box_count, box_list_sampled, box_set_label,
+};
 use crate::store::operators::Role;
 use crate::store::telemetry::telemetry_latest;
 use crate::store::twins::reported_get;
@@ -54,7 +57,51 @@ pub struct BoxQuery {
 
 page! {
     /// A page of the fleet's table.
-    BoxPage of BoxView
+    BoxPage of BoxLine
+}
+
+/// One line of the fleet's table.
+#[derive(Serialize, ToSchema)]
+pub struct BoxLine {
+    /// The box.
+    #[serde(flatten)]
+    row: BoxView,
+    /// When the last sample was taken, by the box's clock.
+    telemetry_at: Option<i64>,
+    /// How full its store was then.
+    vault: Option<VaultView>,
+}
+
+/// How full a box's store is, and what waits for delivery.
+#[derive(Serialize, ToSchema)]
+pub struct VaultView {
+    /// What it may hold, in bytes.
+    capacity_bytes: u64,
+    /// What it holds, in bytes.
+    used_bytes: u64,
+    /// Objects that are not yet verified in the cloud.
+    pending_objects: u64,
+    /// Their bytes.
+    pending_bytes: u64,
+}
+
+impl From<BoxSample> for BoxLine {
+    fn from(sampled: BoxSample) -> Self {
+        let sample: Option<Telemetry> = sampled
+            .sample
+            .and_then(|text| serde_json::from_str(&text).ok());
+        let vault = sample.and_then(|s| s.vault).map(|v| VaultView {
+            capacity_bytes: v.capacity_bytes,
+            used_bytes: v.used_bytes,
+            pending_objects: v.pending_objects,
+            pending_bytes: v.pending_bytes,
+        });
+        Self {
+            row: sampled.row.into(),
+            telemetry_at: sampled.sample_at,
+            vault,
+        }
+    }
 }
 
 async fn list(call: Call<BoxList>) -> Result<Json<BoxPage>, Problem> {
@@ -67,13 +114,13 @@ async fn list(call: Call<BoxList>) -> Result<Json<BoxPage>, Problem> {
         text: query.q.filter(|q| !q.is_empty()),
     };
     let mut tx = call.people.db.read().await?;
-    let rows = box_list(&mut tx, &filter, after.as_ref(), limit).await?;
+    let rows = box_list_sampled(&mut tx, &filter, after.as_ref(), limit).await?;
     let next = match rows.last() {
-        Some(last) if rows.len() >= limit as usize => Some(cursor::encode(&last.box_id)?),
+        Some(last) if rows.len() >= limit as usize => Some(cursor::encode(&last.row.box_id)?),
         _ => None,
     };
     Ok(Json(BoxPage {
-        items: rows.into_iter().map(BoxView::from).collect(),
+        items: rows.into_iter().map(BoxLine::from).collect(),
         next,
         server_time: call.people.clock.now().0,
     }))

@@ -1,7 +1,6 @@
 //! What happens in the fleet, live.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use longhaul_protocol::ids::BoxId;
@@ -21,9 +20,6 @@ use crate::http::endpoint::{Call, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::Events;
 use crate::store::operators::Role;
-
-/// Between two signs of life, so that whatever lies between does not think the line is dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<EventList>()
@@ -58,7 +54,7 @@ async fn events(call: Call<EventList>) -> Result<Events, Problem> {
     let place = Arc::clone(&call.people.watchers)
         .try_acquire_owned()
         .map_err(|_| Problem::unavailable("too many live views are open"))?;
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    let mut heartbeat = tokio::time::interval(call.people.heartbeat);
     heartbeat.reset();
     let watch = Watch {
         events: call.people.fleet.events(),
