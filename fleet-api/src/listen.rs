@@ -2,30 +2,51 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// From accepting a connection to the end of its handshake.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// From the first byte of a request to the end of its headers, and between requests.
-const HEADERS: Duration = Duration::from_mins(1);
-/// How long connections get to end at a shutdown.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a peer may take for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From accepting a connection to the end of its handshake.
+    pub handshake: Duration,
+    /// From the begin of a request to the end of its headers (HTTP/1.1).
+    pub headers: Duration,
+    /// Without any request under way, from the handshake on.
+    pub idle: Duration,
+    /// For connections to end at a shutdown.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            headers: Duration::from_secs(30),
+            idle: Duration::from_mins(1),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
 /// Headers of one request at the most, in bytes.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// The same for HTTP/2.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
 /// Pause after the system refused a connection, mostly because it has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -62,6 +83,19 @@ impl Listen {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        self.serve_within(Limits::default(), service, stop).await;
+    }
+
+    /// As [`Listen::serve`], with other limits.
+    pub async fn serve_within<S, B>(self, limits: Limits, service: S, stop: CancellationToken)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let tasks = TaskTracker::new();
         let places = Arc::new(Semaphore::new(self.max_connections));
         let drained = CancellationToken::new();
@@ -83,7 +117,7 @@ impl Listen {
             let cut = drained.clone();
             tasks.spawn(async move {
                 let _place = place;
-                let connection = serve_one(stream, address, tls, service, stop);
+                let connection = serve_one(stream, address, tls, limits, service, stop);
                 tokio::select! {
                     () = cut.cancelled() => {}
                     result = connection => {
@@ -96,7 +130,10 @@ impl Listen {
         }
         drop(self.listener);
         tasks.close();
-        if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+        if tokio::time::timeout(limits.grace, tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 connections = tasks.len(),
                 "cut connections that did not end in time"
@@ -123,6 +160,7 @@ async fn serve_one<S, B>(
     stream: TcpStream,
     address: SocketAddr,
     tls: Arc<ServerConfig>,
+    limits: Limits,
     service: S,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
@@ -135,7 +173,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await??;
+    let stream =
+        tokio::time::timeout(limits.handshake, TlsAcceptor::from(tls).accept(stream)).await??;
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let certificates = session.peer_certificates().unwrap_or_default();
@@ -147,35 +186,124 @@ where
             .map(CertificateDer::into_owned)
             .collect(),
     };
+    let activity = Activity::default();
+    let counted = activity.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        service.call(request)
+        let under_way = counted.begin();
+        let answer = service.call(request);
+        async move {
+            let response = answer.await?;
+            Ok::<_, S::Error>(response.map(|body| Counted {
+                body: Box::pin(body),
+                _under_way: under_way,
+            }))
+        }
     });
     let io = TokioIo::new(stream);
+    let end = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = activity.idle_for(limits.idle) => {}
+        }
+    };
     if http2 {
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_header_list_size(64 * 1024)
+            .max_header_list_size(MAX_HEADER_LIST)
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .serve_connection(io, service);
         let mut connection = pin!(connection);
         tokio::select! {
             result = connection.as_mut() => return Ok(result?),
-            () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = end => connection.as_mut().graceful_shutdown(),
         }
-        Ok(connection.await?)
+        Ok(tokio::time::timeout(limits.grace, connection).await??)
     } else {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS)
+            .header_read_timeout(limits.headers)
             .max_buf_size(MAX_HEADER_BYTES)
             .serve_connection(io, service)
             .with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             result = connection.as_mut() => return Ok(result?),
-            () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = end => connection.as_mut().graceful_shutdown(),
         }
-        Ok(connection.await?)
+        Ok(tokio::time::timeout(limits.grace, connection).await??)
     }
 }
+
+/// How many requests of one connection began, and how many of them are under way.
+#[derive(Clone, Debug)]
+struct Activity(watch::Sender<(u64, usize)>);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(watch::Sender::new((0, 0)))
+    }
+}
+
+/// One request; ends when it is dropped.
+struct UnderWay(Activity);
+
+impl Activity {
+    fn begin(&self) -> UnderWay {
+        self.0.send_modify(|(began, under_way)| {
+            *began += 1;
+            *under_way += 1;
+        });
+        UnderWay(self.clone())
+    }
+
+    /// Returns once no request was under way for `limit`.
+    async fn idle_for(&self, limit: Duration) {
+        let mut changes = self.0.subscribe();
+        loop {
+            let seen = match changes.wait_for(|(_, under_way)| *under_way == 0).await {
+                Ok(now) => now.0,
+                Err(_) => return,
+            };
+            let next = changes.wait_for(|(began, _)| *began != seen);
+            if tokio::time::timeout(limit, next).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// An answer's body: its request is under way until the last byte was handed over.
+struct Counted<B> {
+    body: Pin<Box<B>>,
+    _under_way: UnderWay,
+}
+
+impl<B: Body> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.body.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|(_, under_way)| *under_way -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;
