@@ -17,7 +17,7 @@ use crate::{
     core::{Answer, Core, Queues, Request, SLOW_DOWN_PERCENT, Submission},
     log::{
         checkpoint,
-        record::Kind,
+        record::{Kind, MAX_PAYLOAD},
         writer::{Entry, LogWriter},
     },
     op::{Extent, Op},
@@ -59,7 +59,7 @@ pub(crate) fn start(
 }
 
 /// Syncs each segment once for all operations that wait for it, then sends them to the log.
-fn sync_frames(queue: &mpsc::Receiver<Submission>, log: &mpsc::Sender<Request>) {
+fn sync_frames(queue: &mpsc::Receiver<Box<Submission>>, log: &mpsc::Sender<Request>) {
     while let Ok(first) = queue.recv() {
         let mut waiting = vec![first];
         waiting.extend(queue.try_iter().take(BATCH_RECORDS - 1));
@@ -105,12 +105,12 @@ impl LogThread {
             match request {
                 Request::Apply(first) => {
                     let mut bytes = first.inline.len();
-                    let mut batch = vec![first];
+                    let mut batch = vec![*first];
                     while batch.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
                         match queue.try_recv() {
                             Ok(Request::Apply(submission)) => {
                                 bytes += submission.inline.len();
-                                batch.push(submission);
+                                batch.push(*submission);
                             }
                             Ok(other) => {
                                 next = Some(other);
@@ -160,12 +160,22 @@ impl LogThread {
         let keyring = core.keyring.read();
         let mut accepted = Vec::with_capacity(batch.len());
         for submission in batch {
-            if keyring.secret(submission.job).is_some() {
-                let op = submission.op.encode();
-                accepted.push((submission, op));
-            } else {
+            if keyring.secret(submission.job).is_none() {
                 (submission.reply)(Err(Error::NoSuchJob(submission.job.to_string())));
+                continue;
             }
+            let op = submission.op.encode();
+            let len = op.len() + submission.inline.len();
+            if len > MAX_PAYLOAD {
+                let what = "the list of an object's pieces";
+                (submission.reply)(Err(Error::TooLong {
+                    what,
+                    len,
+                    max: MAX_PAYLOAD,
+                }));
+                continue;
+            }
+            accepted.push((submission, op));
         }
         if accepted.is_empty() {
             return;

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    Clock, Commit, Error, JobId, VaultConfig,
+    Clock, Commit, Error, JobId, PartNumber, UploadId, VaultConfig,
     commit::Reply,
     config::{BLOCK, Geometry},
     crypto::{Secret, random},
@@ -23,12 +24,16 @@ use crate::{
     log::files::LogFiles,
     op::Op,
     segments::{OpenSegment, Run, Segments},
+    tree::LEAF,
 };
 
 /// New objects are told to slow down from here on.
 pub(crate) const SLOW_DOWN_PERCENT: u64 = 90;
 /// New bytes are refused from here on; the rest is for records and for sealing what is open.
 pub(crate) const FULL_PERCENT: u64 = 95;
+
+/// Uploads whose part length is remembered before those that have ended are forgotten.
+const MAX_PART_LENS: usize = 1024;
 
 /// What every handle, writer, reader and thread of one vault shares.
 pub(crate) struct Core {
@@ -40,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) index: RwLock<Index>,
     pub(crate) files: Arc<LogFiles>,
     pub(crate) segments: Segments,
+    /// The longest part that was begun, per upload: what the place of the others is guessed from.
+    pub(crate) part_lens: Mutex<BTreeMap<UploadId, u64>>,
     /// Bytes in use, as of the last batch: asked for with every object.
     pub(crate) used: AtomicU64,
     /// One incarnation is begun at a time.
@@ -52,13 +59,13 @@ pub(crate) struct Core {
 /// The ways to the vault's threads; gone when it is closed.
 pub(crate) struct Queues {
     /// For operations whose frames must be made durable first.
-    pub(crate) sync: mpsc::Sender<Submission>,
+    pub(crate) sync: mpsc::Sender<Box<Submission>>,
     pub(crate) log: mpsc::Sender<Request>,
 }
 
 /// What the log thread is asked to do.
 pub(crate) enum Request {
-    Apply(Submission),
+    Apply(Box<Submission>),
     AddJob(JobId, Reply<()>),
     EraseJob(JobId, Reply<()>),
     Checkpoint(Reply<()>),
@@ -108,13 +115,13 @@ impl Core {
         let reply = Box::new(move |result: Result<(u64, Outcome), Error>| {
             reply.send(result.and_then(|(lsn, outcome)| then(lsn, outcome).ok_or(Error::Closed)));
         });
-        let submission = Submission {
+        let submission = Box::new(Submission {
             job,
             op,
             inline,
             touched,
             reply,
-        };
+        });
         // A queue that is gone drops the reply, which says that the vault is closed.
         if let Some(queues) = &*self.queues.read() {
             if submission.touched.is_empty() {
@@ -177,6 +184,28 @@ impl Core {
             return Err(Error::SlowDown);
         }
         Ok(())
+    }
+
+    /// Where a part probably begins in its object: all parts but the last have the same length,
+    /// and the last one is not longer.
+    pub(crate) fn guess_base(&self, upload: UploadId, number: PartNumber, len: u64) -> u64 {
+        let longest = {
+            let index = self.index.read();
+            let mut lens = self.part_lens.lock();
+            if lens.len() > MAX_PART_LENS {
+                lens.retain(|id, _| index.upload(*id).is_ok());
+            }
+            let begun = lens.entry(upload).or_default();
+            *begun = len.max(*begun);
+            index.longest_part(upload, number).max(*begun)
+        };
+        let base = longest.saturating_mul(u64::from(number.get()) - 1);
+        // A wrong guess costs a reading of the object, when somebody asks for its hash.
+        if base.is_multiple_of(LEAF) && base < 1 << 60 {
+            base
+        } else {
+            0
+        }
     }
 
     /// Between `min` and `want` bytes of a segment that nobody else writes to.

@@ -29,6 +29,7 @@ mod open;
 mod reader;
 mod scrub;
 mod segments;
+mod tree;
 mod vault;
 mod writer;
 

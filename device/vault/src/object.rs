@@ -39,7 +39,7 @@ pub enum Condition {
 pub struct Digests {
     /// Bytes.
     pub size: u64,
-    /// BLAKE3 of the bytes.
+    /// BLAKE3 of the bytes; of a part that does not begin its object, a hash that names the part.
     pub blake3: [u8; 32],
     /// CRC-64/NVME of the bytes.
     pub crc64nvme: u64,
@@ -60,8 +60,8 @@ pub struct ObjectInfo {
     pub last_modified_ms: i64,
     /// `hex-N`, without quotes: never the shape of an MD5.
     pub etag: String,
-    /// BLAKE3 of the bytes of an object written in one piece; `None` for one made of parts, whose
-    /// parts carry their own.
+    /// BLAKE3 of the bytes. `None` for an object whose parts could not be joined without reading
+    /// it: see [`crate::Vault::blake3`].
     pub blake3: Option<[u8; 32]>,
     /// CRC-64/NVME of the whole object, also of one made of parts.
     pub crc64nvme: u64,

@@ -9,6 +9,7 @@ use crate::{
     Checksums, Condition, DeliveryEvent, Digests, UploadId, Version,
     codec::{Malformed, Put, Take, narrow},
     delivery::Delivery,
+    tree::PartTree,
 };
 
 /// A run of bytes of an object, and where they lie.
@@ -82,6 +83,7 @@ pub(crate) enum Op {
         upload: UploadId,
         number: u16,
         content: Digests,
+        tree: PartTree,
         source: Source,
         checksums: Checksums,
         now: i64,
@@ -109,6 +111,11 @@ pub(crate) enum Op {
         owner: Owner,
         from: Extent,
     },
+    /// The BLAKE3 of an object made of parts, from reading it.
+    Hashed {
+        version: Version,
+        blake3: [u8; 32],
+    },
     /// A segment begins a new life from block `base` on, under keys from `salt`.
     Incarnate {
         segment: u32,
@@ -119,6 +126,7 @@ pub(crate) enum Op {
 
 impl Op {
     /// The record's payload without the inline bytes, which follow it.
+    #[expect(clippy::too_many_lines, reason = "one arm per operation")]
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         match self {
@@ -159,6 +167,7 @@ impl Op {
                 upload,
                 number,
                 content,
+                tree,
                 source,
                 checksums,
                 now,
@@ -167,6 +176,7 @@ impl Op {
                 out.put_raw(&upload.0);
                 out.put_u16(*number);
                 put_digests(&mut out, content);
+                tree.encode(&mut out);
                 out.put_map(checksums);
                 out.put_i64(*now);
                 put_source(&mut out, source);
@@ -208,6 +218,11 @@ impl Op {
                 put_owner(&mut out, *owner);
                 put_extent(&mut out, from);
             }
+            Self::Hashed { version, blake3 } => {
+                out.put_u8(11);
+                out.put_u64(version.0);
+                out.put_raw(blake3);
+            }
             Self::Incarnate {
                 segment,
                 base,
@@ -247,6 +262,7 @@ impl Op {
                 upload: UploadId(take.array()?),
                 number: take.u16()?,
                 content: take_digests(&mut take)?,
+                tree: PartTree::decode(&mut take)?,
                 checksums: take.map()?,
                 now: take.i64()?,
                 source: take_source(&mut take)?,
@@ -288,6 +304,10 @@ impl Op {
                 segment: take.u32()?,
                 base: take.u32()?,
                 salt: take.array()?,
+            },
+            11 => Self::Hashed {
+                version: Version(take.u64()?),
+                blake3: take.array()?,
             },
             _ => return Err(Malformed("operation")),
         };
@@ -559,6 +579,7 @@ mod tests {
                 upload: id,
                 number: 9,
                 content,
+                tree: PartTree::default(),
                 source: Source::Frames(frames),
                 checksums: checksums.clone(),
                 now,
@@ -571,6 +592,10 @@ mod tests {
                 now,
             },
             Op::Abort { upload: id },
+            Op::Hashed {
+                version: Version(1),
+                blake3: [2; 32],
+            },
             Op::Deliver {
                 version: Version(8),
                 event: DeliveryEvent::PartDone {
@@ -623,7 +648,7 @@ mod tests {
         }
 
         #[test]
-        fn no_cut_or_flipped_operation_panics(which in 0_usize..9, cut: usize, bit: usize) {
+        fn no_cut_or_flipped_operation_panics(which in 0_usize..10, cut: usize, bit: usize) {
             let mut bytes = ops()[which].encode();
             bytes.truncate(cut % (bytes.len() + 1));
             if !bytes.is_empty() {

@@ -105,6 +105,7 @@ pub(crate) fn open(
         index: RwLock::new(index),
         files,
         segments,
+        part_lens: Mutex::default(),
         used: AtomicU64::new(0),
         beginning: Mutex::new(()),
         queues: RwLock::new(None),

@@ -108,7 +108,7 @@ impl Vault {
     pub fn begin(&self, job: &JobId, key: &str, metadata: Metadata) -> Result<ObjectWriter, Error> {
         check_key(key)?;
         check_detail(&encode_detail(&metadata, &Checksums::new()))?;
-        let sink = Sink::new(Arc::clone(self.core()), self.core().job(job)?)?;
+        let sink = Sink::new(Arc::clone(self.core()), self.core().job(job)?, None)?;
         Ok(ObjectWriter::new(sink, key.to_owned(), metadata))
     }
 
@@ -149,6 +149,25 @@ impl Vault {
     /// Exactly this version, without its bytes.
     pub fn head_version(&self, version: Version) -> Result<ObjectInfo, Error> {
         self.core().index.read().info(version)
+    }
+
+    /// BLAKE3 of this version's bytes. Where [`ObjectInfo::blake3`] has none yet, reads them,
+    /// blocking, and remembers it.
+    pub fn blake3(&self, version: Version) -> Result<[u8; 32], Error> {
+        if let Some(hash) = self.head_version(version)?.blake3 {
+            return Ok(hash);
+        }
+        let mut reader = self.get_version(version, None)?;
+        let mut hasher = blake3::Hasher::new();
+        while let Some(chunk) = reader.next_chunk()? {
+            hasher.update(&chunk);
+        }
+        let blake3 = *hasher.finalize().as_bytes();
+        let job = self.core().index.read().job_of(version)?;
+        self.core()
+            .submit_plain(job, Op::Hashed { version, blake3 }, |_| Some(()))
+            .wait()?;
+        Ok(blake3)
     }
 
     /// Deletes an object; true if there was one.
@@ -246,8 +265,20 @@ impl Vault {
 
     /// Begins a part; when finished, it replaces an earlier one of the same number.
     pub fn begin_part(&self, upload: &UploadId, number: PartNumber) -> Result<PartWriter, Error> {
+        self.begin_sized_part(upload, number, 0)
+    }
+
+    /// Like [`Vault::begin_part`], for a part whose length in bytes is known: then the BLAKE3 of
+    /// the object will be known without reading it again.
+    pub fn begin_sized_part(
+        &self,
+        upload: &UploadId,
+        number: PartNumber,
+        len: u64,
+    ) -> Result<PartWriter, Error> {
         let job = self.job_of_upload(upload)?;
-        let sink = Sink::new(Arc::clone(self.core()), job)?;
+        let base = self.core().guess_base(*upload, number, len);
+        let sink = Sink::new(Arc::clone(self.core()), job, Some(base))?;
         Ok(PartWriter::new(sink, *upload, number))
     }
 

@@ -19,6 +19,7 @@ use crate::{
     keyring::JobNo,
     op::{Extent, Op, Source},
     segments::{OpenSegment, Run},
+    tree::{PartTree, TreeHasher},
 };
 
 /// Hashed and copied at a time, so that the bytes are still in the cache for the next step.
@@ -67,7 +68,7 @@ impl ObjectWriter {
             return Commit::ready(Err(error));
         }
         let (key, now) = (self.key, (self.sink.core.clock)());
-        let make = move |content, source| Op::Put {
+        let make = move |content, _, source| Op::Put {
             key,
             content,
             source,
@@ -108,10 +109,11 @@ impl PartWriter {
             return Commit::ready(Err(error));
         }
         let now = (self.sink.core.clock)();
-        let make = move |content, source| Op::PutPart {
+        let make = move |content, tree: Option<PartTree>, source| Op::PutPart {
             upload,
             number,
             content,
+            tree: tree.unwrap_or_default(),
             source,
             checksums,
             now,
@@ -138,12 +140,37 @@ pub(crate) fn check_detail(detail: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
+/// BLAKE3, of an object or of a part.
+enum Hash {
+    Whole(Box<blake3::Hasher>),
+    Part(Box<TreeHasher>),
+}
+
+impl Hash {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Whole(hasher) => drop(hasher.update(bytes)),
+            Self::Part(hasher) => hasher.update(bytes),
+        }
+    }
+
+    fn finish(&self) -> (Option<PartTree>, [u8; 32]) {
+        match self {
+            Self::Whole(hasher) => (None, *hasher.finalize().as_bytes()),
+            Self::Part(hasher) => {
+                let (tree, name) = hasher.finish();
+                (Some(tree), name)
+            }
+        }
+    }
+}
+
 /// Where bytes go: into memory while they are few, then into frames.
 pub(crate) struct Sink {
     core: Arc<Core>,
     job: JobNo,
     secret: Secret,
-    blake3: blake3::Hasher,
+    hash: Hash,
     crc: Digest,
     size: u64,
     small: Vec<u8>,
@@ -157,14 +184,19 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    pub(crate) fn new(core: Arc<Core>, job: JobNo) -> Result<Self, Error> {
+    /// Of an object, or of a part that is taken to begin at `base` in its object.
+    pub(crate) fn new(core: Arc<Core>, job: JobNo, base: Option<u64>) -> Result<Self, Error> {
         core.admit()?;
+        let hash = match base {
+            None => Hash::Whole(Box::default()),
+            Some(base) => Hash::Part(Box::new(TreeHasher::new(base))),
+        };
         let secret = core.secret(job)?;
         Ok(Self {
             core,
             job,
             secret,
-            blake3: blake3::Hasher::new(),
+            hash,
             crc: Digest::new(Crc64Nvme),
             size: 0,
             small: Vec::new(),
@@ -181,7 +213,7 @@ impl Sink {
     fn digests(&self) -> Digests {
         Digests {
             size: self.size,
-            blake3: *self.blake3.finalize().as_bytes(),
+            blake3: self.hash.finish().1,
             crc64nvme: self.crc.finalize(),
         }
     }
@@ -189,7 +221,7 @@ impl Sink {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         for piece in bytes.chunks(STRIDE) {
             self.crc.update(piece);
-            self.blake3.update(piece);
+            self.hash.update(piece);
             self.size += wide(piece.len());
             self.buffer(piece)?;
         }
@@ -308,7 +340,7 @@ impl Sink {
 
     fn finish<T: Send + 'static>(
         mut self,
-        make: impl FnOnce(Digests, Source) -> Op,
+        make: impl FnOnce(Digests, Option<PartTree>, Source) -> Op,
         then: impl FnOnce(Outcome) -> Option<T> + Send + 'static,
     ) -> Commit<T> {
         if self.filled > 0
@@ -329,7 +361,7 @@ impl Sink {
             )
         };
         let touched = std::mem::take(&mut self.touched);
-        let op = make(digests, source);
+        let op = make(digests, self.hash.finish().0, source);
         self.core
             .submit(self.job, op, inline, touched, |_, outcome| then(outcome))
     }

@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use crc_fast::{CrcAlgorithm::Crc64Nvme, checksum_combine};
 
 use super::{
-    Content, Entry, Index, Outcome, Part, Position, Progress, Upload, etag, space::Incarnation,
+    Content, Entry, Index, Outcome, Part, PartsContent, Position, Progress, Upload, etag,
+    space::Incarnation,
 };
 use crate::{
     Checksums, Condition, Delivery, DeliveryEvent, Error, PartInfo, PartNumber, UploadId,
     codec::{decode_detail, encode_detail},
     keyring::JobNo,
     op::{Body, Extent, Op, Owner, Source},
+    tree::combine,
 };
 
 impl Index {
@@ -20,6 +22,7 @@ impl Index {
     /// # Errors
     ///
     /// Why it changes nothing; then and at every replay.
+    #[expect(clippy::too_many_lines, reason = "one arm per operation")]
     pub(crate) fn apply(&mut self, at: Position, job: JobNo, op: Op) -> Result<Outcome, Error> {
         match op {
             Op::Put {
@@ -70,6 +73,7 @@ impl Index {
                 upload,
                 number,
                 content,
+                tree,
                 source,
                 checksums,
                 now,
@@ -78,6 +82,7 @@ impl Index {
                 let detail = encode_detail(&crate::Metadata::default(), &checksums).into();
                 let part = Part {
                     content,
+                    tree,
                     modified_ms: now,
                     detail,
                     body,
@@ -96,6 +101,7 @@ impl Index {
                 None => Err(Error::NoSuchUpload(upload.to_string())),
             },
             Op::Deliver { version, event } => self.deliver(version.0, event),
+            Op::Hashed { version, blake3 } => self.hashed(version.0, blake3),
             Op::Forget { version, upload } => {
                 self.abandoned.remove(&(version.0, upload));
                 Ok(Outcome::Done)
@@ -264,6 +270,17 @@ impl Index {
         Ok(Outcome::Done)
     }
 
+    fn hashed(&mut self, version: u64, blake3: [u8; 32]) -> Result<Outcome, Error> {
+        let entry = self
+            .versions
+            .get_mut(&version)
+            .ok_or(Error::NoSuchVersion(version))?;
+        if let Content::Parts(parts) = &mut entry.content {
+            parts.whole = Some(blake3);
+        }
+        Ok(Outcome::Done)
+    }
+
     /// Points the owner at the copy of `from` in this record; nothing to do if it is gone.
     fn move_extent(&mut self, at: Position, owner: Owner, from: Extent) {
         let body = match owner {
@@ -298,6 +315,9 @@ impl Index {
     }
 }
 
+/// Pieces of one object, at most: their list fits a record.
+const MAX_EXTENTS: usize = 10 << 20;
+
 impl Upload {
     /// The object that the named parts make.
     fn assemble(
@@ -326,18 +346,32 @@ impl Upload {
             size = size.checked_add(part.content.size).ok_or(Error::DiskFull)?;
             extents.extend_from_slice(&part.body);
         }
+        if extents.len() > MAX_EXTENTS {
+            // A checkpoint could not hold it.
+            let (what, len) = ("the list of an object's pieces", extents.len());
+            return Err(Error::TooLong {
+                what,
+                len,
+                max: MAX_EXTENTS,
+            });
+        }
         let count = u32::try_from(wanted.len()).ok().filter(|count| *count > 0);
         let count = count.ok_or(Error::NoParts)?;
+        let chosen = wanted
+            .iter()
+            .filter_map(|(number, _)| self.parts.get(number));
+        let whole = combine(chosen.map(|p| (&p.tree, p.content.size, p.content.blake3)));
         let (metadata, _) = decode_detail(&self.detail).unwrap_or_default();
         Ok(Entry {
             job: self.job,
             key: Arc::clone(&self.key),
             size,
             modified_ms: now,
-            content: Content::Parts {
+            content: Content::Parts(Box::new(PartsContent {
                 hash: *hasher.finalize().as_bytes(),
                 count,
-            },
+                whole,
+            })),
             crc64nvme,
             detail: encode_detail(&metadata, checksums).into(),
             body: Some(extents.into()),

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Content, Entry, Index, Part, Upload, space::Incarnation};
+use super::{Content, Entry, Index, Part, PartsContent, Upload, space::Incarnation};
 use crate::{
     UploadId,
     codec::{Malformed, Put, Take},
     keyring::{JobNo, VAULT},
     op::{put_delivery, put_digests, put_extents, take_delivery, take_digests, take_extents},
+    tree::PartTree,
 };
 
 impl Index {
@@ -154,9 +155,11 @@ impl Entry {
                 out.put_u32(0);
                 out.put_raw(hash);
             }
-            Content::Parts { hash, count } => {
-                out.put_u32(*count);
-                out.put_raw(hash);
+            Content::Parts(parts) => {
+                out.put_u32(parts.count);
+                out.put_raw(&parts.hash);
+                out.put_u8(parts.whole.is_some().into());
+                out.put_raw(&parts.whole.unwrap_or_default());
             }
         }
         out.put_u64(self.crc64nvme);
@@ -179,10 +182,11 @@ impl Entry {
             modified_ms: take.i64()?,
             content: match take.u32()? {
                 0 => Content::Whole(take.array()?),
-                count => Content::Parts {
+                count => Content::Parts(Box::new(PartsContent {
                     hash: take.array()?,
                     count,
-                },
+                    whole: (take.u8()? != 0).then_some(take.array()?),
+                })),
             },
             crc64nvme: take.u64()?,
             detail: take.bytes()?.into(),
@@ -199,6 +203,7 @@ impl Entry {
 impl Part {
     fn encode(&self, out: &mut Vec<u8>) {
         put_digests(out, &self.content);
+        self.tree.encode(out);
         out.put_i64(self.modified_ms);
         out.put_bytes(&self.detail);
         put_extents(out, &self.body);
@@ -207,6 +212,7 @@ impl Part {
     fn decode(take: &mut Take<'_>) -> Result<Self, Malformed> {
         Ok(Self {
             content: take_digests(take)?,
+            tree: PartTree::decode(take)?,
             modified_ms: take.i64()?,
             detail: take.bytes()?.into(),
             body: take_extents(take)?.into(),

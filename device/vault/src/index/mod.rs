@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
 };
 
+use crate::tree::PartTree;
 use crate::{
     Delivery, Digests, JobId, ObjectInfo, PartInfo, UploadId, Version, config::Geometry,
     keyring::JobNo, op::Body,
@@ -38,12 +39,21 @@ pub(crate) enum Outcome {
 }
 
 /// What a version's bytes add up to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Content {
     /// BLAKE3 of the bytes.
     Whole([u8; 32]),
-    /// BLAKE3 of the parts' BLAKE3s.
-    Parts { hash: [u8; 32], count: u32 },
+    Parts(Box<PartsContent>),
+}
+
+/// What the parts of a version add up to.
+#[derive(Clone, Debug)]
+pub(crate) struct PartsContent {
+    /// BLAKE3 of the parts' names.
+    hash: [u8; 32],
+    count: u32,
+    /// BLAKE3 of the bytes, where the parts could be joined or somebody has read them.
+    whole: Option<[u8; 32]>,
 }
 
 /// One current version.
@@ -82,6 +92,7 @@ struct Upload {
 #[derive(Debug)]
 struct Part {
     content: Digests,
+    tree: PartTree,
     modified_ms: i64,
     detail: Box<[u8]>,
     body: Body,
@@ -265,15 +276,15 @@ impl Entry {
     fn etag(&self) -> String {
         match &self.content {
             Content::Whole(hash) => etag(hash, 1),
-            Content::Parts { hash, count } => etag(hash, *count),
+            Content::Parts(parts) => etag(&parts.hash, parts.count),
         }
     }
 
     fn info(&self, job: &JobId, version: u64) -> ObjectInfo {
         let (metadata, checksums) = crate::codec::decode_detail(&self.detail).unwrap_or_default();
-        let (blake3, parts) = match self.content {
-            Content::Whole(hash) => (Some(hash), 0),
-            Content::Parts { count, .. } => (None, count),
+        let (blake3, parts) = match &self.content {
+            Content::Whole(hash) => (Some(*hash), 0),
+            Content::Parts(parts) => (parts.whole, parts.count),
         };
         ObjectInfo {
             job: job.clone(),

@@ -122,6 +122,16 @@ impl Index {
         })
     }
 
+    /// The longest part of an upload but `number`, and nothing if there is none.
+    pub(crate) fn longest_part(&self, id: UploadId, number: PartNumber) -> u64 {
+        let parts = self.uploads.get(&id).map(|upload| upload.parts.iter());
+        let others = parts
+            .into_iter()
+            .flatten()
+            .filter(|(other, _)| **other != number.get());
+        others.map(|(_, part)| part.content.size).max().unwrap_or(0)
+    }
+
     pub(crate) fn parts(
         &self,
         id: UploadId,

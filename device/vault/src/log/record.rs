@@ -16,6 +16,9 @@ pub(crate) const ALIGN: u64 = 8;
 /// No record is longer: an object of 10 TB in the smallest runs stays below.
 pub(crate) const MAX_SEALED: u32 = 256 << 20;
 
+/// Longest payload of a record.
+pub(crate) const MAX_PAYLOAD: usize = MAX_SEALED as usize - TAG;
+
 const MAGIC: &[u8; 8] = b"LHVLTLOG";
 const FORMAT: u32 = 1;
 const HEADER_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 4 + 32 + 4;

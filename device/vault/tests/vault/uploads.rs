@@ -219,3 +219,41 @@ fn an_upload_keeps_what_it_was_created_with() {
     );
     assert_eq!(upload.to_string().parse::<UploadId>(), Ok(upload));
 }
+
+#[test]
+fn the_hash_of_an_object_of_regular_parts_is_known_when_it_is_complete() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = longhaul_vault::VaultConfig::new(dir.path(), 1 << 30);
+    let (vault, _) = crate::support::open_with(config.clone());
+    let data = bytes(1, (13 << 20) + 77);
+    let upload = create(&vault, "k");
+    let mut parts = Vec::new();
+    // In parallel, as clients send them: the short last part is begun, but not first.
+    let pieces: Vec<_> = (1..).zip(data.chunks(5 << 20)).collect();
+    let mut writers = Vec::new();
+    for at in [1, 2, 0] {
+        let (part, piece): (u16, &[u8]) = pieces[at];
+        let len = piece.len() as u64;
+        let writer = vault
+            .begin_sized_part(&upload, number(part), len)
+            .expect("a writer");
+        writers.push((writer, piece));
+    }
+    for (mut writer, piece) in writers {
+        writer.write(piece).expect("written");
+        parts.push(writer.finish(Checksums::new()).wait().expect("a part"));
+    }
+    parts.sort_by_key(|part| part.number);
+    vault.checkpoint().expect("a checkpoint");
+    drop(vault);
+    let (vault, _) = crate::support::open_with(config.clone());
+
+    let info = complete(&vault, &upload, &parts.iter().collect::<Vec<_>>()).expect("completed");
+
+    assert_eq!(info.blake3, Some(*blake3::hash(&data).as_bytes()));
+    vault.checkpoint().expect("a checkpoint");
+    drop(vault);
+    let (vault, _) = crate::support::open_with(config);
+    assert_eq!(vault.head(&job(), "k").expect("there"), info);
+    assert_eq!(get(&vault, "k"), data);
+}
