@@ -160,7 +160,7 @@ impl S3 for DiskS3 {
         self.bucket_must_exist(&input.bucket).await?;
         let attributes = Attributes {
             content_type: input.content_type,
-            content_encoding: input.content_encoding,
+            content_encoding: kept_encoding(input.content_encoding),
             content_disposition: input.content_disposition,
             cache_control: input.cache_control,
             metadata: input.metadata.unwrap_or_default().into_iter().collect(),
@@ -384,7 +384,7 @@ impl S3 for DiskS3 {
         let input = req.input;
         let attributes = Attributes {
             content_type: input.content_type,
-            content_encoding: input.content_encoding,
+            content_encoding: kept_encoding(input.content_encoding),
             content_disposition: input.content_disposition,
             cache_control: input.cache_control,
             metadata: input.metadata.unwrap_or_default().into_iter().collect(),
@@ -613,6 +613,17 @@ fn conditions(
         return Err(s3_error!(NotModified));
     }
     Ok(())
+}
+
+/// `aws-chunked` says how the request travelled and nothing about the object.
+fn kept_encoding(header: Option<String>) -> Option<String> {
+    let header = header?;
+    let kept: Vec<&str> = header
+        .split(',')
+        .map(str::trim)
+        .filter(|encoding| !encoding.is_empty() && *encoding != "aws-chunked")
+        .collect();
+    Some(kept.join(",")).filter(|text| !text.is_empty())
 }
 
 fn part_number(number: i32) -> S3Result<u32> {

@@ -41,6 +41,7 @@ pub struct Bench {
     pub fleet: Fleet,
     pub mqtt_port: u16,
     pub boxes_port: u16,
+    pub s3_port: u16,
     stop: CancellationToken,
     running: JoinHandle<Result<(), longhaul_fleet_api::cloud::CloudError>>,
 }
@@ -70,6 +71,7 @@ impl Bench {
             fleet,
             mqtt_port: addresses.mqtt.port(),
             boxes_port: addresses.boxes.port(),
+            s3_port: addresses.s3.expect("an object store").port(),
             stop,
             running,
         }

@@ -3,4 +3,6 @@
 mod bench;
 mod consumer;
 mod delivery;
+mod objects;
 mod port;
+mod rollouts;
