@@ -6,8 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::password::PasswordError;
 
-/// Letters and digits that are not mistaken for one another.
-const READABLE: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz23456789A";
+/// Crockford's base32 in lower case: nothing in it is mistaken for another.
+const READABLE: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// A new secret of 256 bits, after `prefix`.
 pub fn new_secret(prefix: &str) -> Result<String, PasswordError> {

@@ -28,6 +28,8 @@ pub struct FleetEvent {
 pub enum FleetEventKind {
     /// A box entered the inventory.
     BoxAdded,
+    /// An operator gave a box another label or site.
+    BoxLabelled,
     /// A box received a certificate.
     BoxEnrolled,
     /// A box was refused or quarantined at enrolment.

@@ -21,13 +21,14 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Method, header};
 use futures::StreamExt as _;
+use hyper::body::Body as _;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use warp::Filter as _;
 use warp::filters::path::FullPath;
-use warp::reply::Response;
+use warp::reply::{Reply as _, Response};
 
 use crate::auth::throttle::Throttle;
 use crate::clock::Clock;
@@ -126,16 +127,43 @@ fn to_bytes<B: bytes::Buf>(
     Box::pin(body) as Pin<Box<_>>
 }
 
-async fn answer(api: &Api, people: &Arc<People>, head: Head, body: api::BodyStream) -> Response {
+async fn answer(
+    api: &Api,
+    people: &Arc<People>,
+    mut head: Head,
+    body: api::BodyStream,
+) -> Response {
+    let is_head = head.method == Method::HEAD;
+    if is_head {
+        head.method = Method::GET;
+    }
     let mut response = if is_api(&head.path) {
         api.answer(people, head, body).await
-    } else if matches!(head.method, Method::GET | Method::HEAD) {
+    } else if head.method == Method::GET {
         dashboard::file(&head.path)
     } else {
         problem::Problem::method_not_allowed().into_response()
     };
     harden(response.headers_mut());
+    if is_head {
+        response = without_body(response);
+    }
     response
+}
+
+/// What `HEAD` answers: hyper leaves the body out by itself in HTTP/1.1 only.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts
+            .headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(length));
+    }
+    let mut empty = Vec::new().into_response();
+    *empty.status_mut() = parts.status;
+    *empty.headers_mut() = parts.headers;
+    empty
 }
 
 fn is_api(path: &str) -> bool {

@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, BoxView, find};
 use super::{endpoint, limit, page};
+use crate::fleet::FleetEventKind;
 use crate::http::api::Api;
 use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
@@ -276,6 +277,8 @@ async fn update(call: Call<BoxUpdate>) -> Result<Json<BoxView>, Problem> {
     };
     audit_append(&mut tx, entry, now).await?;
     tx.commit().await?;
+    let fleet = &call.people.fleet;
+    fleet.tell(Some(id), FleetEventKind::BoxLabelled);
     Ok(Json(row.into()))
 }
 

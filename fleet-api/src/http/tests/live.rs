@@ -101,6 +101,12 @@ on_both! {
         let page = site.send("GET", "/", &Auth::None, None).await;
         assert_eq!((page.status.as_u16(), page.header("content-security-policy")), (200, CSP));
         assert!(!CSP.contains("unsafe") && !CSP.contains("http"));
+        for path in ["/", "/healthz", "/v1/openapi.json"] {
+            let page = site.send("GET", path, &Auth::None, None).await;
+            let head = site.send("HEAD", path, &Auth::None, None).await;
+            assert_eq!((head.status, head.body.len()), (page.status, 0), "{path}");
+            assert_eq!(head.header("content-length"), page.body.len().to_string(), "{path}");
+        }
         let missing = site.send("GET", "/assets/none.js", &Auth::None, None).await;
         assert_eq!(missing.status, 404);
         let escape = site.send("GET", "/..%2f..%2fCargo.toml", &Auth::None, None).await;
