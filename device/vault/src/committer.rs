@@ -215,6 +215,9 @@ impl LogThread {
             }
         }
         self.since_checkpoint += self.writer.take_written();
+        if let Err(source) = core.trim() {
+            tracing::warn!(%source, "a segment file that nobody needs was not removed");
+        }
     }
 
     fn checkpoint_if_due(&mut self, core: &Core) {

@@ -165,6 +165,18 @@ impl Core {
         );
     }
 
+    /// Keeps the files within the capacity when the log has grown at the cost of segments.
+    pub(crate) fn trim(&self) -> std::io::Result<()> {
+        let space = &self.index.read().space;
+        let files = self.segments.usage(space).files * self.geometry.segment;
+        let over = (files + self.files.total_bytes()).saturating_sub(self.config.capacity_bytes);
+        if over > 0 {
+            self.segments.trim(space, over)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Is this much of the capacity in use?
     pub(crate) fn above(&self, percent: u64) -> bool {
         let mark = u128::from(self.config.capacity_bytes) * u128::from(percent) / 100;
@@ -233,14 +245,11 @@ impl Core {
         let wanted = grown * self.geometry.segment + self.files.total_bytes();
         let may_grow = wanted <= self.config.capacity_bytes;
         let failed = |source| Error::io("begin a segment", source);
-        let site = {
-            let mut index = self.index.write();
-            self.segments
-                .site(&mut index.space, may_grow)
-                .map_err(failed)?
-        };
-        let site = site.ok_or(Error::DiskFull)?;
-        let segment = self.segments.open_site(&site).map_err(failed)?;
+        let site = self
+            .segments
+            .site(&mut self.index.write(), may_grow)
+            .map_err(failed)?;
+        let (site, segment) = site.ok_or(Error::DiskFull)?;
         let base = u32::try_from(site.base / BLOCK).map_err(|_| Error::DiskFull)?;
         let salt = random();
         let op = Op::Incarnate {

@@ -68,7 +68,7 @@ pub(crate) fn open(
         segment_dir,
         geometry,
         config.direct_io,
-        &index.segment_ends(),
+        &index.live_ranges(),
     )?;
     if let Some((number, _)) = end.last {
         // After a process died its last records may be in the page cache only. They were read as

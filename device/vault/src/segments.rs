@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 
 use crate::{
     OpenError,
+    codec::narrow,
     config::{BLOCK, Geometry},
     disk::{Access, Disk, DiskFile},
-    index::space::Space,
+    index::{Index, space::Space},
 };
 
 /// Unwritten runs that are kept for the next writer; beyond, the shortest is given up until its
@@ -79,6 +80,8 @@ pub(crate) struct Site {
     pub(crate) segment: u32,
     /// First byte.
     pub(crate) base: u64,
+    /// One behind the last byte.
+    pub(crate) end: u64,
 }
 
 /// How much of the segment files is in use.
@@ -102,8 +105,10 @@ struct Inner {
     existing: BTreeSet<u32>,
     open: BTreeMap<u32, Weak<OpenSegment>>,
     runs: Vec<Run>,
-    /// Ends of segments behind the last live byte, found at opening.
-    tails: Vec<Site>,
+    /// Dead space between and behind live bytes that was found when it was last looked for.
+    holes: Vec<Site>,
+    /// What had come free by then.
+    looked_at: Option<u64>,
 }
 
 impl Segments {
@@ -113,7 +118,7 @@ impl Segments {
         dir: PathBuf,
         geometry: Geometry,
         direct: bool,
-        ends: &BTreeMap<u32, u64>,
+        live: &BTreeMap<u32, Vec<(u64, u64)>>,
     ) -> Result<Self, OpenError> {
         let this = Self {
             disk,
@@ -138,7 +143,7 @@ impl Segments {
                 inner.existing.insert(number);
             }
         }
-        for (number, end) in ends {
+        for (number, ranges) in live {
             let path = this.path(*number);
             let reading = format!("read {}", path.display());
             let size = match this.disk.open(&path, Access::Read) {
@@ -146,7 +151,8 @@ impl Segments {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
                 Err(error) => return Err(fail(reading)(error)),
             };
-            if size < *end {
+            let end = ranges.iter().map(|(_, end)| *end).max().unwrap_or(0);
+            if size < end {
                 let reason = format!("objects lie up to byte {end}");
                 return Err(OpenError::Damaged {
                     path,
@@ -154,12 +160,8 @@ impl Segments {
                     reason,
                 });
             }
-            if geometry.segment.saturating_sub(*end) >= geometry.frame {
-                inner.tails.push(Site {
-                    segment: *number,
-                    base: *end,
-                });
-            }
+            // What the last process did not fill is used first: it is in one piece.
+            inner.holes.extend(this.holes(*number, &[(0, end)]));
         }
         *this.inner.lock() = inner;
         Ok(this)
@@ -206,31 +208,102 @@ impl Segments {
         }
     }
 
-    /// A place for a new incarnation: a segment that nobody needs, the unused end of one, or,
-    /// if `may_grow`, a new file.
-    pub(crate) fn site(&self, space: &mut Space, may_grow: bool) -> io::Result<Option<Site>> {
-        space.sweep();
+    /// A place for a new incarnation, open and therefore nobody else's: a segment that nobody
+    /// needs, dead space in one, or, if `may_grow`, a new file.
+    pub(crate) fn site(
+        &self,
+        index: &mut Index,
+        may_grow: bool,
+    ) -> io::Result<Option<(Site, Arc<OpenSegment>)>> {
+        index.space.sweep();
         let mut inner = self.inner.lock();
-        for idle in inner.idle(space) {
-            inner.runs.retain(|run| run.segment.number != idle);
+        let Some(site) = self.find(&mut inner, index, may_grow)? else {
+            return Ok(None);
+        };
+        let access = if self.direct {
+            Access::WriteDirect
+        } else {
+            Access::Write
+        };
+        let file = self.disk.open(&self.path(site.segment), access)?;
+        let (number, spoiled) = (site.segment, AtomicBool::new(false));
+        let open = Arc::new(OpenSegment {
+            number,
+            file,
+            spoiled,
+        });
+        inner.open.insert(number, Arc::downgrade(&open));
+        Ok(Some((site, open)))
+    }
+
+    fn find(&self, inner: &mut Inner, index: &Index, may_grow: bool) -> io::Result<Option<Site>> {
+        inner.close(|live| live == 0, &index.space);
+        let free = inner.free(&index.space).next();
+        if let Some(segment) = free {
+            inner.holes.retain(|hole| hole.segment != segment);
+            return Ok(Some(self.whole(segment)));
         }
-        inner.open.retain(|_, open| open.strong_count() > 0);
-        let free =
-            |number: &u32| space.live_in_segment(*number) == 0 && !inner.open.contains_key(number);
-        if let Some(segment) = inner.existing.iter().copied().find(free) {
-            inner.tails.retain(|tail| tail.segment != segment);
-            return Ok(Some(Site { segment, base: 0 }));
+        if let Some(hole) = inner.take_hole() {
+            return Ok(Some(hole));
         }
-        if let Some(tail) = inner.tails.pop() {
-            return Ok(Some(tail));
+        if may_grow {
+            let last = inner.existing.last();
+            let segment = last.map_or(0, |last| last + 1);
+            self.create(segment)?;
+            inner.existing.insert(segment);
+            return Ok(Some(self.whole(segment)));
         }
-        if !may_grow {
+        // Looking through everything is for when nothing else is left, and only worth it when
+        // something has come free since the last time.
+        let vacated = index.space.vacated_bytes();
+        if inner.looked_at.replace(vacated) == Some(vacated) {
             return Ok(None);
         }
-        let segment = inner.existing.last().map_or(0, |last| last + 1);
-        self.create(segment)?;
-        inner.existing.insert(segment);
-        Ok(Some(Site { segment, base: 0 }))
+        // Runs that are too short for whoever asks keep their segments from being looked at.
+        inner.close(|_| true, &index.space);
+        for (number, ranges) in &mut index.live_ranges() {
+            if !inner.open.contains_key(number) {
+                ranges.sort_unstable();
+                inner.holes.retain(|hole| hole.segment != *number);
+                inner.holes.extend(self.holes(*number, ranges));
+            }
+        }
+        inner.holes.sort_by_key(|hole| hole.end - hole.base);
+        Ok(inner.take_hole())
+    }
+
+    fn whole(&self, segment: u32) -> Site {
+        let (base, end) = (0, self.geometry.segment);
+        Site { segment, base, end }
+    }
+
+    /// The space between sorted ranges that holds at least one full frame.
+    fn holes(&self, segment: u32, live: &[(u64, u64)]) -> Vec<Site> {
+        let mut holes = Vec::new();
+        let mut base = 0;
+        let behind = (self.geometry.segment, self.geometry.segment);
+        for (begin, end) in live.iter().chain([&behind]) {
+            if begin.saturating_sub(base) >= self.geometry.frame {
+                let end = *begin;
+                holes.push(Site { segment, base, end });
+            }
+            base = base.max(*end);
+        }
+        holes
+    }
+
+    /// Removes files of segments that nobody needs, to make room for at least `bytes`.
+    pub(crate) fn trim(&self, space: &Space, bytes: u64) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        inner.close(|live| live == 0, space);
+        let wanted = narrow(bytes.div_ceil(self.geometry.segment));
+        let free: Vec<u32> = inner.free(space).collect();
+        for segment in free.into_iter().rev().take(wanted) {
+            self.disk.remove(&self.path(segment))?;
+            inner.existing.remove(&segment);
+            inner.holes.retain(|hole| hole.segment != segment);
+        }
+        Ok(())
     }
 
     fn create(&self, number: u32) -> io::Result<()> {
@@ -249,28 +322,6 @@ impl Segments {
         self.disk.sync_dir(&self.dir)
     }
 
-    /// Opens `site`'s segment for writing; from now on it is not reused.
-    pub(crate) fn open_site(&self, site: &Site) -> io::Result<Arc<OpenSegment>> {
-        let mut inner = self.inner.lock();
-        if let Some(open) = inner.open.get(&site.segment).and_then(Weak::upgrade) {
-            return Ok(open);
-        }
-        let access = if self.direct {
-            Access::WriteDirect
-        } else {
-            Access::Write
-        };
-        let file = self.disk.open(&self.path(site.segment), access)?;
-        let (number, spoiled) = (site.segment, AtomicBool::new(false));
-        let open = Arc::new(OpenSegment {
-            number,
-            file,
-            spoiled,
-        });
-        inner.open.insert(number, Arc::downgrade(&open));
-        Ok(open)
-    }
-
     /// Makes the blocks of a durable incarnation available.
     pub(crate) fn begin(
         &self,
@@ -279,7 +330,7 @@ impl Segments {
         incarnation: u64,
         salt: [u8; 32],
     ) {
-        let (at, len) = (site.base, self.geometry.segment - site.base);
+        let (at, len) = (site.base, site.end - site.base);
         self.give_back(Run {
             segment,
             incarnation,
@@ -292,39 +343,78 @@ impl Segments {
     pub(crate) fn usage(&self, space: &Space) -> SegmentUse {
         let mut inner = self.inner.lock();
         inner.open.retain(|_, open| open.strong_count() > 0);
-        let idle = inner.idle(space);
-        let begun = inner
-            .open
-            .keys()
-            .filter(|number| space.live_in_segment(**number) == 0 && !idle.contains(number));
-        let busy = space.live_segments() + begun.count() as u64;
-        let runs = inner
-            .runs
-            .iter()
-            .filter(|run| !idle.contains(&run.segment.number));
-        let unwritten: u64 = runs.map(|run| run.len).sum();
+        let idle = inner.held_by_runs();
+        let idle = |number: &u32| idle.contains(number) && space.live_in_segment(*number) == 0;
+        let mut used_bytes = space.live_bytes();
+        let mut busy = space.live_segments();
+        for number in inner.open.keys().filter(|number| !idle(number)) {
+            // Whatever is being written there is not live yet.
+            let live = space.live_in_segment(*number);
+            let runs = inner
+                .runs
+                .iter()
+                .filter(|run| run.segment.number == *number);
+            let unwritten = runs.map(|run| run.len).sum::<u64>() + inner.holes_in(*number);
+            used_bytes += self
+                .geometry
+                .segment
+                .saturating_sub(unwritten)
+                .saturating_sub(live);
+            busy += u64::from(live == 0);
+        }
         let files = inner.existing.len() as u64;
         SegmentUse {
             files,
             free: files.saturating_sub(busy),
-            used_bytes: (busy * self.geometry.segment).saturating_sub(unwritten),
+            used_bytes,
         }
     }
 }
 
 impl Inner {
+    /// Segments that hold nothing and that nobody writes to.
+    fn free<'a>(&'a self, space: &'a Space) -> impl Iterator<Item = u32> + 'a {
+        let unused =
+            |number: &u32| space.live_in_segment(*number) == 0 && !self.open.contains_key(number);
+        self.existing.iter().copied().filter(unused)
+    }
+
+    /// Gives up unwritten runs in segments that nobody else holds open and whose live bytes
+    /// `fit`.
+    fn close(&mut self, fit: impl Fn(u64) -> bool, space: &Space) {
+        for number in self.held_by_runs() {
+            if fit(space.live_in_segment(number)) {
+                self.runs.retain(|run| run.segment.number != number);
+            }
+        }
+        self.open.retain(|_, open| open.strong_count() > 0);
+    }
+
+    /// The largest hole whose segment nobody writes to: beginning an incarnation ends those in
+    /// its segment that hold nothing yet.
+    fn take_hole(&mut self) -> Option<Site> {
+        let at = self
+            .holes
+            .iter()
+            .rposition(|hole| !self.open.contains_key(&hole.segment))?;
+        Some(self.holes.remove(at))
+    }
+
+    fn holes_in(&self, segment: u32) -> u64 {
+        let holes = self.holes.iter().filter(|hole| hole.segment == segment);
+        holes.map(|hole| hole.end - hole.base).sum()
+    }
+
     /// Segments that are open only because some of their blocks were never written.
-    fn idle(&self, space: &Space) -> BTreeSet<u32> {
+    fn held_by_runs(&self) -> BTreeSet<u32> {
         let mut runs: BTreeMap<u32, usize> = BTreeMap::new();
         for run in &self.runs {
             *runs.entry(run.segment.number).or_default() += 1;
         }
-        runs.into_iter()
-            .filter(|(number, held)| {
-                let holders = self.open.get(number).map_or(0, Weak::strong_count);
-                holders == *held && space.live_in_segment(*number) == 0
-            })
-            .map(|(number, _)| number)
-            .collect()
+        let held = |number: &u32| self.open.get(number).map_or(0, Weak::strong_count);
+        let only = runs
+            .into_iter()
+            .filter(|(number, count)| held(number) == *count);
+        only.map(|(number, _)| number).collect()
     }
 }

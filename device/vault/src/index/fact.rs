@@ -80,7 +80,7 @@ impl Index {
             1 => {
                 let id = take.u64()?;
                 let (segment, base, salt) = (take.u32()?, take.u32()?, take.array()?);
-                self.space.incarnate(
+                self.space.restore(
                     id,
                     Incarnation {
                         segment,

@@ -1,6 +1,7 @@
 //! Reading the index.
 
 use std::{
+    collections::BTreeMap,
     ops::Bound::{Excluded, Included, Unbounded},
     sync::Arc,
 };
@@ -244,9 +245,9 @@ impl Index {
         found
     }
 
-    /// The last live byte of every segment that has one.
-    pub(crate) fn segment_ends(&self) -> std::collections::BTreeMap<u32, u64> {
-        let mut ends = std::collections::BTreeMap::new();
+    /// The first and last bytes of everything live, per segment, in no order.
+    pub(crate) fn live_ranges(&self) -> BTreeMap<u32, Vec<(u64, u64)>> {
+        let mut ranges: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
         let bodies = self
             .versions
             .values()
@@ -255,13 +256,16 @@ impl Index {
             .uploads
             .values()
             .flat_map(|upload| upload.parts.values());
-        for body in bodies.chain(parts.map(|part| &part.body)) {
-            for (segment, _, end) in body.iter().filter_map(|extent| self.space.place(*extent)) {
-                let last = ends.entry(segment).or_insert(0);
-                *last = end.max(*last);
-            }
+        let all = bodies
+            .chain(parts.map(|part| &part.body))
+            .chain(self.space.retired());
+        for (segment, begin, end) in all
+            .flat_map(|body| body.iter())
+            .filter_map(|extent| self.space.place(*extent))
+        {
+            ranges.entry(segment).or_default().push((begin, end));
         }
-        ends
+        ranges
     }
 }
 

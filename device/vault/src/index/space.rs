@@ -17,6 +17,13 @@ pub(crate) struct Incarnation {
     pub(crate) salt: [u8; 32],
 }
 
+#[derive(Debug)]
+struct Known {
+    incarnation: Incarnation,
+    /// Bytes that somebody needs.
+    live: u64,
+}
+
 /// What a record takes beside the bytes of its object: about this much.
 const RECORD_OVERHEAD: u64 = 160;
 
@@ -24,9 +31,12 @@ const RECORD_OVERHEAD: u64 = 160;
 #[derive(Debug)]
 pub(crate) struct Space {
     geometry: Geometry,
-    incarnations: BTreeMap<u64, Incarnation>,
+    incarnations: BTreeMap<u64, Known>,
     /// Segments with live bytes only.
     segments: BTreeMap<u32, u64>,
+    live_bytes: u64,
+    /// Grows with every byte that comes free.
+    vacated_bytes: u64,
     logs: BTreeMap<u32, u64>,
     /// Bodies that nothing names any more but somebody still reads.
     retired: Vec<Body>,
@@ -38,26 +48,40 @@ impl Space {
             geometry,
             incarnations: BTreeMap::new(),
             segments: BTreeMap::new(),
+            live_bytes: 0,
+            vacated_bytes: 0,
             logs: BTreeMap::new(),
             retired: Vec::new(),
         }
     }
 
     pub(crate) fn incarnation(&self, id: u64) -> Option<Incarnation> {
-        self.incarnations.get(&id).copied()
+        self.incarnations.get(&id).map(|known| known.incarnation)
     }
 
     pub(super) fn incarnations(&self) -> impl Iterator<Item = (u64, Incarnation)> {
         self.incarnations
             .iter()
-            .map(|(id, incarnation)| (*id, *incarnation))
+            .map(|(id, known)| (*id, known.incarnation))
     }
 
-    /// Begins an incarnation; those of the same blocks are over.
+    /// Begins an incarnation. Nobody writes to its segment otherwise, so those that hold nothing
+    /// there are over.
     pub(super) fn incarnate(&mut self, id: u64, new: Incarnation) {
         self.incarnations
-            .retain(|_, old| old.segment != new.segment || old.base < new.base);
-        self.incarnations.insert(id, new);
+            .retain(|_, old| old.incarnation.segment != new.segment || old.live > 0);
+        self.restore(id, new);
+    }
+
+    /// Takes in an incarnation from a checkpoint, before what it holds.
+    pub(super) fn restore(&mut self, id: u64, incarnation: Incarnation) {
+        self.incarnations.insert(
+            id,
+            Known {
+                incarnation,
+                live: 0,
+            },
+        );
     }
 
     /// True if every frame belongs to an incarnation that lasts.
@@ -71,10 +95,15 @@ impl Space {
     pub(super) fn occupy(&mut self, extents: &[Extent]) {
         for extent in extents {
             let len = self.disk_len(*extent);
-            match self.home_of(*extent) {
-                Some(Home::Segment(segment)) => *self.segments.entry(segment).or_default() += len,
-                Some(Home::Log(file)) => *self.logs.entry(file).or_default() += len,
-                None => {}
+            match extent {
+                Extent::Frames { incarnation, .. } => {
+                    if let Some(known) = self.incarnations.get_mut(incarnation) {
+                        known.live += len;
+                        self.live_bytes += len;
+                        *self.segments.entry(known.incarnation.segment).or_default() += len;
+                    }
+                }
+                Extent::Log { file, .. } => *self.logs.entry(*file).or_default() += len,
             }
         }
     }
@@ -82,10 +111,16 @@ impl Space {
     fn vacate(&mut self, extents: &[Extent]) {
         for extent in extents {
             let len = self.disk_len(*extent);
-            match self.home_of(*extent) {
-                Some(Home::Segment(segment)) => take_off(&mut self.segments, segment, len),
-                Some(Home::Log(file)) => take_off(&mut self.logs, file, len),
-                None => {}
+            match extent {
+                Extent::Frames { incarnation, .. } => {
+                    if let Some(known) = self.incarnations.get_mut(incarnation) {
+                        known.live = known.live.saturating_sub(len);
+                        self.live_bytes = self.live_bytes.saturating_sub(len);
+                        self.vacated_bytes += len;
+                        take_off(&mut self.segments, known.incarnation.segment, len);
+                    }
+                }
+                Extent::Log { file, .. } => take_off(&mut self.logs, *file, len),
             }
         }
     }
@@ -120,6 +155,21 @@ impl Space {
         self.segments.len() as u64
     }
 
+    /// Bytes of all segments that somebody needs.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Bytes of segments that have come free since the vault was opened.
+    pub(crate) fn vacated_bytes(&self) -> u64 {
+        self.vacated_bytes
+    }
+
+    /// Bodies that nothing names but somebody reads.
+    pub(super) fn retired(&self) -> &[Body] {
+        &self.retired
+    }
+
     /// Bytes of a log file that somebody needs for good.
     pub(crate) fn live_in_log(&self, file: u32) -> u64 {
         self.logs.get(&file).copied().unwrap_or(0)
@@ -138,7 +188,7 @@ impl Space {
         else {
             return None;
         };
-        let segment = self.incarnations.get(&incarnation)?.segment;
+        let segment = self.incarnations.get(&incarnation)?.incarnation.segment;
         let begin = u64::from(at) * BLOCK;
         Some((segment, begin, begin.saturating_add(self.disk_len(extent))))
     }
@@ -149,21 +199,6 @@ impl Space {
             Extent::Log { len, .. } => u64::from(len) + RECORD_OVERHEAD,
         }
     }
-
-    fn home_of(&self, extent: Extent) -> Option<Home> {
-        match extent {
-            Extent::Frames { incarnation, .. } => self
-                .incarnations
-                .get(&incarnation)
-                .map(|i| Home::Segment(i.segment)),
-            Extent::Log { file, .. } => Some(Home::Log(file)),
-        }
-    }
-}
-
-enum Home {
-    Segment(u32),
-    Log(u32),
 }
 
 fn take_off(live: &mut BTreeMap<u32, u64>, number: u32, len: u64) {

@@ -116,7 +116,8 @@ struct Run {
 }
 
 fn config() -> VaultConfig {
-    VaultConfig::new("/vault", 16 << 20).small()
+    // Small enough to be full now and then.
+    VaultConfig::new("/vault", 768 << 10).small()
 }
 
 fn open(disk: &FaultDisk) -> Vault {

@@ -163,3 +163,66 @@ fn space_behind_the_last_byte_of_a_segment_is_used_after_a_restart() {
         assert_eq!(get(&vault, &format!("k{round}")), bytes(round, 9000));
     }
 }
+
+#[test]
+fn dead_space_between_live_objects_is_used_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let vault = open(dir.path());
+    let (names, _) = fill(&vault, 16_000);
+    let segments = vault.stats().segments;
+    for name in names.iter().step_by(2) {
+        delete(&vault, name);
+    }
+
+    let mut again = Vec::new();
+    for seed in 0..names.len() as u64 / 3 {
+        let name = format!("again-{seed}");
+        put(&vault, &name, &bytes(1000 + seed, 16_000));
+        again.push(name);
+    }
+
+    let check = |vault: &Vault| {
+        for (seed, name) in (0..).zip(&names).skip(1).step_by(2) {
+            assert_eq!(get(vault, name), bytes(seed, 16_000));
+        }
+        for (seed, name) in (1000..).zip(&again) {
+            assert_eq!(get(vault, name), bytes(seed, 16_000));
+        }
+        assert!(vault.scrub().damaged.is_empty());
+    };
+    check(&vault);
+    assert!(
+        vault.stats().segments <= segments + 2,
+        "{:?}",
+        vault.stats()
+    );
+    drop(vault);
+    let vault = open(dir.path());
+    check(&vault);
+    vault.checkpoint().expect("a checkpoint");
+    drop(vault);
+    check(&open(dir.path()));
+}
+
+#[test]
+fn segment_files_make_way_when_the_log_needs_their_room() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let vault = open(dir.path());
+    let (names, _) = fill(&vault, 60_000);
+    for name in &names {
+        delete(&vault, name);
+    }
+    drop(fill(&vault, 400));
+    let on_disk: u64 = ["log", "segments"]
+        .into_iter()
+        .flat_map(|sub| std::fs::read_dir(dir.path().join(sub)).expect("a directory"))
+        .map(|entry| entry.expect("an entry").metadata().expect("metadata").len())
+        .sum();
+    let stats = vault.stats();
+    assert!(
+        on_disk <= stats.capacity_bytes + (256 << 10),
+        "{on_disk} {stats:?}"
+    );
+    drop(vault);
+    assert_eq!(open(dir.path()).stats().objects, stats.objects);
+}
