@@ -288,11 +288,11 @@ impl Connection {
             payload,
             received: Instant::now().into_std(),
         };
-        self.backbone.submit(message, credit);
         self.out_of_room = false;
         self.counters.messages_up.add(1);
         let len = u64::try_from(payload.len()).unwrap_or(u64::MAX);
         self.counters.bytes_up.add(len);
+        self.backbone.submit(message, credit);
         if let Some(packet_id) = packet_id {
             encode::puback(&mut self.transport.outbox, packet_id, Reason::Success);
         }

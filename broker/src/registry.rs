@@ -139,9 +139,12 @@ impl Registry {
 impl Handle {
     /// Asks the connection to end; the first reason stands. Returns whether it was live.
     pub fn end(&self, reason: Reason) -> bool {
-        self.closing.lock().get_or_insert(reason);
+        let mut closing = self.closing.lock();
+        closing.get_or_insert(reason);
+        let was_live = self.live.swap(false, Ordering::AcqRel);
+        drop(closing);
         self.close.notify_one();
-        self.live.swap(false, Ordering::AcqRel)
+        was_live
     }
 
     /// Waits until the connection is asked to end.

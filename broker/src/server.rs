@@ -301,8 +301,8 @@ impl Server {
             payload: &will.payload,
             received: std::time::Instant::now(),
         };
-        self.backbone.submit(message, credit);
         self.counters.wills.add(1);
+        self.backbone.submit(message, credit);
     }
 }
 
