@@ -4,5 +4,6 @@ mod bench;
 mod consumer;
 mod delivery;
 mod objects;
+mod people;
 mod port;
 mod rollouts;
