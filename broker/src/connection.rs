@@ -257,9 +257,13 @@ impl Connection {
     }
 
     fn offer(&mut self, channel: Up, payload: &[u8], packet_id: Option<u16>, now: Instant) {
+        // Loss is acceptable at quality of service 0: the last of the room is for the rest.
+        if packet_id.is_none() && !self.backbone.has_spare() {
+            self.counters.qos0_dropped.add(1);
+            return;
+        }
         match (self.backbone.try_reserve(payload.len()), packet_id) {
             (Some(credit), _) => self.submit(channel, payload, packet_id, credit),
-            // Loss is acceptable at quality of service 0, and waiting is not free.
             (None, None) => self.counters.qos0_dropped.add(1),
             (None, Some(packet_id)) if self.out_of_room => self.refuse(packet_id),
             (None, Some(packet_id)) => {

@@ -23,6 +23,10 @@ use crate::wire::connect::Connect;
 use crate::wire::encode;
 use crate::wire::frame::{self, Kind};
 
+/// What a CONNECT may take beside its will. Far less than other packets: one box can have many
+/// unfinished connections, and each may hold so much.
+const CONNECT_BYTES: usize = 4 * 1024;
+
 /// A box that has proved who it is and asks for a session.
 #[derive(Debug)]
 pub struct Hello {
@@ -95,7 +99,8 @@ pub async fn shake_hands(
     let validity = clock::until_unix_secs(identity::not_after_unix_secs(&certificate)?);
 
     let mut transport = Transport::new(stream);
-    let body = read_connect(&mut transport, config.max_packet_len()).await?;
+    let max_will = config::len(config.max_will_bytes);
+    let body = read_connect(&mut transport, max_will + CONNECT_BYTES).await?;
     match Connect::parse(&body).and_then(|c| check(&c, &box_id, config).map(|will| (c, will))) {
         Ok((connect, will)) => Ok(Hello {
             terms: ClientTerms {

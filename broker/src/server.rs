@@ -323,3 +323,23 @@ async fn guarded<F: Future>(mut future: Pin<Box<F>>) -> Result<F::Output, Panic>
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_anything_else_passes() {
+        let fine = guarded(Box::pin(async {
+            tokio::task::yield_now().await;
+            7
+        }));
+        let faulty = guarded(Box::pin(async {
+            tokio::task::yield_now().await;
+            assert!(std::hint::black_box(false), "a fault");
+        }));
+
+        assert!(matches!(fine.await, Ok(7)));
+        assert!(faulty.await.is_err());
+    }
+}

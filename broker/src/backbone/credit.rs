@@ -9,7 +9,10 @@ use crate::incoming::cost;
 
 /// Hands out the room in the backlog; whoever takes a message out gives its room back.
 #[derive(Clone, Debug)]
-pub struct Bank(Arc<Semaphore>);
+pub struct Bank {
+    room: Arc<Semaphore>,
+    bytes: usize,
+}
 
 /// Room for one message. Dropped unused, it goes back.
 #[derive(Debug)]
@@ -17,21 +20,31 @@ pub struct Credit(OwnedSemaphorePermit);
 
 impl Bank {
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+        Self {
+            room: Arc::new(Semaphore::new(bytes)),
+            bytes,
+        }
     }
 
     pub fn semaphore(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.room)
+    }
+
+    /// Whether more than a quarter of the room is left.
+    pub fn has_spare(&self) -> bool {
+        self.room.available_permits() > self.bytes / 4
     }
 
     pub fn try_reserve(&self, payload_len: usize) -> Option<Credit> {
         let permits = u32::try_from(cost(payload_len)).ok()?;
-        let permit = Arc::clone(&self.0).try_acquire_many_owned(permits).ok()?;
+        let permit = Arc::clone(&self.room)
+            .try_acquire_many_owned(permits)
+            .ok()?;
         Some(Credit(permit))
     }
 
     pub fn reserve(&self, payload_len: usize) -> Reserving {
-        let semaphore = Arc::clone(&self.0);
+        let semaphore = Arc::clone(&self.room);
         Box::pin(async move {
             let permits = u32::try_from(cost(payload_len)).ok()?;
             let permit = semaphore.acquire_many_owned(permits).await.ok()?;
@@ -41,7 +54,7 @@ impl Bank {
 
     /// Ends every wait for room and every later one.
     pub fn close(&self) {
-        self.0.close();
+        self.room.close();
     }
 }
 

@@ -31,6 +31,9 @@ pub trait Backbone: Send + Sync + 'static {
     /// Room for a message of `payload_len` bytes, if there is some now.
     fn try_reserve(&self, payload_len: usize) -> Option<Credit>;
 
+    /// Whether so much room is left that messages which may be lost need not be.
+    fn has_spare(&self) -> bool;
+
     /// Waits for room, behind whoever already waits; `None` if the backbone has ended.
     fn reserve(&self, payload_len: usize) -> Reserving;
 

@@ -173,6 +173,10 @@ impl Backbone for RouterBackbone {
         self.bank.try_reserve(payload_len)
     }
 
+    fn has_spare(&self) -> bool {
+        self.bank.has_spare()
+    }
+
     fn reserve(&self, payload_len: usize) -> Reserving {
         self.bank.reserve(payload_len)
     }

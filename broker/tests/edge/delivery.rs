@@ -311,3 +311,34 @@ async fn the_client_that_boxes_use_is_served() {
 
     assert_eq!(received, ["one", "two"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_may_be_lost_leave_the_last_of_the_room_to_the_rest() {
+    let (fixture, mut incoming) = Fixture::start(EdgeConfig {
+        max_packet_bytes: 1024,
+        backlog_bytes: 8 * 1024,
+        ..config()
+    })
+    .await;
+    let mut client = fixture.connect(ME).await;
+
+    for _ in 0..100 {
+        let telemetry = frames::publish_0(&up(ME, "telemetry"), &[7; 100]);
+        client.send(&telemetry).await.expect("sent");
+    }
+    for packet_id in 1..=5 {
+        let reason = client
+            .publish(&up(ME, "journal"), packet_id, &[8; 100])
+            .await;
+        assert_eq!(reason, 0, "{packet_id}");
+    }
+
+    let stats = fixture.edge.stats();
+    assert!(stats.qos0_dropped > 0);
+    assert_eq!(stats.qos0_dropped + stats.messages_up, 105);
+    for number in 0..stats.messages_up {
+        let message = soon(incoming.recv()).await.expect("a message");
+        let is_telemetry = number + 5 < stats.messages_up;
+        assert_eq!(message.channel == Up::Telemetry, is_telemetry);
+    }
+}

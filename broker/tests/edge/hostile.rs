@@ -325,3 +325,17 @@ async fn packets_stuffed_with_properties_or_filters_are_refused_or_ignored() {
         .expect("sent");
     client.disconnected(0x97).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connect_far_larger_than_it_need_be_is_refused_before_it_has_arrived() {
+    let (fixture, _incoming) = Fixture::start(config()).await;
+    let mut client = Client::tls(fixture.address(), fixture.pki.client(ME))
+        .await
+        .expect("TLS");
+
+    // A header that promises 16,384 bytes, within what other packets may have.
+    client.send(&[0x10, 0x80, 0x80, 0x01]).await.expect("sent");
+
+    assert_eq!(client.closed().await, None);
+    assert_eq!(fixture.edge.stats().handshakes_failed, 1);
+}
