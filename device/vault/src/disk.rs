@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -187,6 +187,18 @@ impl Disk for RealDisk {
 
 struct RealFile(File);
 
+impl RealFile {
+    /// Writes through the page cache from now on; false if it did so before.
+    fn go_buffered(&self) -> bool {
+        let flags = fcntl(&self.0, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+        let Some(flags) = flags.ok().filter(|flags| flags.contains(OFlag::O_DIRECT)) else {
+            return false;
+        };
+        tracing::warn!("the file system refuses direct io: using the page cache");
+        fcntl(&self.0, FcntlArg::F_SETFL(flags - OFlag::O_DIRECT)).is_ok()
+    }
+}
+
 impl DiskFile for RealFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
@@ -197,7 +209,13 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        FileExt::write_at(&self.0, buf, offset)
+        match FileExt::write_at(&self.0, buf, offset) {
+            // Some file systems take the flag and refuse the write.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.go_buffered() => {
+                FileExt::write_at(&self.0, buf, offset)
+            }
+            result => result,
+        }
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -212,5 +230,40 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direct_write_that_is_refused_goes_through_the_page_cache() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        let disk = RealDisk::default();
+        disk.open(&path, Access::Create)
+            .expect("created")
+            .allocate(8192)
+            .expect("allocated");
+        let file = disk.open(&path, Access::WriteDirect).expect("opened");
+
+        // Neither length nor place nor memory suit direct io.
+        write_full(&*file, b"odd", 4097).expect("written all the same");
+
+        let mut read = [0; 3];
+        read_full(&*file, &mut read, 4097).expect("read");
+        assert_eq!(&read, b"odd");
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("lock");
+        let held = RealDisk::default().lock(&path).expect("free");
+        let second = RealDisk::default().lock(&path).map(drop);
+        assert_eq!(second.map_err(|e| e.kind()), Err(io::ErrorKind::WouldBlock));
+        drop(held);
+        RealDisk::default().lock(&path).expect("free again");
     }
 }

@@ -28,15 +28,13 @@ impl Index {
             out.put_raw(&incarnation.salt);
             emit(VAULT, &out)?;
         }
-        for (no, job) in &self.jobs {
-            let objects = job.objects.values();
-            for (version, entry) in objects.filter_map(|v| Some((v, self.versions.get(v)?))) {
-                out.clear();
-                out.put_u8(2);
-                out.put_u64(*version);
-                entry.encode(&mut out);
-                emit(*no, &out)?;
-            }
+        // In the order in which they lie in memory: several times faster than by name.
+        for (version, entry) in &self.versions {
+            out.clear();
+            out.put_u8(2);
+            out.put_u64(*version);
+            entry.encode(&mut out);
+            emit(entry.job, &out)?;
         }
         for (id, upload) in &self.uploads {
             out.clear();
@@ -97,6 +95,13 @@ impl Index {
                     .get_mut(&job)
                     .ok_or(Malformed("job of an object"))?;
                 names.objects.insert(Arc::clone(&entry.key), version);
+                if !entry
+                    .body
+                    .as_ref()
+                    .is_none_or(|body| self.space.knows(body))
+                {
+                    return Err(Malformed("the incarnation of an object is unknown"));
+                }
                 if let Some(body) = &entry.body {
                     self.space.occupy(body);
                 }
@@ -132,6 +137,9 @@ impl Index {
                     .uploads
                     .get_mut(&id)
                     .ok_or(Malformed("upload of a part"))?;
+                if !self.space.knows(&part.body) {
+                    return Err(Malformed("the incarnation of a part is unknown"));
+                }
                 self.space.occupy(&part.body);
                 upload.parts.insert(number, part);
             }

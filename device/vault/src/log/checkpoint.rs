@@ -1,10 +1,13 @@
 //! Writing the whole index down, so that the log before it can go.
 
-use std::io;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+};
 
 use super::{
     files::LogFiles,
-    record::{self, FILE_HEADER, FileHeader, Kind},
+    record::{self, FILE_HEADER, FileHeader, Kind, MAX_PAYLOAD},
 };
 use crate::{
     codec::wide,
@@ -34,8 +37,7 @@ pub(crate) fn write(
         header: &header,
         keyring,
         file: &*file,
-        key: (VAULT, header.key(&keyring.log_key)),
-        facts: Vec::new(),
+        jobs: BTreeMap::new(),
         buffer: Vec::new(),
         records: 0,
         at: FILE_HEADER,
@@ -52,8 +54,8 @@ struct Output<'a> {
     header: &'a FileHeader,
     keyring: &'a Keyring,
     file: &'a dyn DiskFile,
-    key: (JobNo, SealKey),
-    facts: Vec<u8>,
+    /// Key and facts that are not in a record yet, per job.
+    jobs: BTreeMap<JobNo, (SealKey, Vec<u8>)>,
     buffer: Vec<u8>,
     records: u64,
     at: u64,
@@ -61,39 +63,46 @@ struct Output<'a> {
 
 impl Output<'_> {
     fn fact(&mut self, job: JobNo, fact: &[u8]) -> io::Result<()> {
-        if job != self.key.0 {
-            // A job is erased on the thread that writes checkpoints: the key is there.
-            let secret = self.keyring.secret(job).ok_or(io::ErrorKind::NotFound)?;
-            self.record(false);
-            self.key = (job, self.header.key(secret));
+        if job != VAULT
+            && self
+                .jobs
+                .get(&VAULT)
+                .is_some_and(|(_, facts)| !facts.is_empty())
+        {
+            // Objects lie in incarnations, which therefore have to be learned before.
+            self.record(VAULT, false)?;
         }
-        self.facts.extend_from_slice(fact);
-        if self.facts.len() >= RECORD {
-            self.record(false);
-        }
-        if self.buffer.len() >= WRITE {
-            self.flush()?;
+        let gathered = match self.jobs.entry(job) {
+            Entry::Occupied(entry) => &mut entry.into_mut().1,
+            Entry::Vacant(entry) => {
+                // A job is erased on the thread that writes checkpoints: the key is there.
+                let secret = self.keyring.secret(job).ok_or(io::ErrorKind::NotFound)?;
+                &mut entry.insert((self.header.key(secret), Vec::new())).1
+            }
+        };
+        gathered.extend_from_slice(fact);
+        if gathered.len() >= RECORD {
+            self.record(job, false)?;
         }
         Ok(())
     }
 
-    fn record(&mut self, last: bool) {
-        if self.facts.is_empty() && !last {
-            return;
+    fn record(&mut self, job: JobNo, last: bool) -> io::Result<()> {
+        let Some((key, facts)) = self.jobs.get_mut(&job) else {
+            return Ok(());
+        };
+        if facts.len() > MAX_PAYLOAD {
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let framing = (1, last);
-        let (job, key) = &self.key;
-        let name = (*job, self.records);
-        record::append(
-            &mut self.buffer,
-            key,
-            self.header.mark(),
-            name,
-            framing,
-            &[&self.facts],
-        );
+        let name = (job, self.records);
+        let mark = self.header.mark();
+        record::append(&mut self.buffer, key, mark, name, (1, last), &[facts]);
+        facts.clear();
         self.records += 1;
-        self.facts.clear();
+        if self.buffer.len() >= WRITE {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -105,9 +114,17 @@ impl Output<'_> {
 
     /// Ends with a record of the vault itself, which is always readable.
     fn finish(&mut self) -> io::Result<()> {
-        self.record(false);
-        self.key = (VAULT, self.header.key(&self.keyring.log_key));
-        self.record(true);
+        self.fact(VAULT, &[])?;
+        let jobs: Vec<JobNo> = self
+            .jobs
+            .keys()
+            .copied()
+            .filter(|job| *job != VAULT)
+            .collect();
+        for job in jobs {
+            self.record(job, false)?;
+        }
+        self.record(VAULT, true)?;
         self.flush()
     }
 }
