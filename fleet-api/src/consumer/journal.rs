@@ -10,9 +10,10 @@ use super::Effect;
 use super::apply::plausible;
 use crate::fleet::{Fleet, FleetError, FleetEventKind, rollout_end};
 use crate::store::Tx;
+use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::boxes::box_set_seen;
 use crate::store::commands::{CommandNews, CommandState, command_advance, command_get};
-use crate::store::journal::{JournalCommit, journal_commit};
+use crate::store::journal::{JournalCommit, journal_commit, journal_skip};
 use crate::store::rollouts::{RolloutBoxState, rollout_box_advance};
 use crate::store::telemetry::telemetry_insert;
 use crate::store::uploads::{UploadState, upload_advance, upload_find};
@@ -29,16 +30,17 @@ pub(super) async fn commit(
     if !box_set_seen(tx, box_id, None, now.0).await? {
         return Ok(());
     }
-    let result = journal_commit(tx, box_id, &batch.epoch, &batch.entries, now.0).await?;
+    let mut result = journal_commit(tx, box_id, &batch.epoch, &batch.entries, now.0).await?;
+    if let JournalCommit::Gap { through } = result
+        && let Some(first) = batch.entries.first().map(|entry| entry.number)
+        && first > through.saturating_add(1)
+    {
+        lost(tx, box_id, &batch, through + 1, first - 1, now).await?;
+        result = journal_commit(tx, box_id, &batch.epoch, &batch.entries, now.0).await?;
+    }
     let through = match result {
         JournalCommit::Gap { through } => {
-            tracing::warn!(
-                %box_id,
-                epoch = %batch.epoch,
-                through,
-                first = batch.entries.first().map(|e| e.number),
-                "journal batch does not continue what is committed"
-            );
+            tracing::warn!(%box_id, epoch = %batch.epoch, through, "journal batch is in disorder");
             through
         }
         JournalCommit::Committed { through, known } => {
@@ -54,7 +56,7 @@ pub(super) async fn commit(
             through
         }
     };
-    // Also after a gap: it tells the box where to go on.
+    // Also where nothing was taken: it tells the box where to go on.
     effects.push(Effect::Ack(
         box_id.clone(),
         JournalAck {
@@ -62,6 +64,30 @@ pub(super) async fn commit(
             through,
         },
     ));
+    Ok(())
+}
+
+/// Takes down that entries are lost, and goes on behind them. A box forgets only what a cloud has
+/// acknowledged, so it was this cloud that lost them, with a database or a backup that is too old:
+/// nobody will ever send them again, and waiting for them would silence the box for good.
+async fn lost(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    batch: &JournalBatch,
+    from: u64,
+    to: u64,
+    now: UnixMillis,
+) -> Result<(), FleetError> {
+    tracing::error!(%box_id, epoch = %batch.epoch, from, to, "journal entries are lost");
+    journal_skip(tx, box_id, &batch.epoch, to).await?;
+    let detail = serde_json::json!({ "epoch": batch.epoch, "from": from, "to": to });
+    let entry = AuditEntry {
+        actor: "MQTT consumer",
+        action: "journal.lost",
+        subject: box_id.as_str(),
+        detail: &detail,
+    };
+    audit_append(tx, entry, now.0).await?;
     Ok(())
 }
 

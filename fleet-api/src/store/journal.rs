@@ -109,6 +109,24 @@ pub async fn journal_through(tx: &mut Tx, box_id: &BoxId, epoch: &EpochId) -> St
     Ok(row.map_or(0, |(through,)| u64::try_from(through).unwrap_or(0)))
 }
 
+/// Takes down that nothing up to and including `through` will ever come: the box has forgotten it.
+pub async fn journal_skip(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    epoch: &EpochId,
+    through: u64,
+) -> StoreResult<()> {
+    execute!(
+        tx,
+        "UPDATE journal_epochs SET through = $3 \
+         WHERE box_id = $1 AND epoch = $2 AND through < $3",
+        box_id.as_str(),
+        epoch.as_str(),
+        to_i64("journal number", through)?,
+    )?;
+    Ok(())
+}
+
 /// The kind of a fact, as in its JSON.
 pub fn fact_kind(fact: &Fact) -> &'static str {
     match fact {

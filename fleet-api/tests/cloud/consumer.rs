@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use longhaul_fleet_api::fleet::{FleetErrorKind, NewTicket};
+use longhaul_fleet_api::store::audit::audit_list;
 use longhaul_fleet_api::store::boxes::box_get;
 use longhaul_fleet_api::store::commands::{CommandState as Stored, command_get};
 use longhaul_protocol::command::{
@@ -118,7 +119,7 @@ async fn a_command_is_sent_again_at_every_birth_until_it_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_journal_batch_that_comes_twice_counts_once_and_a_gap_is_not_taken() {
+async fn a_journal_batch_that_comes_twice_counts_once_and_outlives_the_process() {
     let bench = Bench::start().await;
     let of = bench.enrolled(2).await;
     let mut session = bench.connect(&of, "s-1").await;
@@ -150,6 +151,33 @@ async fn a_journal_batch_that_comes_twice_counts_once_and_a_gap_is_not_taken() {
         3,
         "what was acknowledged outlives the process"
     );
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cloud_that_has_lost_its_past_takes_a_journal_up_where_it_is() {
+    let bench = Bench::start().await;
+    let of = bench.enrolled(8).await;
+    let mut session = bench.connect(&of, "s-1").await;
+    session.birth(0).await;
+
+    session
+        .send(Up::Journal, &batch(500, vec![failure("a")]))
+        .await;
+
+    assert_eq!(session.next::<JournalAck>(Dn::Ack).await.through, 500);
+    let mut tx = bench.fleet.db().read().await.expect("a transaction");
+    let audit = audit_list(&mut tx, None, 10).await.expect("read");
+    let lost = audit
+        .iter()
+        .find(|row| row.action == "journal.lost")
+        .expect("taken down");
+    assert!(lost.detail.contains("\"from\":1") && lost.detail.contains("\"to\":499"));
+    drop(tx);
+    let mut disorder = batch(501, vec![failure("b"), failure("c")]);
+    disorder.entries[1].number = 700;
+    session.send(Up::Journal, &disorder).await;
+    assert_eq!(session.next::<JournalAck>(Dn::Ack).await.through, 500);
     bench.stop().await;
 }
 
