@@ -130,10 +130,6 @@ async fn a_journal_batch_that_comes_twice_counts_once_and_outlives_the_process()
     assert_eq!(session.next::<JournalAck>(Dn::Ack).await.through, 2);
     session.send(Up::Journal, &first).await;
     assert_eq!(session.next::<JournalAck>(Dn::Ack).await.through, 2);
-    session
-        .send(Up::Journal, &batch(5, vec![failure("e")]))
-        .await;
-    assert_eq!(session.next::<JournalAck>(Dn::Ack).await.through, 2);
     let overlapping = batch(2, vec![failure("b"), failure("c")]);
     session.send(Up::Journal, &overlapping).await;
     assert_eq!(session.next::<JournalAck>(Dn::Ack).await.through, 3);
