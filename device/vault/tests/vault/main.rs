@@ -1,5 +1,6 @@
 //! The vault as its callers see it, on a real disk and on one that fails.
 
+mod crowd;
 mod deliveries;
 mod fault_disk;
 mod faults;
