@@ -41,8 +41,8 @@ pub struct EdgeConfig {
     pub max_queued_messages: u32,
     /// Bytes that wait for one box.
     pub max_queued_bytes: u32,
-    /// Messages accepted from boxes that the cloud has not taken yet, in bytes. The backbone holds
-    /// memory of about this size for good.
+    /// Messages accepted from boxes that the cloud has not taken yet, in bytes, each counted with
+    /// 640 more than its payload. The backbone holds memory of about this size for good.
     pub backlog_bytes: u32,
     /// How long a message waits for room in the backlog before it is refused with "quota
     /// exceeded", in milliseconds. Its box is not read meanwhile.

@@ -31,10 +31,10 @@ pub struct Incoming {
     credit: Arc<Semaphore>,
 }
 
-/// What a message of `payload_len` bytes takes of the backlog: an upper bound of what it takes in
-/// the backbone's log and in the queue, both of which add some bytes to each.
+/// What a message of `payload_len` bytes takes of the backlog: no less than the backbone's log
+/// counts for it, and about what it takes in memory.
 pub(crate) fn cost(payload_len: usize) -> usize {
-    payload_len + 128
+    payload_len + 640
 }
 
 impl Incoming {

@@ -316,7 +316,7 @@ async fn the_client_that_boxes_use_is_served() {
 async fn messages_that_may_be_lost_leave_the_last_of_the_room_to_the_rest() {
     let (fixture, mut incoming) = Fixture::start(EdgeConfig {
         max_packet_bytes: 1024,
-        backlog_bytes: 8 * 1024,
+        backlog_bytes: 32 * 1024,
         ..config()
     })
     .await;
