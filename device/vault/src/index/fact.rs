@@ -7,7 +7,7 @@ use crate::{
     UploadId,
     codec::{Malformed, Put, Take},
     keyring::{JobNo, VAULT},
-    op::{put_delivery, put_digests, put_extents, take_delivery, take_digests, take_extents},
+    op::wire::{put_delivery, put_digests, put_extents, take_delivery, take_digests, take_extents},
     tree::PartTree,
 };
 

@@ -3,13 +3,18 @@
 //! Operations are logged first and judged when they are applied, in order, so that replay comes
 //! to the same index as the run did. Nothing in here depends on when or where it is applied.
 
+pub(crate) mod wire;
+
 use std::sync::Arc;
 
 use crate::{
     Checksums, Condition, DeliveryEvent, Digests, UploadId, Version,
     codec::{Malformed, Put, Take, narrow},
-    delivery::Delivery,
     tree::PartTree,
+};
+use wire::{
+    put_condition, put_digests, put_event, put_extent, put_owner, put_source, take_condition,
+    take_digests, take_event, take_extent, take_owner, take_source,
 };
 
 /// A run of bytes of an object, and where they lie.
@@ -314,227 +319,6 @@ impl Op {
         take.end()?;
         Ok(op)
     }
-}
-
-fn put_owner(out: &mut Vec<u8>, owner: Owner) {
-    match owner {
-        Owner::Object(version) => {
-            out.put_u8(0);
-            out.put_u64(version);
-        }
-        Owner::Part(upload, number) => {
-            out.put_u8(1);
-            out.put_raw(&upload.0);
-            out.put_u16(number);
-        }
-    }
-}
-
-fn take_owner(take: &mut Take<'_>) -> Result<Owner, Malformed> {
-    match take.u8()? {
-        0 => Ok(Owner::Object(take.u64()?)),
-        1 => Ok(Owner::Part(UploadId(take.array()?), take.u16()?)),
-        _ => Err(Malformed("owner")),
-    }
-}
-
-pub(crate) fn put_digests(out: &mut Vec<u8>, digests: &Digests) {
-    out.put_u64(digests.size);
-    out.put_raw(&digests.blake3);
-    out.put_u64(digests.crc64nvme);
-}
-
-pub(crate) fn take_digests(take: &mut Take<'_>) -> Result<Digests, Malformed> {
-    Ok(Digests {
-        size: take.u64()?,
-        blake3: take.array()?,
-        crc64nvme: take.u64()?,
-    })
-}
-
-pub(crate) fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
-    match extent {
-        Extent::Frames {
-            incarnation,
-            at,
-            len,
-        } => {
-            out.put_u8(0);
-            out.put_u64(*incarnation);
-            out.put_u32(*at);
-            out.put_u64(*len);
-        }
-        Extent::Log { file, offset, len } => {
-            out.put_u8(1);
-            out.put_u32(*file);
-            out.put_u32(*offset);
-            out.put_u32(*len);
-        }
-    }
-}
-
-pub(crate) fn take_extent(take: &mut Take<'_>) -> Result<Extent, Malformed> {
-    match take.u8()? {
-        0 => Ok(Extent::Frames {
-            incarnation: take.u64()?,
-            at: take.u32()?,
-            len: take.u64()?,
-        }),
-        1 => Ok(Extent::Log {
-            file: take.u32()?,
-            offset: take.u32()?,
-            len: take.u32()?,
-        }),
-        _ => Err(Malformed("extent")),
-    }
-}
-
-pub(crate) fn put_extents(out: &mut Vec<u8>, extents: &[Extent]) {
-    out.put_count(extents.len());
-    for extent in extents {
-        put_extent(out, extent);
-    }
-}
-
-pub(crate) fn take_extents(take: &mut Take<'_>) -> Result<Vec<Extent>, Malformed> {
-    let count = take.count()?;
-    (0..count).map(|_| take_extent(take)).collect()
-}
-
-/// The source comes last, because inline bytes are whatever follows it.
-fn put_source(out: &mut Vec<u8>, source: &Source) {
-    match source {
-        Source::Frames(extents) => {
-            out.put_u8(0);
-            put_extents(out, extents);
-        }
-        Source::Inline { len } => {
-            out.put_u8(1);
-            out.put_u32(*len);
-        }
-    }
-}
-
-fn take_source(take: &mut Take<'_>) -> Result<Source, Malformed> {
-    match take.u8()? {
-        0 => take_extents(take).map(Source::Frames),
-        1 => {
-            let len = take.u32()?;
-            take.raw(narrow(u64::from(len)))?;
-            Ok(Source::Inline { len })
-        }
-        _ => Err(Malformed("source")),
-    }
-}
-
-fn put_condition(out: &mut Vec<u8>, condition: &Condition) {
-    match condition {
-        Condition::Any => out.put_u8(0),
-        Condition::Absent => out.put_u8(1),
-        Condition::Present => out.put_u8(2),
-        Condition::Etag(etag) => {
-            out.put_u8(3);
-            out.put_text(etag);
-        }
-        Condition::Version(version) => {
-            out.put_u8(4);
-            out.put_u64(version.0);
-        }
-    }
-}
-
-fn take_condition(take: &mut Take<'_>) -> Result<Condition, Malformed> {
-    Ok(match take.u8()? {
-        0 => Condition::Any,
-        1 => Condition::Absent,
-        2 => Condition::Present,
-        3 => Condition::Etag(take.string()?),
-        4 => Condition::Version(Version(take.u64()?)),
-        _ => return Err(Malformed("condition")),
-    })
-}
-
-fn put_event(out: &mut Vec<u8>, event: &DeliveryEvent) {
-    match event {
-        DeliveryEvent::Started { upload } => {
-            out.put_u8(0);
-            out.put_text(upload);
-        }
-        DeliveryEvent::PartDone { number, etag } => {
-            out.put_u8(1);
-            out.put_u32(*number);
-            out.put_text(etag);
-        }
-        DeliveryEvent::Delivered => out.put_u8(2),
-        DeliveryEvent::Verified => out.put_u8(3),
-        DeliveryEvent::Failed { reason } => {
-            out.put_u8(4);
-            out.put_text(reason);
-        }
-        DeliveryEvent::Reset => out.put_u8(5),
-        DeliveryEvent::Released => out.put_u8(6),
-    }
-}
-
-fn take_event(take: &mut Take<'_>) -> Result<DeliveryEvent, Malformed> {
-    Ok(match take.u8()? {
-        0 => DeliveryEvent::Started {
-            upload: take.string()?,
-        },
-        1 => DeliveryEvent::PartDone {
-            number: take.u32()?,
-            etag: take.string()?,
-        },
-        2 => DeliveryEvent::Delivered,
-        3 => DeliveryEvent::Verified,
-        4 => DeliveryEvent::Failed {
-            reason: take.string()?,
-        },
-        5 => DeliveryEvent::Reset,
-        6 => DeliveryEvent::Released,
-        _ => return Err(Malformed("delivery event")),
-    })
-}
-
-pub(crate) fn put_delivery(out: &mut Vec<u8>, delivery: &Delivery) {
-    match delivery {
-        Delivery::OnBox => out.put_u8(0),
-        Delivery::InFlight { upload, parts } => {
-            out.put_u8(1);
-            out.put_text(upload);
-            out.put_count(parts.len());
-            for (number, etag) in parts {
-                out.put_u32(*number);
-                out.put_text(etag);
-            }
-        }
-        Delivery::InCloud => out.put_u8(2),
-        Delivery::Verified => out.put_u8(3),
-        Delivery::Failed { reason } => {
-            out.put_u8(4);
-            out.put_text(reason);
-        }
-    }
-}
-
-pub(crate) fn take_delivery(take: &mut Take<'_>) -> Result<Delivery, Malformed> {
-    Ok(match take.u8()? {
-        0 => Delivery::OnBox,
-        1 => {
-            let upload = take.string()?;
-            let count = take.count()?;
-            let parts = (0..count)
-                .map(|_| Ok((take.u32()?, take.string()?)))
-                .collect::<Result<_, Malformed>>()?;
-            Delivery::InFlight { upload, parts }
-        }
-        2 => Delivery::InCloud,
-        3 => Delivery::Verified,
-        4 => Delivery::Failed {
-            reason: take.string()?,
-        },
-        _ => return Err(Malformed("delivery")),
-    })
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! The handle that callers hold.
 
+mod deliver;
+mod multipart;
+
 use std::{ops::Range, sync::Arc, thread};
 
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::{
-    Abandoned, Checksums, Commit, Condition, DeliveryEvent, Error, JobId, Metadata, ObjectInfo,
-    ObjectReader, ObjectWriter, OpenError, Page, PartInfo, PartNumber, PartWriter, Pending,
-    RecoveryReport, ScrubReport, Stats, UploadId, UploadInfo, VaultConfig, Version,
+    Checksums, Commit, Condition, Error, JobId, Metadata, ObjectInfo, ObjectReader, ObjectWriter,
+    OpenError, Page, RecoveryReport, ScrubReport, Stats, VaultConfig, Version,
     codec::encode_detail,
     core::{Core, Request},
-    crypto::random,
     disk::{Disk, RealDisk},
     index::Outcome,
     keyring::JobNo,
@@ -40,8 +41,6 @@ struct Handle {
 
 /// Longest key, in bytes: what S3 allows, and a bucket's name before it.
 const MAX_KEY: usize = 1024 + 64;
-/// Longest text of the cloud's that is kept: an upload's name, an `ETag`, a reason.
-const MAX_TEXT: usize = 4096;
 
 impl Vault {
     /// Opens the vault in `config.dir`, or makes one, and says what recovery found.
@@ -206,167 +205,6 @@ impl Vault {
             .list(number, prefix, start_after, limit)
     }
 
-    /// Creates a multipart upload. `checksums` is kept with it and given back, nothing more.
-    #[expect(clippy::needless_pass_by_value, reason = "taken like everywhere else")]
-    pub fn create_upload(
-        &self,
-        job: &JobId,
-        key: &str,
-        metadata: Metadata,
-        checksums: Checksums,
-    ) -> Commit<UploadId> {
-        let detail = encode_detail(&metadata, &checksums);
-        let checked = check_key(key)
-            .and_then(|()| check_detail(&detail))
-            .and_then(|()| self.core().admit())
-            .and_then(|()| self.core().job(job));
-        let number = match checked {
-            Ok(number) => number,
-            Err(error) => return Commit::ready(Err(error)),
-        };
-        let (id, now) = (UploadId(random()), (self.core().clock)());
-        let op = Op::CreateUpload {
-            id,
-            key: key.to_owned(),
-            detail,
-            now,
-        };
-        self.core()
-            .submit_plain(number, op, |outcome| match outcome {
-                Outcome::Upload(id) => Some(id),
-                _ => None,
-            })
-    }
-
-    /// One open upload.
-    pub fn upload(&self, upload: &UploadId) -> Result<UploadInfo, Error> {
-        self.core()
-            .index
-            .read()
-            .upload(*upload)
-            .map(|(info, _)| info)
-    }
-
-    /// At most `limit` open uploads of `job` whose keys begin with `prefix`, in order of key and
-    /// identifier, behind `start_after`.
-    pub fn uploads(
-        &self,
-        job: &JobId,
-        prefix: &str,
-        start_after: Option<(&str, Option<UploadId>)>,
-        limit: usize,
-    ) -> Result<Page<UploadInfo>, Error> {
-        let number = self.core().job(job)?;
-        self.core()
-            .index
-            .read()
-            .uploads(number, prefix, start_after, limit)
-    }
-
-    /// Begins a part; when finished, it replaces an earlier one of the same number.
-    pub fn begin_part(&self, upload: &UploadId, number: PartNumber) -> Result<PartWriter, Error> {
-        self.begin_sized_part(upload, number, 0)
-    }
-
-    /// Like [`Vault::begin_part`], for a part whose length in bytes is known: then the BLAKE3 of
-    /// the object will be known without reading it again.
-    pub fn begin_sized_part(
-        &self,
-        upload: &UploadId,
-        number: PartNumber,
-        len: u64,
-    ) -> Result<PartWriter, Error> {
-        let job = self.job_of_upload(upload)?;
-        let base = self.core().guess_base(*upload, number, len);
-        let sink = Sink::new(Arc::clone(self.core()), job, Some(base))?;
-        Ok(PartWriter::new(sink, *upload, number))
-    }
-
-    /// At most `limit` parts of an upload with numbers above `after`.
-    pub fn parts(
-        &self,
-        upload: &UploadId,
-        after: Option<PartNumber>,
-        limit: usize,
-    ) -> Result<Page<PartInfo>, Error> {
-        self.core().index.read().parts(*upload, after, limit)
-    }
-
-    /// Makes the named parts, in this order, the new version of the object. No byte is copied.
-    pub fn complete_upload(
-        &self,
-        upload: &UploadId,
-        parts: Vec<(PartNumber, String)>,
-        checksums: Checksums,
-        condition: Condition,
-    ) -> Commit<ObjectInfo> {
-        let detail = encode_detail(&Metadata::default(), &checksums);
-        let job = match check_detail(&detail).and_then(|()| self.job_of_upload(upload)) {
-            Ok(job) => job,
-            Err(error) => return Commit::ready(Err(error)),
-        };
-        let parts = parts
-            .into_iter()
-            .map(|(number, etag)| (number.get(), etag))
-            .collect();
-        let now = (self.core().clock)();
-        let op = Op::Complete {
-            upload: *upload,
-            parts,
-            checksums,
-            condition,
-            now,
-        };
-        self.core().submit_plain(job, op, |outcome| match outcome {
-            Outcome::Object(info) => Some(*info),
-            _ => None,
-        })
-    }
-
-    /// Forgets an upload and its parts.
-    pub fn abort_upload(&self, upload: &UploadId) -> Commit<()> {
-        match self.job_of_upload(upload) {
-            Ok(job) => self
-                .core()
-                .submit_plain(job, Op::Abort { upload: *upload }, |_| Some(())),
-            Err(error) => Commit::ready(Err(error)),
-        }
-    }
-
-    /// At most `limit` versions that are still to be delivered, oldest first, behind `after`.
-    pub fn pending(&self, after: Option<Version>, limit: usize) -> Vec<Pending> {
-        self.core().index.read().pending(after, limit)
-    }
-
-    /// Records that something happened to a version on its way to the bucket.
-    pub fn deliver(&self, version: Version, event: DeliveryEvent) -> Commit<()> {
-        let checked = check_event(&event);
-        match checked.and_then(|()| self.core().index.read().job_of(version)) {
-            Ok(job) => self
-                .core()
-                .submit_plain(job, Op::Deliver { version, event }, |_| Some(())),
-            Err(error) => Commit::ready(Err(error)),
-        }
-    }
-
-    /// Uploads into the bucket whose version is gone; each until [`Vault::forget_abandoned`].
-    pub fn abandoned(&self) -> Vec<Abandoned> {
-        self.core().index.read().abandoned()
-    }
-
-    /// This upload was aborted in the bucket. Fine if it is forgotten already.
-    pub fn forget_abandoned(&self, version: Version, upload: &str) -> Commit<()> {
-        let job = self.core().index.read().job_of_abandoned(version, upload);
-        let Some(job) = job else {
-            return Commit::ready(Ok(()));
-        };
-        let op = Op::Forget {
-            version,
-            upload: upload.to_owned(),
-        };
-        self.core().submit_plain(job, op, |_| Some(()))
-    }
-
     /// How full the vault is and what it holds.
     pub fn stats(&self) -> Stats {
         let core = self.core();
@@ -410,10 +248,6 @@ impl Vault {
         &self.handle.core
     }
 
-    fn job_of_upload(&self, upload: &UploadId) -> Result<JobNo, Error> {
-        self.core().index.read().upload(*upload).map(|(_, job)| job)
-    }
-
     fn reader(
         &self,
         (info, job, body): (ObjectInfo, JobNo, Option<crate::op::Body>),
@@ -451,15 +285,6 @@ fn check_key(key: &str) -> Result<(), Error> {
         return Err(Error::EmptyKey);
     }
     check_len("an object key", key, MAX_KEY)
-}
-
-fn check_event(event: &DeliveryEvent) -> Result<(), Error> {
-    match event {
-        DeliveryEvent::Started { upload } => check_len("an upload's name", upload, MAX_TEXT),
-        DeliveryEvent::PartDone { etag, .. } => check_len("an etag", etag, MAX_TEXT),
-        DeliveryEvent::Failed { reason } => check_len("a reason", reason, MAX_TEXT),
-        _ => Ok(()),
-    }
 }
 
 fn check_len(what: &'static str, text: &str, max: usize) -> Result<(), Error> {

@@ -1,0 +1,52 @@
+//! What the uplink asks and tells.
+
+use super::{Vault, check_len};
+use crate::{Abandoned, Commit, DeliveryEvent, Error, Pending, Version, op::Op};
+
+/// Longest text of the cloud's that is kept: an upload's name, an `ETag`, a reason.
+const MAX_TEXT: usize = 4096;
+
+impl Vault {
+    /// At most `limit` versions that are still to be delivered, oldest first, behind `after`.
+    pub fn pending(&self, after: Option<Version>, limit: usize) -> Vec<Pending> {
+        self.core().index.read().pending(after, limit)
+    }
+
+    /// Records that something happened to a version on its way to the bucket.
+    pub fn deliver(&self, version: Version, event: DeliveryEvent) -> Commit<()> {
+        let checked = check_event(&event);
+        match checked.and_then(|()| self.core().index.read().job_of(version)) {
+            Ok(job) => self
+                .core()
+                .submit_plain(job, Op::Deliver { version, event }, |_| Some(())),
+            Err(error) => Commit::ready(Err(error)),
+        }
+    }
+
+    /// Uploads into the bucket whose version is gone; each until [`Vault::forget_abandoned`].
+    pub fn abandoned(&self) -> Vec<Abandoned> {
+        self.core().index.read().abandoned()
+    }
+
+    /// This upload was aborted in the bucket. Fine if it is forgotten already.
+    pub fn forget_abandoned(&self, version: Version, upload: &str) -> Commit<()> {
+        let job = self.core().index.read().job_of_abandoned(version, upload);
+        let Some(job) = job else {
+            return Commit::ready(Ok(()));
+        };
+        let op = Op::Forget {
+            version,
+            upload: upload.to_owned(),
+        };
+        self.core().submit_plain(job, op, |_| Some(()))
+    }
+}
+
+fn check_event(event: &DeliveryEvent) -> Result<(), Error> {
+    match event {
+        DeliveryEvent::Started { upload } => check_len("an upload's name", upload, MAX_TEXT),
+        DeliveryEvent::PartDone { etag, .. } => check_len("an etag", etag, MAX_TEXT),
+        DeliveryEvent::Failed { reason } => check_len("a reason", reason, MAX_TEXT),
+        _ => Ok(()),
+    }
+}
