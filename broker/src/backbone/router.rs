@@ -22,9 +22,9 @@ use crate::incoming::{Incoming, Upward};
 /// The one topic inside the Router.
 ///
 /// Its length makes the Router's log bound its memory. The log counts four bytes, the topic and
-/// the payload of a message; what it allocates is some 550 bytes more than the payload. With a
-/// short topic, a log of 32 MiB full of tiny messages takes half a gigabyte. The topic itself is
-/// static: it is never copied.
+/// the payload of a message; what it allocates is 330 to 550 bytes more than the payload. With a
+/// topic of three characters, a log of 32 MiB full of tiny messages was measured at 450 MB; with
+/// this one, at 55. The topic itself is static: it is never copied.
 const HUB_TOPIC: &str = match str::from_utf8(&[b'h'; 512]) {
     Ok(topic) => topic,
     Err(_) => panic!("not ASCII"),

@@ -17,11 +17,13 @@ use crate::pki::Pki;
 pub const ME: &str = "0123456789AB";
 pub const OTHER: &str = "ZZZZZZZZZZZZ";
 
-/// The cloud's list of revoked boxes, and one box on which it trips over its own feet.
+/// The cloud's list of revoked boxes; one box on which it trips over its own feet; and one that is
+/// revoked at the very moment after it was asked for.
 #[derive(Default)]
 pub struct Guard {
     pub revoked: Mutex<HashSet<BoxId>>,
     pub panics_on: Mutex<Option<BoxId>>,
+    pub revokes_next: Mutex<Option<BoxId>>,
 }
 
 impl Admission for Guard {
@@ -31,6 +33,11 @@ impl Admission for Guard {
         assert_ne!(trips.as_ref(), Some(box_id), "a fault in the cloud's list");
         if self.revoked.lock().expect("not poisoned").contains(box_id) {
             return Err(Refused::Revoked);
+        }
+        let mut next = self.revokes_next.lock().expect("not poisoned");
+        if next.as_ref() == Some(box_id) {
+            let revoked = next.take();
+            self.revoked.lock().expect("not poisoned").extend(revoked);
         }
         Ok(())
     }

@@ -136,6 +136,19 @@ async fn a_revoked_box_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_in_the_middle_of_a_connect_leaves_no_gap() {
+    let (fixture, _incoming) = Fixture::start(config()).await;
+    *fixture.guard.revokes_next.lock().expect("not poisoned") = Some(box_id(ME));
+
+    let tls = fixture.pki.client(ME);
+    let answer = Client::try_connect(fixture.address(), tls, &Connect::new(ME)).await;
+
+    let (_, reason) = answer.expect("an answer");
+    assert_eq!(reason, 0x8A);
+    assert_eq!(fixture.edge.stats().connects, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_closes_the_connection_within_a_second_even_of_a_box_that_never_reads() {
     let (fixture, _incoming) = Fixture::start(config()).await;
     let mut reader = fixture.connect(ME).await;

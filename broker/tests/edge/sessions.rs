@@ -127,6 +127,42 @@ async fn a_will_is_published_unless_the_box_says_goodbye() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_will_waits_for_room_and_holds_its_boxs_seat_until_there_is_some() {
+    let (fixture, mut incoming) = Fixture::start(EdgeConfig {
+        max_packet_bytes: 4096,
+        backlog_bytes: 8 * 1024,
+        quota_wait_ms: 1,
+        ..config()
+    })
+    .await;
+    let topic = up(ME, "presence");
+    let mut client = fixture
+        .connect_with(&Connect::new(ME).will(&topic, &[9; 2000]))
+        .await;
+    let mut accepted = 0;
+    while client.publish(&up(ME, "journal"), 1, &[7; 1000]).await == 0 {
+        accepted += 1;
+    }
+
+    drop(client);
+    fixture.until(|edge| edge.connected_count() == 0).await;
+    let returning = fixture.connect(ME);
+    tokio::pin!(returning);
+    // Long enough for a connection that nothing held up.
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut returning).await;
+
+    assert!(early.is_err(), "the will is not on its way yet");
+    assert_eq!(fixture.edge.stats().wills, 0);
+    for _ in 0..accepted {
+        let message = soon(incoming.recv()).await.expect("a message");
+        assert_eq!(message.channel, Up::Journal);
+    }
+    let will = soon(incoming.recv()).await.expect("a will");
+    assert_eq!((will.channel, will.payload.len()), (Up::Presence, 2000));
+    returning.await.ping().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_box_is_given_up_after_one_and_a_half_keep_alives() {
     let (fixture, mut incoming) = Fixture::start(config()).await;
     let topic = up(ME, "presence");
