@@ -3,7 +3,7 @@
 //! Effects are carried out in their order, and one that stores something has stored it before the
 //! next begins: that is how nothing is acted on before it is written down.
 
-mod backoff;
+pub(crate) mod backoff;
 pub mod command;
 pub mod ladder;
 mod lifecycle;

@@ -1,5 +1,6 @@
 //! Puts the parts together, watches over them, and ends them in order.
 
+mod data_plane;
 mod driver;
 mod enrolment;
 mod lan_keeper;
@@ -38,6 +39,7 @@ use crate::sealed::{MasterKey, SealError};
 use crate::status::StatusSource;
 use crate::telemetry::Sampler;
 use crate::update::{self, AgentHandle};
+use data_plane::DataPlane;
 use driver::Driver;
 use enrolment::Enrolment;
 use lan_keeper::LanKeeper;
@@ -85,6 +87,14 @@ pub enum RunError {
     /// The console failed.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// Customers cannot be listened to.
+    #[error("the data plane cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A part ended although nobody asked it to.
     #[error("{0} ended by itself")]
     Ended(&'static str),
@@ -215,15 +225,7 @@ impl Parts {
             identifying: false,
         };
         let (lan_status, status_source) = StatusSource::channel(first.clone());
-        let (console_status, console_source) = watch::channel(console::Status {
-            lan: first,
-            lan_urls: Vec::new(),
-            certificate_expires: None,
-            telemetry_interval_secs: 0,
-            desired_version: 0,
-            command_counter: 0,
-            journal: journal::Position::default(),
-        });
+        let (console_status, console_source) = watch::channel(first_console(first));
         let probe = TlsProbe::new(enrolment.roots(), enrolment.idevid_resolver()?)?;
         let (lan_identity, lan_tls) = lan::channel()?;
         let keeper = LanKeeper::new(state, Arc::clone(&master), cloud.clone(), lan_identity);
@@ -243,7 +245,18 @@ impl Parts {
         supervisor.spawn("the console", |stop| async move {
             Ok(console::serve(socket, console_source, stop).await?)
         });
-        let _ = (bound, lan_tls, status_source, update_requests, agent_handle);
+        let data = DataPlane {
+            vault: vault.clone(),
+            journal: journal.clone(),
+            credentials: tickets.store(),
+            cloud: cloud.clone(),
+            roots: enrolment.roots(),
+            tls: lan_tls,
+            status: status_source,
+        };
+        data.spawn(options, bound, &mut supervisor, shutdown)
+            .await?;
+        let _ = (update_requests, agent_handle);
 
         let driver = Driver {
             agent,
@@ -302,6 +315,18 @@ impl Parts {
         })
         .await;
         driver.and(helpers).and(closed)
+    }
+}
+
+fn first_console(lan: LanStatus) -> console::Status {
+    console::Status {
+        lan,
+        lan_urls: Vec::new(),
+        certificate_expires: None,
+        telemetry_interval_secs: 0,
+        desired_version: 0,
+        command_counter: 0,
+        journal: journal::Position::default(),
     }
 }
 

@@ -1,0 +1,472 @@
+//! Multipart uploads: parts become durable one by one, completing them copies no byte.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use crc_fast::{CrcAlgorithm, checksum_combine};
+use longhaul_vault::{Checksums, Error as VaultError, PartInfo, PartNumber, UploadId, UploadInfo};
+use s3s::crypto::{Checksum as _, Crc32, Crc32c, Sha1, Sha256};
+use s3s::dto::{
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart,
+    CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag, ListMultipartUploadsInput,
+    ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Part,
+    UploadPartInput, UploadPartOutput,
+};
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+
+use super::body::{self, Lane};
+use super::checksum::{Algorithm, Promise};
+use super::error::from_vault;
+use super::names;
+use super::put::{Described, condition, give_checksums, refuse_customer_keys};
+use super::retrieval::{checksum_type, timestamp};
+use super::service::Store;
+
+/// Under which name an upload keeps the algorithm and the type of checksum that its client chose.
+const CHOSEN_ALGORITHM: &str = "algorithm";
+const CHOSEN_TYPE: &str = "type";
+/// Parts or uploads on one page at the most; S3's own limit.
+const MAX_PAGE: i32 = 1000;
+/// Parts of one upload at the most; S3's own limit.
+const MAX_PARTS: usize = 10_000;
+
+impl Store {
+    pub(super) async fn create_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let credential = Self::admitted(&request)?;
+        let input = request.input;
+        let job = names::job(&input.bucket)?;
+        let key = names::key(&input.key)?;
+        let what = format!("upload of {:?}", key.as_str());
+        refuse_customer_keys(input.sse_customer_algorithm.as_deref())?;
+        let metadata = Described {
+            content_type: input.content_type,
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding,
+            content_language: input.content_language,
+            expires: input.expires,
+            user: input.metadata,
+        }
+        .metadata(&credential);
+        let mut chosen = Checksums::new();
+        if let Some(algorithm) = &input.checksum_algorithm {
+            let known = Algorithm::from_api_name(algorithm.as_str()).ok_or_else(|| {
+                s3_error!(
+                    InvalidRequest,
+                    "checksum algorithm {:?} is not known",
+                    algorithm.as_str()
+                )
+            })?;
+            chosen.insert(CHOSEN_ALGORITHM.to_owned(), known.name().to_owned());
+        }
+        if let Some(kind) = &input.checksum_type {
+            chosen.insert(CHOSEN_TYPE.to_owned(), kind.as_str().to_owned());
+        }
+        let vault = &self.vault;
+        let create = || vault.create_upload(&job, key.as_str(), metadata.clone(), chosen.clone());
+        let created = match create().await {
+            // A bucket exists as soon as a ticket names it.
+            Err(VaultError::NoSuchJob(_)) => {
+                vault
+                    .create_job(&job)
+                    .map_err(|error| from_vault(&error, &what))?;
+                create().await
+            }
+            created => created,
+        };
+        let upload = created.map_err(|error| from_vault(&error, &what))?;
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(upload.to_string()),
+            checksum_algorithm: input.checksum_algorithm,
+            checksum_type: input.checksum_type,
+            ..CreateMultipartUploadOutput::default()
+        }))
+    }
+
+    /// The upload, if it is one of this bucket and key: an identifier alone opens nothing.
+    fn find_upload(&self, bucket: &str, key: &str, id: &str) -> S3Result<(UploadId, UploadInfo)> {
+        let none = || {
+            s3_error!(
+                NoSuchUpload,
+                "there is no open upload {:?} of {key:?}; it was completed, aborted or never begun",
+                id.chars().take(64).collect::<String>()
+            )
+        };
+        let upload: UploadId = id.parse().map_err(|_| none())?;
+        let info = self.vault.upload(&upload).map_err(|_| none())?;
+        if info.job.as_str() != bucket || info.key != key {
+            return Err(none());
+        }
+        Ok((upload, info))
+    }
+
+    pub(super) async fn put_part(
+        &self,
+        request: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
+        let promise = Promise::read(&request)?;
+        let trailers = request.trailing_headers;
+        let input = request.input;
+        refuse_customer_keys(input.sse_customer_algorithm.as_deref())?;
+        let number = part_number(input.part_number)?;
+        let what = format!("part {number} of {:?}", input.key);
+        let (upload, _) = self.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+
+        let _permit = self.body_permit().await?;
+        let length = input.content_length.and_then(|n| u64::try_from(n).ok());
+        let sink = self
+            .vault
+            .begin_sized_part(&upload, number, length.unwrap_or(0))
+            .map_err(|error| from_vault(&error, &what))?;
+        let lane = Lane {
+            sink,
+            hasher: promise.hasher(),
+        };
+        let lane = body::receive(input.body, lane, input.content_length, &what).await?;
+
+        let trailers = trailers.and_then(|t| t.take());
+        let crc64nvme = lane.sink.digests().crc64nvme;
+        let checksums = promise.verify(lane.hasher, crc64nvme, trailers.as_ref())?;
+        let part = lane
+            .sink
+            .finish(checksums)
+            .await
+            .map_err(|error| from_vault(&error, &what))?;
+        let mut output = UploadPartOutput {
+            e_tag: Some(ETag::Strong(part.etag)),
+            ..UploadPartOutput::default()
+        };
+        give_checksums!(output, &part.checksums);
+        Ok(S3Response::new(output))
+    }
+
+    pub(super) fn list_upload_parts(
+        &self,
+        input: ListPartsInput,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
+        let (upload, info) = self.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+        let limit = page_limit(input.max_parts)?;
+        let after = match input.part_number_marker {
+            None => None,
+            Some(marker) if marker <= 0 => None,
+            Some(marker) => Some(part_number(marker)?),
+        };
+        let page = self
+            .vault
+            .parts(&upload, after, limit)
+            .map_err(|error| from_vault(&error, "listing parts"))?;
+        let next = page.items.last().map(|part| i32::from(part.number.get()));
+        let parts = page.items.into_iter().map(|part| {
+            let mut entry = Part {
+                part_number: Some(i32::from(part.number.get())),
+                e_tag: Some(ETag::Strong(part.etag)),
+                size: i64::try_from(part.digests.size).ok(),
+                last_modified: Some(timestamp(part.last_modified_ms)),
+                ..Part::default()
+            };
+            give_checksums!(entry, &part.checksums);
+            entry
+        });
+        Ok(S3Response::new(ListPartsOutput {
+            parts: Some(parts.collect()),
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(input.upload_id),
+            part_number_marker: input.part_number_marker,
+            next_part_number_marker: next.filter(|_| page.more),
+            max_parts: i32::try_from(limit).ok(),
+            is_truncated: Some(page.more),
+            checksum_algorithm: info
+                .checksums
+                .get(CHOSEN_ALGORITHM)
+                .map(|name| ChecksumAlgorithm::from(name.to_uppercase())),
+            ..ListPartsOutput::default()
+        }))
+    }
+
+    pub(super) fn list_uploads(
+        &self,
+        input: ListMultipartUploadsInput,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let job = names::job(&input.bucket)?;
+        let limit = page_limit(input.max_uploads)?;
+        let marker = input.key_marker.as_deref().filter(|m| !m.is_empty());
+        let id_marker = match (marker, input.upload_id_marker.as_deref()) {
+            (Some(_), Some(id)) if !id.is_empty() => Some(id.parse().map_err(|_| {
+                s3_error!(InvalidArgument, "upload-id-marker is not an upload's name")
+            })?),
+            _ => None,
+        };
+        let prefix = input.prefix.as_deref().unwrap_or_default();
+        let after = marker.map(|key| (key, id_marker));
+        let page = match self.vault.uploads(&job, prefix, after, limit) {
+            Ok(page) => page,
+            Err(VaultError::NoSuchJob(_)) => longhaul_vault::Page {
+                items: Vec::new(),
+                more: false,
+            },
+            Err(error) => return Err(from_vault(&error, "listing uploads")),
+        };
+        let last = page.items.last().filter(|_| page.more);
+        let output = ListMultipartUploadsOutput {
+            next_key_marker: last.map(|upload| upload.key.clone()),
+            next_upload_id_marker: last.map(|upload| upload.id.to_string()),
+            is_truncated: Some(page.more),
+            bucket: Some(input.bucket),
+            prefix: input.prefix,
+            key_marker: input.key_marker,
+            upload_id_marker: input.upload_id_marker,
+            max_uploads: i32::try_from(limit).ok(),
+            uploads: Some(
+                page.items
+                    .into_iter()
+                    .map(|upload| MultipartUpload {
+                        key: Some(upload.key),
+                        upload_id: Some(upload.id.to_string()),
+                        initiated: Some(timestamp(upload.created_ms)),
+                        ..MultipartUpload::default()
+                    })
+                    .collect(),
+            ),
+            ..ListMultipartUploadsOutput::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    pub(super) async fn complete_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let input = request.input;
+        let what = format!("upload of {:?}", input.key);
+        let (upload, info) = self.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+        let condition = condition(input.if_match.clone(), input.if_none_match.clone())?;
+        let named = input.multipart_upload.clone().and_then(|m| m.parts);
+        let parts = self.chosen_parts(&upload, named.unwrap_or_default(), &what)?;
+        let size: u64 = parts.iter().map(|part| part.digests.size).sum();
+        if let Some(expected) = input.mpu_object_size
+            && u64::try_from(expected) != Ok(size)
+        {
+            return Err(s3_error!(
+                InvalidRequest,
+                "{what}: the parts have {size} bytes, the client expects {expected}"
+            ));
+        }
+        let checksums = whole_checksums(&input, &info, &parts, &what)?;
+        let list = parts
+            .into_iter()
+            .map(|part| (part.number, part.etag))
+            .collect();
+        let object = self
+            .vault
+            .complete_upload(&upload, list, checksums, condition)
+            .await
+            .map_err(|error| from_vault(&error, &what))?;
+        self.arrivals.ring();
+
+        let mut output = CompleteMultipartUploadOutput {
+            location: Some(format!("/{}/{}", input.bucket, input.key)),
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            e_tag: Some(ETag::Strong(object.etag.clone())),
+            checksum_type: Some(checksum_type(&object)),
+            ..CompleteMultipartUploadOutput::default()
+        };
+        give_checksums!(output, &object.checksums);
+        Ok(S3Response::new(output))
+    }
+
+    /// The parts that the client names, as the vault has them.
+    fn chosen_parts(
+        &self,
+        upload: &UploadId,
+        named: Vec<CompletedPart>,
+        what: &str,
+    ) -> S3Result<Vec<PartInfo>> {
+        if named.is_empty() {
+            return Err(s3_error!(MalformedXML, "{what}: no parts are named"));
+        }
+        let held = self
+            .vault
+            .parts(upload, None, MAX_PARTS)
+            .map_err(|error| from_vault(&error, what))?
+            .items;
+        let mut parts: Vec<PartInfo> = Vec::with_capacity(named.len());
+        for named in named {
+            let number = part_number(named.part_number.unwrap_or(0))?;
+            if parts.last().is_some_and(|last| last.number >= number) {
+                return Err(s3_error!(
+                    InvalidPartOrder,
+                    "{what}: parts must be named in rising order"
+                ));
+            }
+            let at = held.binary_search_by_key(&number, |part| part.number);
+            let part = at.ok().and_then(|at| held.get(at)).ok_or_else(|| {
+                s3_error!(
+                    InvalidPart,
+                    "{what}: part {number} never arrived; send it, then complete again"
+                )
+            })?;
+            if let Some(etag) = &named.e_tag
+                && etag.value() != part.etag
+            {
+                return Err(s3_error!(
+                    InvalidPart,
+                    "{what}: part {number} has another ETag than the client says; send it again"
+                ));
+            }
+            let sums = [
+                ("crc32", &named.checksum_crc32),
+                ("crc32c", &named.checksum_crc32c),
+                ("crc64nvme", &named.checksum_crc64nvme),
+                ("sha1", &named.checksum_sha1),
+                ("sha256", &named.checksum_sha256),
+            ];
+            for (name, said) in sums {
+                if let (Some(said), Some(kept)) = (said, part.checksums.get(name))
+                    && said != kept
+                {
+                    return Err(s3_error!(
+                        InvalidPart,
+                        "{what}: {name} of part {number} is {kept}, the client says {said}"
+                    ));
+                }
+            }
+            parts.push(part.clone());
+        }
+        Ok(parts)
+    }
+
+    pub(super) async fn abort_upload(
+        &self,
+        input: &AbortMultipartUploadInput,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let (upload, _) = self.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+        self.vault
+            .abort_upload(&upload)
+            .await
+            .map_err(|error| from_vault(&error, &format!("upload of {:?}", input.key)))?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+}
+
+fn part_number(number: i32) -> S3Result<PartNumber> {
+    u16::try_from(number)
+        .ok()
+        .and_then(PartNumber::new)
+        .ok_or_else(|| {
+            s3_error!(
+                InvalidArgument,
+                "part number {number}: 1 to 10,000 are possible"
+            )
+        })
+}
+
+fn page_limit(asked: Option<i32>) -> S3Result<usize> {
+    let limit = asked.unwrap_or(MAX_PAGE).min(MAX_PAGE);
+    usize::try_from(limit).map_err(|_| s3_error!(InvalidArgument, "page size {limit} is negative"))
+}
+
+/// The checksums of the whole object: CRC-64/NVME always, and what the client's algorithm makes of
+/// the parts' own. What the client says of the whole is compared before the object exists.
+fn whole_checksums(
+    input: &CompleteMultipartUploadInput,
+    info: &UploadInfo,
+    parts: &[PartInfo],
+    what: &str,
+) -> S3Result<Checksums> {
+    let mut sums = Checksums::new();
+    let whole = parts.iter().fold((0, 0), |(crc, size), part| {
+        let (next, len) = (part.digests.crc64nvme, part.digests.size);
+        let crc = if size == 0 {
+            next
+        } else {
+            checksum_combine(CrcAlgorithm::Crc64Nvme, crc, next, len)
+        };
+        (crc, size + len)
+    });
+    sums.insert(
+        Algorithm::Crc64Nvme.name().to_owned(),
+        STANDARD.encode(whole.0.to_be_bytes()),
+    );
+    let full_object = input
+        .checksum_type
+        .as_ref()
+        .map(ChecksumType::as_str)
+        .or(info.checksums.get(CHOSEN_TYPE).map(String::as_str))
+        == Some(ChecksumType::FULL_OBJECT);
+    let said = [
+        (Algorithm::Crc32, &input.checksum_crc32),
+        (Algorithm::Crc32c, &input.checksum_crc32c),
+        (Algorithm::Crc64Nvme, &input.checksum_crc64nvme),
+        (Algorithm::Sha1, &input.checksum_sha1),
+        (Algorithm::Sha256, &input.checksum_sha256),
+    ];
+    for (algorithm, said) in said {
+        if algorithm != Algorithm::Crc64Nvme
+            && let Some(computed) = joined(algorithm, parts, full_object)
+        {
+            sums.insert(algorithm.name().to_owned(), computed);
+        }
+        let Some(said) = said else { continue };
+        let computed = sums.get(algorithm.name()).ok_or_else(|| {
+            s3_error!(
+                InvalidRequest,
+                "{what}: {} of the whole cannot be checked, because not every part came with one",
+                algorithm.api_name()
+            )
+        })?;
+        // Clients leave out the number of parts, or do not.
+        let bare = computed.split('-').next().unwrap_or_default();
+        if said != computed && said != bare {
+            return Err(s3_error!(
+                BadDigest,
+                "{what}: {} of the whole is {computed}, the client says {said}; nothing was stored",
+                algorithm.api_name()
+            ));
+        }
+    }
+    Ok(sums)
+}
+
+/// One checksum over the parts' checksums: combined where the algorithm is linear and the client
+/// wants that, else the checksum of their digests in a row with the number of parts (S3 user
+/// guide, "Checking object integrity").
+fn joined(algorithm: Algorithm, parts: &[PartInfo], full_object: bool) -> Option<String> {
+    let digests: Vec<Vec<u8>> = parts
+        .iter()
+        .map(|part| STANDARD.decode(part.checksums.get(algorithm.name())?).ok())
+        .collect::<Option<_>>()?;
+    let linear = match algorithm {
+        Algorithm::Crc32 => Some(CrcAlgorithm::Crc32IsoHdlc),
+        Algorithm::Crc32c => Some(CrcAlgorithm::Crc32Iscsi),
+        Algorithm::Crc64Nvme | Algorithm::Sha1 | Algorithm::Sha256 => None,
+    };
+    if full_object {
+        let linear = linear?;
+        let mut whole: Option<u64> = None;
+        for (digest, part) in digests.iter().zip(parts) {
+            let next = u64::from(u32::from_be_bytes(digest.as_slice().try_into().ok()?));
+            whole = Some(match whole {
+                None => next,
+                Some(crc) => checksum_combine(linear, crc, next, part.digests.size),
+            });
+        }
+        let whole = u32::try_from(whole?).ok()?;
+        return Some(STANDARD.encode(whole.to_be_bytes()));
+    }
+    let row = digests.concat();
+    let digest = match algorithm {
+        Algorithm::Crc32 => Crc32::checksum(&row).to_vec(),
+        Algorithm::Crc32c => Crc32c::checksum(&row).to_vec(),
+        Algorithm::Sha1 => Sha1::checksum(&row).to_vec(),
+        Algorithm::Sha256 => Sha256::checksum(&row).to_vec(),
+        Algorithm::Crc64Nvme => return None,
+    };
+    Some(format!("{}-{}", STANDARD.encode(digest), parts.len()))
+}

@@ -1,0 +1,191 @@
+//! `PutObject`: one object, one request.
+
+use std::collections::BTreeMap;
+
+use longhaul_protocol::ticket::Credential;
+use longhaul_vault::{Checksums, Condition, Metadata, Vault};
+use s3s::dto::{ETag, ETagCondition, PutObjectInput, PutObjectOutput, Timestamp, TimestampFormat};
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+
+use super::body::{self, Lane};
+use super::checksum::Promise;
+use super::error::from_vault;
+use super::names;
+use super::service::Store;
+
+/// Under which header the vault keeps the ticket that an object was put with; never sent to a client.
+pub(crate) const TICKET_HEADER: &str = "longhaul-ticket";
+
+impl Store {
+    pub(super) async fn put(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        let credential = Self::admitted(&request)?;
+        let promise = Promise::read(&request)?;
+        let trailers = request.trailing_headers;
+        let input = request.input;
+        let job = names::job(&input.bucket)?;
+        let key = names::key(&input.key)?;
+        let what = format!("object {:?}", key.as_str());
+        refuse_customer_keys(input.sse_customer_algorithm.as_deref())?;
+        let condition = condition(input.if_match, input.if_none_match)?;
+        let described = Described {
+            content_type: input.content_type,
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding,
+            content_language: input.content_language,
+            expires: input.expires,
+            user: input.metadata,
+        };
+
+        let _permit = self.body_permit().await?;
+        let sink = begin(
+            &self.vault,
+            &job,
+            key.as_str(),
+            described.metadata(&credential),
+        )
+        .map_err(|error| from_vault(&error, &what))?;
+        let lane = Lane {
+            sink,
+            hasher: promise.hasher(),
+        };
+        let lane = body::receive(input.body, lane, input.content_length, &what).await?;
+
+        let trailers = trailers.and_then(|t| t.take());
+        let crc64nvme = lane.sink.digests().crc64nvme;
+        let checksums = promise.verify(lane.hasher, crc64nvme, trailers.as_ref())?;
+        let info = lane
+            .sink
+            .finish(checksums, condition)
+            .await
+            .map_err(|error| from_vault(&error, &what))?;
+        self.arrivals.ring();
+        tracing::debug!(key = %key, version = info.version.0, bytes = info.size, "stored");
+
+        let mut output = PutObjectOutput {
+            e_tag: Some(ETag::Strong(info.etag)),
+            size: None,
+            ..PutObjectOutput::default()
+        };
+        give_checksums!(output, &info.checksums);
+        Ok(S3Response::new(output))
+    }
+}
+
+/// Begins an object in a job that may not exist yet: a bucket exists as soon as a ticket names it.
+pub(super) fn begin(
+    vault: &Vault,
+    job: &longhaul_vault::JobId,
+    key: &str,
+    metadata: Metadata,
+) -> Result<longhaul_vault::ObjectWriter, longhaul_vault::Error> {
+    match vault.begin(job, key, metadata.clone()) {
+        Err(longhaul_vault::Error::NoSuchJob(_)) => {
+            vault.create_job(job)?;
+            vault.begin(job, key, metadata)
+        }
+        result => result,
+    }
+}
+
+/// Encryption keys are the box's business; a client that believes in its own must be told.
+pub(super) fn refuse_customer_keys(algorithm: Option<&str>) -> S3Result<()> {
+    match algorithm {
+        None => Ok(()),
+        Some(_) => Err(s3_error!(
+            NotImplemented,
+            "customer-provided encryption keys are not taken; the box encrypts everything at rest by itself"
+        )),
+    }
+}
+
+/// The vault's condition for a write with these headers.
+pub(super) fn condition(
+    if_match: Option<ETagCondition>,
+    if_none_match: Option<ETagCondition>,
+) -> S3Result<Condition> {
+    match (if_match, if_none_match) {
+        (None, None) => Ok(Condition::Any),
+        (None, Some(ETagCondition::Any)) => Ok(Condition::Absent),
+        (Some(ETagCondition::Any), None) => Ok(Condition::Present),
+        (Some(ETagCondition::ETag(etag)), None) => Ok(Condition::Etag(etag.into_value())),
+        _ => Err(s3_error!(
+            NotImplemented,
+            "writes take If-None-Match: * or If-Match, not both and no other form"
+        )),
+    }
+}
+
+/// What a client says about an object.
+pub(super) struct Described {
+    pub content_type: Option<String>,
+    pub cache_control: Option<String>,
+    pub content_disposition: Option<String>,
+    pub content_encoding: Option<String>,
+    pub content_language: Option<String>,
+    pub expires: Option<Timestamp>,
+    pub user: Option<s3s::dto::Metadata>,
+}
+
+impl Described {
+    /// The same as the vault keeps it.
+    pub fn metadata(self, credential: &Credential) -> Metadata {
+        let mut headers = BTreeMap::new();
+        let mut keep = |name: &str, value: Option<String>| {
+            if let Some(value) = value.filter(|v| !v.is_empty()) {
+                headers.insert(name.to_owned(), value);
+            }
+        };
+        keep("cache-control", self.cache_control);
+        keep("content-disposition", self.content_disposition);
+        keep(
+            "content-encoding",
+            self.content_encoding.as_deref().map(decoded),
+        );
+        keep("content-language", self.content_language);
+        keep("expires", self.expires.and_then(|t| http_date(&t)));
+        keep(TICKET_HEADER, Some(credential.ticket.to_string()));
+        Metadata {
+            content_type: self.content_type,
+            user: self.user.unwrap_or_default().into_iter().collect(),
+            headers,
+        }
+    }
+}
+
+/// A content encoding without `aws-chunked`, which belongs to the transfer and not to the object.
+fn decoded(encoding: &str) -> String {
+    encoding
+        .split(',')
+        .map(str::trim)
+        .filter(|e| !e.eq_ignore_ascii_case("aws-chunked"))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn http_date(time: &Timestamp) -> Option<String> {
+    let mut text = Vec::new();
+    time.format(TimestampFormat::HttpDate, &mut text).ok()?;
+    String::from_utf8(text).ok()
+}
+
+/// The value that the client may be shown of one algorithm.
+pub(super) fn shown(checksums: &Checksums, name: &str) -> Option<String> {
+    checksums.get(name).cloned()
+}
+
+/// Copies the kept checksums into an output of s3s: its outputs share field names but no type.
+macro_rules! give_checksums {
+    ($output:expr, $checksums:expr) => {{
+        let checksums: &longhaul_vault::Checksums = $checksums;
+        $output.checksum_crc32 = $crate::intake::put::shown(checksums, "crc32");
+        $output.checksum_crc32c = $crate::intake::put::shown(checksums, "crc32c");
+        $output.checksum_crc64nvme = $crate::intake::put::shown(checksums, "crc64nvme");
+        $output.checksum_sha1 = $crate::intake::put::shown(checksums, "sha1");
+        $output.checksum_sha256 = $crate::intake::put::shown(checksums, "sha256");
+    }};
+}
+pub(super) use give_checksums;

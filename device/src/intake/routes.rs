@@ -1,0 +1,192 @@
+//! What the port answers beside S3: the box's status, and how far objects have come.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use longhaul_protocol::lan::{
+    DELIVERY_PATH, Deliveries, Delivery, DeliveryQuery, LanStatus, MAX_KEYS, STATUS_PATH,
+};
+use longhaul_protocol::telemetry::VaultFill;
+use longhaul_protocol::ticket::Credential;
+use longhaul_vault::{Delivery as Held, Vault};
+use s3s::Body;
+use serde::Serialize;
+
+use super::access::Gate;
+use super::limits::TimedBody;
+use super::names;
+use crate::status::StatusSource;
+
+/// Longest query: [`MAX_KEYS`] keys of 1,024 bytes, escaped.
+const MAX_QUERY_BYTES: usize = 4 << 20;
+
+/// The routes beside S3.
+#[derive(Clone)]
+pub(super) struct Routes {
+    pub vault: Vault,
+    pub gate: Gate,
+    pub status: StatusSource,
+}
+
+impl Routes {
+    /// Whether the request is for a route beside S3. A signed S3 request never is, so that a
+    /// bucket may have any name.
+    pub fn wants<B>(request: &Request<B>) -> bool {
+        let path = request.uri().path();
+        let signed = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .is_some_and(|value| value.as_bytes().starts_with(b"AWS"));
+        let presigned = request.uri().query().is_some_and(|q| q.contains("X-Amz-"));
+        (path == STATUS_PATH || path == DELIVERY_PATH) && !signed && !presigned
+    }
+
+    pub async fn answer(&self, request: Request<TimedBody>) -> Response<Body> {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, STATUS_PATH) => json(&self.status()),
+            (&Method::POST, DELIVERY_PATH) => self.deliveries(request).await,
+            _ => problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "GET the status, POST a delivery query",
+            ),
+        }
+    }
+
+    fn status(&self) -> LanStatus {
+        LanStatus {
+            vault: fill(&self.vault),
+            ..self.status.current()
+        }
+    }
+
+    async fn deliveries(&self, request: Request<TimedBody>) -> Response<Body> {
+        let credential = match self.basic(request.headers()) {
+            Ok(credential) => credential,
+            Err(why) => {
+                let mut response = problem(StatusCode::UNAUTHORIZED, &why);
+                response.headers_mut().insert(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Basic realm=\"longhaul ticket\""),
+                );
+                return response;
+            }
+        };
+        let Ok(body) = Limited::new(request.into_body(), MAX_QUERY_BYTES)
+            .collect()
+            .await
+        else {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "the query did not arrive whole, or is longer than 4 MiB",
+            );
+        };
+        let query: DeliveryQuery = match serde_json::from_slice(&body.to_bytes()) {
+            Ok(query) => query,
+            Err(error) => {
+                return problem(
+                    StatusCode::BAD_REQUEST,
+                    &format!("malformed delivery query: {error}"),
+                );
+            }
+        };
+        if query.bucket != credential.bucket {
+            return problem(
+                StatusCode::FORBIDDEN,
+                &format!(
+                    "ticket {} is for bucket {:?} only",
+                    credential.ticket, credential.bucket
+                ),
+            );
+        }
+        if query.keys.is_empty() || query.keys.len() > MAX_KEYS {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                &format!("{} keys; 1 to {MAX_KEYS} are possible", query.keys.len()),
+            );
+        }
+        let Ok(job) = names::job(&query.bucket) else {
+            return json(&Deliveries::default());
+        };
+        let mut answer = Deliveries::default();
+        for key in query.keys {
+            if let Ok(info) = self.vault.head(&job, key.as_str()) {
+                answer.objects.insert(key, told(info.delivery));
+            }
+        }
+        json(&answer)
+    }
+
+    /// The ticket whose key pair is given as user and password.
+    fn basic(&self, headers: &HeaderMap) -> Result<Credential, String> {
+        const HOW: &str = "log in with the ticket's key pair as user and password (HTTP Basic)";
+        let pair = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Basic "))
+            .and_then(|text| STANDARD.decode(text).ok())
+            .and_then(|pair| String::from_utf8(pair).ok())
+            .ok_or(HOW)?;
+        let (access_key, secret) = pair.split_once(':').ok_or(HOW)?;
+        let credential = self.gate.credentials.lookup(access_key).ok_or(HOW)?;
+        verify_slices_are_equal(credential.secret_key.0.as_bytes(), secret.as_bytes())
+            .map_err(|_| HOW)?;
+        self.gate.valid(access_key).map_err(|error| {
+            error
+                .message()
+                .unwrap_or("the ticket is not valid any more")
+                .to_owned()
+        })
+    }
+}
+
+fn told(held: Held) -> Delivery {
+    match held {
+        Held::OnBox => Delivery::OnBox,
+        Held::InFlight { .. } => Delivery::InFlight,
+        Held::InCloud => Delivery::InCloud,
+        Held::Verified => Delivery::Verified,
+        Held::Failed { reason } => Delivery::Failed { reason },
+    }
+}
+
+fn fill(vault: &Vault) -> VaultFill {
+    let stats = vault.stats();
+    VaultFill {
+        capacity_bytes: stats.capacity_bytes,
+        used_bytes: stats.used_bytes,
+        objects: stats.objects,
+        pending_objects: stats.pending,
+        pending_bytes: stats.pending_bytes,
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => respond(StatusCode::OK, "application/json", bytes),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// A problem document (RFC 9457).
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+    let document = serde_json::json!({
+        "title": status.canonical_reason().unwrap_or("error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    respond(
+        status,
+        "application/problem+json",
+        document.to_string().into_bytes(),
+    )
+}
+
+fn respond(status: StatusCode, kind: &'static str, bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

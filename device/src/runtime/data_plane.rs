@@ -1,0 +1,107 @@
+//! Starts the data plane: intake, uplink and the announcement on the LAN.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use longhaul_vault::Vault;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::supervisor::Supervisor;
+use super::{Options, RunError};
+use crate::cloud::CloudClient;
+use crate::credentials::CredentialStore;
+use crate::discovery;
+use crate::disk;
+use crate::intake::{self, Arrivals, IntakeConfig, IntakeParts};
+use crate::journal::JournalHandle;
+use crate::lan::LanTls;
+use crate::status::StatusSource;
+use crate::uplink::{self, UplinkConfig, UplinkParts};
+
+/// What the data plane works with.
+pub(super) struct DataPlane {
+    pub vault: Vault,
+    pub journal: JournalHandle,
+    pub credentials: CredentialStore,
+    pub cloud: CloudClient,
+    /// The fleet's roots: the object store of a cloud in one process is certified by them.
+    pub roots: rustls::RootCertStore,
+    pub tls: LanTls,
+    pub status: StatusSource,
+}
+
+impl DataPlane {
+    /// Listens, tells `bound` where, and starts the tasks.
+    pub async fn spawn(
+        self,
+        options: &Options,
+        bound: watch::Sender<Option<SocketAddr>>,
+        supervisor: &mut Supervisor,
+        shutdown: &CancellationToken,
+    ) -> Result<(), RunError> {
+        let address = options.config.data_listen;
+        let arrivals = Arrivals::default();
+        let parts = IntakeParts {
+            vault: self.vault.clone(),
+            credentials: self.credentials,
+            tls: self.tls,
+            status: self.status.clone(),
+            journal: self.journal.clone(),
+            arrivals: arrivals.clone(),
+            clock: Arc::new(|| crate::clock::wall().0),
+        };
+        let (address, serve) =
+            intake::serve(IntakeConfig::new(address), parts, shutdown.child_token())
+                .await
+                .map_err(|source| RunError::Listen { address, source })?;
+        tracing::info!(%address, "customers can push");
+        bound.send_replace(Some(address));
+        supervisor.spawn("the intake", |_| async move {
+            serve.await;
+            // Who follows the address does so until the end.
+            drop(bound);
+            Ok(())
+        });
+
+        let state = options.state.join("uplink");
+        disk::make_dir(&state)?;
+        let parts = UplinkParts {
+            vault: self.vault,
+            cloud: Arc::new(self.cloud),
+            journal: self.journal,
+            tls: store_tls(self.roots)?,
+            arrivals,
+        };
+        supervisor.spawn("the uplink", |stop| async move {
+            uplink::run(UplinkConfig::new(state), parts, stop)
+                .await
+                .map_err(|error| RunError::Part {
+                    part: "the uplink",
+                    source: Box::new(error),
+                })
+        });
+
+        if options.config.mdns {
+            let status = self.status;
+            supervisor.spawn("the announcement", |stop| async move {
+                // A network without multicast must not keep anybody from pushing.
+                if let Err(error) = discovery::run(address, status, stop.clone()).await {
+                    tracing::warn!(error = %crate::cloud::chain(&error), "the box is not announced");
+                    stop.cancelled().await;
+                }
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+}
+
+/// TLS towards the object store: no client certificate, because its URLs are signed.
+fn store_tls(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig, RunError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}

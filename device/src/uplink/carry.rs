@@ -1,0 +1,496 @@
+//! The steps of one version on its way: begin at the cloud, send to the store, complete, settle.
+//!
+//! Each step ends with what is to be done next with each version that it was given. What a step
+//! has learnt is durable in the vault before the step ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use longhaul_protocol::ids::UploadId;
+use longhaul_protocol::journal::{Fact, ObjectVersion};
+use longhaul_protocol::upload::{
+    AbortUploads, CompleteResult, CompleteUpload, CompleteUploads, PartUrlsRequest, PresignedPut,
+    StartResult, StartUploads, UploadObject,
+};
+use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, ObjectInfo, Version};
+use tokio::sync::Semaphore;
+
+use super::cloud::AskError;
+use super::record::blake3;
+use super::send::{SendError, Store};
+use super::{UplinkConfig, UplinkError, UplinkParts};
+use crate::intake::TICKET_HEADER;
+use crate::journal::JournalError;
+
+/// Part URLs asked for at a time: signed shortly before they are used.
+const URLS: usize = 16;
+/// The longest reason that is kept, in characters.
+const REASON_CHARS: usize = 1000;
+
+/// What is to be done next with a version.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Send it as the cloud said.
+    Send(Box<ObjectInfo>, StartResult),
+    /// Every byte was sent: complete it.
+    Complete(CompleteUpload),
+    /// It failed for now.
+    Again { progressed: bool, why: String },
+    /// Nothing more: it arrived, was given up or is gone.
+    Done,
+}
+
+/// What a step made of its versions, or why the cloud would not hear about them.
+pub(super) enum Asked {
+    Answered(Vec<(Version, Next)>),
+    Failed(AskError),
+}
+
+/// What every step works with.
+#[derive(Clone)]
+pub(super) struct Carrier {
+    pub parts: UplinkParts,
+    pub store: Store,
+    pub singles: Arc<Semaphore>,
+    pub multiparts: Arc<Semaphore>,
+    pub part_slots: usize,
+    pub all_parts: Arc<Semaphore>,
+}
+
+type Steps = Result<Vec<(Version, Next)>, UplinkError>;
+
+impl Carrier {
+    pub fn new(config: &UplinkConfig, parts: &UplinkParts, store: Store) -> Self {
+        Self {
+            parts: parts.clone(),
+            store,
+            singles: Arc::new(Semaphore::new(config.singles.get())),
+            multiparts: Arc::new(Semaphore::new(config.multiparts.get())),
+            part_slots: config.parts.get(),
+            all_parts: Arc::new(Semaphore::new(config.parts.get())),
+        }
+    }
+
+    /// Asks the cloud how to send these versions.
+    pub async fn start(&self, versions: &[Version]) -> Result<Asked, UplinkError> {
+        let mut next = Vec::with_capacity(versions.len());
+        let (mut infos, mut objects) = (Vec::new(), Vec::new());
+        for &version in versions {
+            match self.describe(version).await? {
+                Described::Object(info, object) => {
+                    infos.push(info);
+                    objects.push(*object);
+                }
+                Described::Not(step) => next.push((version, step)),
+            }
+        }
+        if objects.is_empty() {
+            return Ok(Asked::Answered(next));
+        }
+        let asked = objects.len();
+        let started = match self.parts.cloud.start(StartUploads { objects }).await {
+            Ok(started) => started,
+            Err(error) => return Ok(Asked::Failed(error)),
+        };
+        if started.uploads.len() != asked {
+            return Ok(Asked::Failed(AskError::Later(format!(
+                "the cloud answered {} of {asked} objects",
+                started.uploads.len()
+            ))));
+        }
+        let steps = infos.into_iter().zip(started.uploads);
+        let steps = steps.map(|(info, result)| self.begun(info, result));
+        next.extend(futures::future::try_join_all(steps).await?);
+        Ok(Asked::Answered(next))
+    }
+
+    async fn describe(&self, version: Version) -> Result<Described, UplinkError> {
+        let info = match self.parts.vault.head_version(version) {
+            Ok(info) if info.delivery.is_pending() => info,
+            Ok(_) | Err(VaultError::NoSuchVersion(_)) => {
+                return Ok(Described::Not(Next::Done));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(blake3) = blake3(&self.parts.vault, version).await? else {
+            let next = if self.is_gone(version) {
+                Next::Done
+            } else {
+                self.give_up(
+                    &info,
+                    "the box cannot read the bytes back: push the file again",
+                )
+                .await?
+            };
+            return Ok(Described::Not(next));
+        };
+        let ticket = info.metadata.headers.get(TICKET_HEADER);
+        let ticket = ticket.and_then(|ticket| ticket.parse().ok());
+        let (Some(ticket), Some(object)) = (ticket, identity(&info)) else {
+            let next = self
+                .give_up(&info, "the object carries no ticket: push the file again")
+                .await?;
+            return Ok(Described::Not(next));
+        };
+        let object = UploadObject {
+            object,
+            ticket,
+            bytes: info.size,
+            blake3,
+            content_type: info.metadata.content_type.clone(),
+            metadata: info.metadata.user.clone(),
+        };
+        Ok(Described::Object(Box::new(info), Box::new(object)))
+    }
+
+    /// Makes durable which upload carries the version, before a byte of it is sent.
+    async fn begun(
+        &self,
+        info: Box<ObjectInfo>,
+        result: StartResult,
+    ) -> Result<(Version, Next), UplinkError> {
+        let version = info.version;
+        let upload = match &result {
+            StartResult::Verified { upload } => {
+                let next = self.settle(&info, upload).await?;
+                return Ok((version, next));
+            }
+            StartResult::Refused { reason } => {
+                return Ok((version, self.give_up(&info, reason).await?));
+            }
+            StartResult::Single { upload, .. } | StartResult::Multipart { upload, .. } => upload,
+        };
+        let wanted = matches!(result, StartResult::Multipart { .. });
+        let known = match &info.delivery {
+            Delivery::InFlight { upload: known, .. } => *known == upload.to_string(),
+            Delivery::OnBox => !wanted,
+            _ => false,
+        };
+        if !known {
+            if info.delivery != Delivery::OnBox {
+                self.tell(version, DeliveryEvent::Reset).await?;
+            }
+            // A single request leaves nothing behind that would have to be resumed.
+            if wanted {
+                let upload = upload.to_string();
+                if !self
+                    .tell(version, DeliveryEvent::Started { upload })
+                    .await?
+                {
+                    return Ok((version, Next::Done));
+                }
+            }
+        }
+        Ok((version, Next::Send(info, result)))
+    }
+
+    /// Sends one version as the cloud said.
+    pub async fn send(&self, info: ObjectInfo, result: StartResult) -> Steps {
+        let version = info.version;
+        let next = match result {
+            StartResult::Single { upload, put } => {
+                let _slot = self.singles.acquire().await;
+                let sent = self.store.put(&self.parts.vault, version, None, &put).await;
+                match sent {
+                    Ok(_) => self.sent(version, upload, Vec::new()).await,
+                    Err(error) => self.not_sent(&info, &upload, error, false).await?,
+                }
+            }
+            StartResult::Multipart {
+                upload,
+                part_bytes,
+                parts,
+            } => {
+                let _slot = self.multiparts.acquire().await;
+                self.send_parts(&info, &upload, part_bytes, parts).await?
+            }
+            StartResult::Verified { .. } | StartResult::Refused { .. } => Next::Done,
+        };
+        Ok(vec![(version, next)])
+    }
+
+    async fn send_parts(
+        &self,
+        info: &ObjectInfo,
+        upload: &UploadId,
+        part_bytes: u64,
+        count: u32,
+    ) -> Result<Next, UplinkError> {
+        let version = info.version;
+        let mut done = match self.parts.vault.head_version(version) {
+            Ok(info) => match info.delivery {
+                Delivery::InFlight { parts, .. } => parts,
+                _ => BTreeMap::new(),
+            },
+            Err(VaultError::NoSuchVersion(_)) => return Ok(Next::Done),
+            Err(error) => return Err(error.into()),
+        };
+        let mut progressed = false;
+        let missing: Vec<u32> = (1..=count).filter(|n| !done.contains_key(n)).collect();
+        for numbers in missing.chunks(URLS) {
+            let puts = match self.urls(upload, numbers).await {
+                Ok(puts) => puts,
+                Err(why) => return Ok(Next::Again { progressed, why }),
+            };
+            let sends = numbers
+                .iter()
+                .copied()
+                .zip(puts)
+                .map(|(number, put)| async move {
+                    let result = self.part(info, upload, part_bytes, number, put).await;
+                    (number, result)
+                });
+            let mut sends = futures::stream::iter(sends).buffer_unordered(self.part_slots);
+            while let Some((number, result)) = sends.next().await {
+                let etag = match result {
+                    Ok(etag) => etag,
+                    Err(error) => return self.not_sent(info, upload, error, progressed).await,
+                };
+                let event = DeliveryEvent::PartDone {
+                    number,
+                    etag: etag.clone(),
+                };
+                if !self.tell(version, event).await? {
+                    return Ok(Next::Done);
+                }
+                progressed = true;
+                done.insert(number, etag);
+            }
+        }
+        Ok(self
+            .sent(version, upload.clone(), done.into_values().collect())
+            .await)
+    }
+
+    async fn part(
+        &self,
+        info: &ObjectInfo,
+        upload: &UploadId,
+        part_bytes: u64,
+        number: u32,
+        put: PresignedPut,
+    ) -> Result<String, SendError> {
+        let _slot = self.all_parts.acquire().await;
+        if self.is_gone(info.version) {
+            return Err(SendError::Gone);
+        }
+        let begin = part_bytes.saturating_mul(u64::from(number) - 1);
+        let end = begin.saturating_add(part_bytes).min(info.size);
+        let vault = &self.parts.vault;
+        let range = Some(begin..end);
+        let sent = self
+            .store
+            .put(vault, info.version, range.clone(), &put)
+            .await;
+        let Err(SendError::Stale(why)) = sent else {
+            return sent;
+        };
+        // It may have expired while it waited for its turn.
+        let fresh = self
+            .urls(upload, &[number])
+            .await
+            .map_err(SendError::Later)?;
+        let Some(put) = fresh.first() else {
+            return Err(SendError::Later(why));
+        };
+        self.store.put(vault, info.version, range, put).await
+    }
+
+    async fn urls(&self, upload: &UploadId, numbers: &[u32]) -> Result<Vec<PresignedPut>, String> {
+        let request = PartUrlsRequest {
+            upload: upload.clone(),
+            parts: numbers.to_vec(),
+        };
+        let answer = self.parts.cloud.parts(request).await;
+        let puts = answer.map_err(|error| error.to_string())?.puts;
+        if puts.len() != numbers.len() {
+            return Err(format!(
+                "the cloud signed {} of {} parts",
+                puts.len(),
+                numbers.len()
+            ));
+        }
+        Ok(puts)
+    }
+
+    /// Every byte is there; an object that was overwritten meanwhile is not completed.
+    async fn sent(&self, version: Version, upload: UploadId, etags: Vec<String>) -> Next {
+        if self.is_gone(version) {
+            self.abort(vec![upload]).await;
+            return Next::Done;
+        }
+        Next::Complete(CompleteUpload { upload, etags })
+    }
+
+    async fn not_sent(
+        &self,
+        info: &ObjectInfo,
+        upload: &UploadId,
+        error: SendError,
+        progressed: bool,
+    ) -> Result<Next, UplinkError> {
+        match error {
+            SendError::Later(why) | SendError::Stale(why) => Ok(Next::Again { progressed, why }),
+            SendError::Lost(why) => {
+                self.abort(vec![upload.clone()]).await;
+                self.tell(info.version, DeliveryEvent::Reset).await?;
+                Ok(Next::Again {
+                    progressed: false,
+                    why,
+                })
+            }
+            SendError::Gone => {
+                self.abort(vec![upload.clone()]).await;
+                Ok(Next::Done)
+            }
+            SendError::Refused(reason) | SendError::Unreadable(reason) => {
+                self.abort(vec![upload.clone()]).await;
+                self.give_up(info, &reason).await
+            }
+        }
+    }
+
+    /// Completes uploads of which every byte was sent.
+    pub async fn complete(&self, sent: &[(Version, CompleteUpload)]) -> Result<Asked, UplinkError> {
+        let uploads = sent.iter().map(|(_, upload)| upload.clone()).collect();
+        let completed = match self.parts.cloud.complete(CompleteUploads { uploads }).await {
+            Ok(completed) => completed.uploads,
+            Err(error) => return Ok(Asked::Failed(error)),
+        };
+        if completed.len() != sent.len() {
+            return Ok(Asked::Failed(AskError::Later(format!(
+                "the cloud answered {} of {} uploads",
+                completed.len(),
+                sent.len()
+            ))));
+        }
+        let steps = sent.iter().zip(completed).map(|((version, upload), result)| async move {
+            let info = match self.parts.vault.head_version(*version) {
+                Ok(info) => info,
+                Err(VaultError::NoSuchVersion(_)) => return Ok((*version, Next::Done)),
+                Err(error) => return Err(UplinkError::from(error)),
+            };
+            let next = match result {
+                CompleteResult::Verified => self.settle(&info, &upload.upload).await?,
+                CompleteResult::Restart { reason } => {
+                    tracing::warn!(key = info.key, %version, reason, "the delivery begins anew");
+                    self.tell(*version, DeliveryEvent::Reset).await?;
+                    Next::Again {
+                        progressed: false,
+                        why: reason,
+                    }
+                }
+                CompleteResult::Refused { reason } => self.give_up(&info, &reason).await?,
+            };
+            Ok((*version, next))
+        });
+        Ok(Asked::Answered(futures::future::try_join_all(steps).await?))
+    }
+
+    /// The object is in the bucket. The fact comes first: a power cut repeats it, never loses it.
+    async fn settle(&self, info: &ObjectInfo, upload: &UploadId) -> Result<Next, UplinkError> {
+        let Some(object) = identity(info) else {
+            return Ok(Next::Done);
+        };
+        let upload = upload.clone();
+        if let Some(again) = self.write_down(Fact::Delivered { object, upload }).await? {
+            return Ok(again);
+        }
+        if info.delivery != Delivery::InCloud {
+            self.tell(info.version, DeliveryEvent::Delivered).await?;
+        }
+        self.tell(info.version, DeliveryEvent::Verified).await?;
+        tracing::info!(
+            key = info.key,
+            version = info.version.0,
+            bytes = info.size,
+            "delivered"
+        );
+        Ok(Next::Done)
+    }
+
+    /// The object cannot be delivered without someone's help.
+    pub async fn give_up(&self, info: &ObjectInfo, reason: &str) -> Result<Next, UplinkError> {
+        let reason: String = reason.chars().take(REASON_CHARS).collect();
+        tracing::error!(
+            key = info.key,
+            version = info.version.0,
+            reason,
+            "not deliverable"
+        );
+        if let Some(object) = identity(info) {
+            let fact = Fact::DeliveryFailed {
+                object,
+                reason: reason.clone(),
+            };
+            if let Some(again) = self.write_down(fact).await? {
+                return Ok(again);
+            }
+        }
+        self.tell(info.version, DeliveryEvent::Failed { reason })
+            .await?;
+        Ok(Next::Done)
+    }
+
+    /// Gives up a version that the cloud will not even hear about.
+    pub async fn give_up_version(&self, version: Version, reason: &str) -> Steps {
+        let next = match self.parts.vault.head_version(version) {
+            Ok(info) => self.give_up(&info, reason).await?,
+            Err(VaultError::NoSuchVersion(_)) => Next::Done,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(vec![(version, next)])
+    }
+
+    /// Appends a fact; a journal that is full for now makes the version wait.
+    async fn write_down(&self, fact: Fact) -> Result<Option<Next>, UplinkError> {
+        match self.parts.journal.append(fact).await {
+            Ok(_) => Ok(None),
+            Err(error @ JournalError::Full { .. }) => Ok(Some(Next::Again {
+                progressed: true,
+                why: error.to_string(),
+            })),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes an event durable; false if the version is gone or has come further already.
+    async fn tell(&self, version: Version, event: DeliveryEvent) -> Result<bool, UplinkError> {
+        match self.parts.vault.deliver(version, event).await {
+            Ok(()) => Ok(true),
+            Err(VaultError::NoSuchVersion(_) | VaultError::InvalidTransition(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells the cloud that uploads are given up. Best effort: it finds orphans by itself.
+    pub async fn abort(&self, uploads: Vec<UploadId>) -> bool {
+        let aborted = self.parts.cloud.abort(AbortUploads { uploads }).await;
+        if let Err(error) = &aborted {
+            tracing::debug!(%error, "uploads could not be given up");
+        }
+        !matches!(aborted, Err(AskError::Later(_)))
+    }
+
+    fn is_gone(&self, version: Version) -> bool {
+        matches!(
+            self.parts.vault.head_version(version),
+            Err(VaultError::NoSuchVersion(_))
+        )
+    }
+}
+
+enum Described {
+    Object(Box<ObjectInfo>, Box<UploadObject>),
+    Not(Next),
+}
+
+/// The version as the cloud knows it.
+fn identity(info: &ObjectInfo) -> Option<ObjectVersion> {
+    Some(ObjectVersion {
+        bucket: info.job.to_string(),
+        key: info.key.parse().ok()?,
+        version: info.version.0,
+    })
+}

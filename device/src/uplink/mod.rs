@@ -1,0 +1,114 @@
+//! Uplink: carries what lies in the vault to the bucket, and keeps on until it is there.
+//!
+//! Data moves one way: `vault -> recorder -> planner -> effects (cloud, object store) -> vault`.
+//! The [`plan::Planner`] is pure: it decides which versions go next and how long to wait after a
+//! failure. The runtime in [`deliver`] carries that out and tells it what came of it.
+//!
+//! Truth is the vault's delivery state, made durable before it is built upon: a killed box resumes
+//! with the parts that the store has acknowledged. A version is delivered only after the recorder
+//! has written its [`Stored`](longhaul_protocol::journal::Fact::Stored) fact, and two versions of
+//! one key are never on their way at the same time, so the bucket never mixes them.
+
+mod carry;
+pub mod cloud;
+mod deliver;
+pub mod plan;
+mod record;
+mod release;
+mod send;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhaul_vault::Vault;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::disk::DiskError;
+use crate::intake::Arrivals;
+use crate::journal::{JournalError, JournalHandle};
+use cloud::Cloud;
+
+/// How the uplink behaves.
+#[derive(Clone, Debug)]
+pub struct UplinkConfig {
+    /// Where it keeps how far the recorder has come.
+    pub state: PathBuf,
+    /// Objects that go in one request: so many at a time.
+    pub singles: NonZeroUsize,
+    /// Objects that go in parts: so many at a time.
+    pub multiparts: NonZeroUsize,
+    /// Parts of all objects: so many at a time.
+    pub parts: NonZeroUsize,
+    /// Longest time in which the object store takes no byte and says nothing.
+    pub stall_limit: Duration,
+    /// Bytes of delivered objects are released when the vault is fuller than this, in percent.
+    pub release_above_percent: u8,
+}
+
+impl UplinkConfig {
+    /// The usual limits, with its state in `state`.
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        const fn count(n: usize) -> NonZeroUsize {
+            NonZeroUsize::new(n).expect("not zero")
+        }
+        Self {
+            state: state.into(),
+            singles: count(32),
+            multiparts: count(2),
+            parts: count(4),
+            stall_limit: Duration::from_mins(3),
+            release_above_percent: 70,
+        }
+    }
+}
+
+/// What the uplink works with.
+#[derive(Clone)]
+pub struct UplinkParts {
+    /// Where the objects are.
+    pub vault: Vault,
+    /// Who hands out presigned URLs.
+    pub cloud: Arc<dyn Cloud>,
+    /// Where facts for the cloud are written down.
+    pub journal: JournalHandle,
+    /// Trust in the object store: it needs no client certificate, its URLs are presigned.
+    pub tls: rustls::ClientConfig,
+    /// Rung by the intake.
+    pub arrivals: Arrivals,
+}
+
+/// Why the uplink ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UplinkError {
+    /// The HTTP client could not be made.
+    #[error("failed to make an HTTP client for the object store")]
+    Client(#[source] reqwest::Error),
+    /// A fact could not be written down.
+    #[error("failed to write down what became of an object")]
+    Journal(#[from] JournalError),
+    /// How far the recorder has come could not be read or written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The vault failed for another reason than a version that is gone.
+    #[error("the vault failed")]
+    Vault(#[from] longhaul_vault::Error),
+}
+
+/// Records and delivers until `stop` is cancelled; ends early only by an error.
+pub async fn run(
+    config: UplinkConfig,
+    parts: UplinkParts,
+    stop: CancellationToken,
+) -> Result<(), UplinkError> {
+    let store = send::Store::new(parts.tls.clone(), config.stall_limit)?;
+    let (through, follow) = watch::channel(longhaul_vault::Version(0));
+    let recorder = record::run(&config, &parts, through, stop.clone());
+    let delivery = deliver::run(&config, &parts, store, follow, stop.clone());
+    let release = release::run(&config, parts.vault.clone(), stop.clone());
+    tokio::try_join!(recorder, delivery, release)?;
+    Ok(())
+}

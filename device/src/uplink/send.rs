@@ -1,0 +1,186 @@
+//! Sends bytes of one version to a presigned URL, straight from the vault.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+
+use http::header::{CONTENT_LENGTH, ETAG};
+use http::{HeaderName, HeaderValue, StatusCode};
+use longhaul_protocol::upload::PresignedPut;
+use longhaul_vault::{Error as VaultError, Vault, Version};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+use super::UplinkError;
+use crate::cloud::chain;
+use crate::intake::VersionStream;
+
+/// A connection that takes longer to make has failed.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes of a refusal that are kept as its reason.
+const REASON_BYTES: usize = 400;
+
+/// The object store, as whoever holds a presigned URL sees it.
+#[derive(Clone)]
+pub(super) struct Store {
+    http: reqwest::Client,
+    stall_limit: Duration,
+}
+
+/// Why bytes did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// The way, or the store's side: worth sending again.
+    #[error("{0}")]
+    Later(String),
+    /// The URL is not taken, most likely because it expired: a fresh one may be.
+    #[error("{0}")]
+    Stale(String),
+    /// The store does not know the upload: it must begin anew.
+    #[error("{0}")]
+    Lost(String),
+    /// The store will not take these bytes.
+    #[error("{0}")]
+    Refused(String),
+    /// The version was overwritten or deleted.
+    #[error("the version is gone")]
+    Gone,
+    /// The box cannot read its own bytes.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+impl From<VaultError> for SendError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::NoSuchVersion(_) | VaultError::NoSuchJob(_) => Self::Gone,
+            VaultError::Damaged(_) | VaultError::Released(_) => Self::Unreadable(format!(
+                "{error}; push the file again, and have the box's disk looked at"
+            )),
+            error => Self::Later(chain(&error)),
+        }
+    }
+}
+
+impl Store {
+    /// A client that trusts what `tls` trusts. Without a time limit on the whole request: a part
+    /// takes as long as the line needs, as long as something moves.
+    pub fn new(tls: rustls::ClientConfig, stall_limit: Duration) -> Result<Self, UplinkError> {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_LIMIT)
+            .http1_only()
+            .build()
+            .map_err(UplinkError::Client)?;
+        Ok(Self { http, stall_limit })
+    }
+
+    /// Sends `range` of `version`, all of it where absent; returns the store's `ETag`.
+    pub async fn put(
+        &self,
+        vault: &Vault,
+        version: Version,
+        range: Option<Range<u64>>,
+        put: &PresignedPut,
+    ) -> Result<String, SendError> {
+        // An empty object has no range.
+        let range = range.filter(|r| !r.is_empty());
+        let reader = vault.get_version(version, range)?;
+        let length = reader.remaining();
+        let mut request = self.http.put(&put.url);
+        for (name, value) in &put.headers {
+            let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value))
+            else {
+                return Err(SendError::Later(format!(
+                    "the cloud signed a header that cannot be sent: {name:?}"
+                )));
+            };
+            // The client writes these two itself, from the URL and the body.
+            if name != http::header::HOST && name != CONTENT_LENGTH {
+                request = request.header(name, value);
+            }
+        }
+        let moved = Arc::new(Mutex::new(Instant::now()));
+        let watched = Arc::clone(&moved);
+        let bytes = VersionStream::new(reader).inspect(move |_| *watched.lock() = Instant::now());
+        let request = request
+            .header(CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(bytes));
+        let response = tokio::select! {
+            response = request.send() => response.map_err(|error| failed(&error))?,
+            () = stalled(&moved, self.stall_limit) => {
+                return Err(SendError::Later(format!(
+                    "the object store took no byte for {} s",
+                    self.stall_limit.as_secs()
+                )));
+            }
+        };
+        let status = response.status();
+        if status.is_success() {
+            let etag = response
+                .headers()
+                .get(ETAG)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
+            return Ok(etag.to_owned());
+        }
+        let text = response.bytes().await.unwrap_or_default();
+        let text = String::from_utf8_lossy(text.get(..REASON_BYTES).unwrap_or(&text));
+        let reason = format!("the object store answered {status}: {text}");
+        Err(match status {
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => SendError::Stale(reason),
+            StatusCode::NOT_FOUND => SendError::Lost(reason),
+            // S3's code for a request that was cut or came too slowly.
+            StatusCode::BAD_REQUEST
+                if [
+                    "RequestTimeout",
+                    "IncompleteBody",
+                    "BadDigest",
+                    "ExpiredToken",
+                ]
+                .iter()
+                .any(|code| reason.contains(code)) =>
+            {
+                SendError::Later(reason)
+            }
+            StatusCode::REQUEST_TIMEOUT
+            | StatusCode::CONFLICT
+            | StatusCode::TOO_EARLY
+            | StatusCode::TOO_MANY_REQUESTS => SendError::Later(reason),
+            status if status.is_client_error() => SendError::Refused(reason),
+            _ => SendError::Later(reason),
+        })
+    }
+}
+
+/// Resolves when nothing has moved for `limit`.
+async fn stalled(moved: &Mutex<Instant>, limit: Duration) {
+    loop {
+        let end = *moved.lock() + limit;
+        if end <= Instant::now() {
+            return;
+        }
+        sleep_until(end).await;
+    }
+}
+
+/// A request that failed: by the vault's bytes, or by the way.
+fn failed(error: &reqwest::Error) -> SendError {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(crate::intake::StreamError::Vault(error)) = cause.downcast_ref() {
+            return SendError::from(error.clone());
+        }
+        source = cause.source();
+    }
+    let mut text = chain(error);
+    // The URL carries a signature that opens the bucket for a while.
+    if let Some(url) = error.url() {
+        text = text.replace(url.as_str(), url.host_str().unwrap_or("the object store"));
+    }
+    SendError::Later(text)
+}
