@@ -31,6 +31,7 @@ use crate::listen::Listen;
 use crate::objects::bucket::{BucketError, BucketTarget, Buckets};
 use crate::objects::disk::{DiskError, DiskStore};
 use crate::objects::s3;
+use crate::store::boxes::box_disconnect_all;
 use crate::store::seal::{SealError, SealKey};
 use crate::store::{Db, StoreError};
 use data::DataDir;
@@ -136,7 +137,14 @@ impl Cloud {
         let region = target.region.clone();
         let buckets = Buckets::new(&target)?;
 
-        let admitted = Arc::new(Admitted::default());
+        // Before the edge opens: a box that is refused once stays away for a while.
+        let admitted = Arc::new(Admitted::load(&db).await?);
+        if config.database.is_none() {
+            // No other process serves boxes, so none is connected.
+            let mut tx = db.write().await?;
+            box_disconnect_all(&mut tx, clock.now().0).await?;
+            tx.commit().await?;
+        }
         let (edge, incoming) = edge(&config, &identity, &admitted, &tasks).await?;
         let addresses = Addresses {
             people: local(&people, config.listen_people),
@@ -156,7 +164,6 @@ impl Cloud {
             tuf_dir: data.path().join("tuf"),
             endpoints: endpoints(&config, &addresses),
         });
-        fleet.boxes_load(config.database.is_none()).await?;
         let first_admin = auth::first_admin(fleet.db(), fleet.now().0).await?;
 
         tasks.watch_edge(edge);

@@ -6,16 +6,29 @@ use longhaul_broker::{Admission, Refused};
 use longhaul_protocol::ids::BoxId;
 use parking_lot::RwLock;
 
-use crate::store::boxes::BoxState;
+use crate::store::boxes::{BoxFilter, BoxState, box_list};
+use crate::store::{Db, StoreError};
+
+/// Boxes read at once.
+const PAGE: u32 = 1000;
 
 /// The state of every box; changed only after the database was.
 #[derive(Debug, Default)]
 pub struct Admitted(RwLock<HashMap<BoxId, BoxState>>);
 
 impl Admitted {
-    /// Takes over what the database has.
-    pub fn replace(&self, boxes: HashMap<BoxId, BoxState>) {
-        *self.0.write() = boxes;
+    /// Reads what the database has.
+    pub async fn load(db: &Db) -> Result<Self, StoreError> {
+        let (mut states, mut after) = (HashMap::new(), None);
+        let mut tx = db.read().await?;
+        loop {
+            let page = box_list(&mut tx, &BoxFilter::default(), after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(Self(RwLock::new(states)));
+            };
+            after = Some(last.box_id.clone());
+            states.extend(page.into_iter().map(|row| (row.box_id, row.state)));
+        }
     }
 
     /// Takes over the state of one box.

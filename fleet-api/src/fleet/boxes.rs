@@ -1,7 +1,5 @@
 //! Boxes come in by the factory's word and go out by an operator's.
 
-use std::collections::HashMap;
-
 use longhaul_broker::Reason;
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
@@ -11,14 +9,7 @@ use longhaul_provisioning::jws::{self, Kind};
 use serde_json::json;
 
 use super::{Actor, Fleet, FleetError, FleetEventKind, audit};
-use crate::store::StoreError;
-use crate::store::boxes::{
-    BoxFilter, BoxRow, BoxState, NewBox, box_disconnect_all, box_get, box_import, box_list,
-    box_set_state,
-};
-
-/// Boxes read at once at the start.
-const PAGE: u32 = 1000;
+use crate::store::boxes::{BoxRow, BoxState, NewBox, box_get, box_import, box_set_state};
 
 impl Fleet {
     /// Takes a box into the inventory; the record must be signed by the factory. Importing a record
@@ -142,28 +133,6 @@ impl Fleet {
         tx.commit().await?;
         self.admitted().set(box_id, BoxState::Active);
         self.tell(Some(box_id), FleetEventKind::BoxEnrolled);
-        Ok(())
-    }
-
-    /// Reads who may in from the database. `alone` says that no other process serves boxes, so that
-    /// none is connected yet.
-    pub async fn boxes_load(&self, alone: bool) -> Result<(), StoreError> {
-        if alone {
-            let mut tx = self.db().write().await?;
-            box_disconnect_all(&mut tx, self.now().0).await?;
-            tx.commit().await?;
-        }
-        let (mut states, mut after) = (HashMap::new(), None);
-        let mut tx = self.db().read().await?;
-        loop {
-            let page = box_list(&mut tx, &BoxFilter::default(), after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else {
-                break;
-            };
-            after = Some(last.box_id.clone());
-            states.extend(page.into_iter().map(|row| (row.box_id, row.state)));
-        }
-        self.admitted().replace(states);
         Ok(())
     }
 }

@@ -89,7 +89,9 @@ impl Fleet {
         }
         let now = self.now();
         let gone = || FleetError::not_found(format!("no box {box_id}"));
-        let counter = box_next_counter(tx, box_id).await?.ok_or_else(gone)?;
+        let counter = box_next_counter(tx, box_id, now.0 / 1000)
+            .await?
+            .ok_or_else(gone)?;
         let id: CommandId = fresh("cmd")?;
         let claims = CommandClaims {
             v: VERSION,

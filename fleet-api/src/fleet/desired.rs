@@ -30,7 +30,7 @@ impl Fleet {
             .await?
             .and_then(|row| serde_json::from_str::<Desired>(&row.detail).ok());
         let tickets = ticket_list_valid(tx, box_id, now.0).await?;
-        let version = box_next_desired(tx, box_id)
+        let version = box_next_desired(tx, box_id, now.0 / 1000)
             .await?
             .ok_or_else(|| FleetError::not_found(format!("no box {box_id}")))?;
         let desired = Desired {

@@ -392,28 +392,36 @@ pub async fn box_set_applied(
     Ok(rows == 1)
 }
 
-/// Draws the counter of the box's next command; `None` if there is no such box.
-pub async fn box_next_counter(tx: &mut Tx, id: &BoxId) -> StoreResult<Option<i64>> {
+/// Draws the counter of the box's next command, at least `floor`; `None` if there is no such box.
+///
+/// The floor is the time: a box refuses a counter that does not rise, also from a cloud that was set
+/// back to an older database.
+pub async fn box_next_counter(tx: &mut Tx, id: &BoxId, floor: i64) -> StoreResult<Option<i64>> {
     let row = fetch!(
         optional,
         tx,
         (i64,),
-        "UPDATE boxes SET command_counter = command_counter + 1 WHERE box_id = $1 \
-         RETURNING command_counter",
-        id.as_str()
+        "UPDATE boxes SET command_counter = \
+             CASE WHEN command_counter < $2 THEN $2 ELSE command_counter + 1 END \
+         WHERE box_id = $1 RETURNING command_counter",
+        id.as_str(),
+        floor,
     )?;
     Ok(row.map(|(counter,)| counter))
 }
 
-/// Draws the version of the box's next desired state; `None` if there is no such box.
-pub async fn box_next_desired(tx: &mut Tx, id: &BoxId) -> StoreResult<Option<i64>> {
+/// Draws the version of the box's next desired state, at least `floor`, as for the counter; `None` if
+/// there is no such box.
+pub async fn box_next_desired(tx: &mut Tx, id: &BoxId, floor: i64) -> StoreResult<Option<i64>> {
     let row = fetch!(
         optional,
         tx,
         (i64,),
-        "UPDATE boxes SET desired_version = desired_version + 1 WHERE box_id = $1 \
-         RETURNING desired_version",
-        id.as_str()
+        "UPDATE boxes SET desired_version = \
+             CASE WHEN desired_version < $2 THEN $2 ELSE desired_version + 1 END \
+         WHERE box_id = $1 RETURNING desired_version",
+        id.as_str(),
+        floor,
     )?;
     Ok(row.map(|(version,)| version))
 }

@@ -122,7 +122,9 @@ on_both! {
         let desired = |version| DesiredRow {
             box_id: id.clone(), version, detail: "{}".into(), jws: "jws".into(), updated: version,
         };
-        assert_eq!(box_next_desired(&mut tx, &id).await.expect("draws"), Some(1));
+        assert_eq!(box_next_desired(&mut tx, &id, 0).await.expect("draws"), Some(1));
+        assert_eq!(box_next_desired(&mut tx, &id, 70).await.expect("draws"), Some(70));
+        assert_eq!(box_next_desired(&mut tx, &id, 70).await.expect("draws"), Some(71));
         assert!(desired_set(&mut tx, &desired(2)).await.expect("sets"));
         assert!(!desired_set(&mut tx, &desired(1)).await.expect("older"));
         assert_eq!(desired_get(&mut tx, &id).await.expect("gets"), Some(desired(2)));

@@ -76,7 +76,7 @@ on_both! {
         assert_eq!(newest[0].command_id, third);
         let older = command_list(&mut tx, &id, Some((newest[1].created, newest[1].command_id.as_str())), 5).await.expect("lists");
         assert_eq!(older.len(), 1);
-        assert_eq!(box_next_counter(&mut tx, &box_id(9)).await.expect("draws"), None);
+        assert_eq!(box_next_counter(&mut tx, &box_id(9), 0).await.expect("draws"), None);
     }
 
     async fn a_rollout_keeps_how_each_box_ended(db: Db) {

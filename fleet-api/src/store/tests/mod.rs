@@ -54,7 +54,7 @@ fn entries(numbers: impl IntoIterator<Item = u64>) -> Vec<JournalEntry> {
 async fn add_command(db: &Db, box_id: &BoxId, id: &str, expires: i64, now: i64) -> CommandId {
     let command_id: CommandId = id.parse().expect("an id");
     let mut tx = write(db).await;
-    let counter = box_next_counter(&mut tx, box_id)
+    let counter = box_next_counter(&mut tx, box_id, 0)
         .await
         .expect("draws")
         .expect("the box exists");
