@@ -4,7 +4,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use aws_sdk_s3::types::{Delete, EncodingType, ObjectIdentifier};
 use aws_smithy_http_client::tls;
 
 use crate::bench::Bench;
@@ -155,6 +155,24 @@ async fn objects_keep_what_their_writer_said_and_can_be_read_in_part() {
     let part = part.send().await.expect("a part");
     assert_eq!(part.content_range.as_deref(), Some("bytes 3-5/10"));
     assert_eq!(part.body.collect().await.expect("read").to_vec(), b"345");
+    let listed = s3
+        .list_objects_v2()
+        .bucket("haul")
+        .encoding_type(EncodingType::Url);
+    let listed = listed.send().await.expect("a listing");
+    let key = listed.contents()[0].key().map(str::to_owned);
+    assert_eq!(
+        key.as_deref(),
+        Some("dir/%C3%A4%20b%2Bc"),
+        "as in a URL, if asked for"
+    );
+    let plain = s3
+        .list_objects_v2()
+        .bucket("haul")
+        .send()
+        .await
+        .expect("a listing");
+    assert_eq!(plain.contents()[0].key(), Some("dir/ä b+c"));
     let exists = s3
         .put_object()
         .bucket("haul")
