@@ -198,12 +198,11 @@ mod tests {
                     continue;
                 };
                 // When the faults run out, everything succeeds.
-                match steps.next() {
-                    Some((false, entropy)) => planner.failed(version, now, entropy),
-                    _ => {
-                        planner.done(version);
-                        arrived += 1;
-                    }
+                if let Some((false, entropy)) = steps.next() {
+                    planner.failed(version, now, entropy);
+                } else {
+                    planner.done(version);
+                    arrived += 1;
                 }
             }
             prop_assert_eq!(arrived, keys.len());

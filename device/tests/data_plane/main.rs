@@ -1,0 +1,11 @@
+//! The data plane, with real S3 clients in front and a real S3 server behind.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that calls them"
+)]
+
+mod intake;
+mod lan;
+mod uplink;
+mod wan;

@@ -1,0 +1,286 @@
+//! The uplink against a real S3 server, through a line that cuts connections.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::lan::{Authority, BUCKET, noise, open_journal, open_vault};
+use crate::wan::{Line, PART_BYTES, TestCloud, bucket_server};
+use longhaul_device::intake::Arrivals;
+use longhaul_device::journal::JournalHandle;
+use longhaul_device::uplink::{self, UplinkConfig, UplinkError, UplinkParts};
+use longhaul_protocol::journal::Fact;
+use longhaul_vault::{Checksums, Condition, Delivery, Metadata, Vault, Version};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+struct Haul {
+    vault: Vault,
+    journal: JournalHandle,
+    arrivals: Arrivals,
+    cloud: Arc<TestCloud>,
+    line: Line,
+    dir: TempDir,
+}
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), UplinkError>>,
+}
+
+impl Haul {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = dir.path().join("s3");
+        std::fs::create_dir_all(bucket.join(BUCKET)).unwrap();
+        let server = bucket_server(&bucket).await;
+        let line = Line::default();
+        let through = line.lay(server).await;
+        Self {
+            vault: open_vault(dir.path(), |vault| vault),
+            journal: open_journal(dir.path()),
+            arrivals: Arrivals::default(),
+            cloud: TestCloud::new(server, through),
+            line,
+            dir,
+        }
+    }
+
+    async fn store(&self, key: &str, bytes: &[u8]) -> Version {
+        let job = BUCKET.parse().unwrap();
+        self.vault.create_job(&job).unwrap();
+        let metadata = Metadata {
+            headers: [("longhaul-ticket".to_owned(), "ticket-1".to_owned())].into(),
+            ..Metadata::default()
+        };
+        let mut writer = self.vault.begin(&job, key, metadata).unwrap();
+        writer.write(bytes).unwrap();
+        let info = writer
+            .finish(Checksums::new(), Condition::Any)
+            .await
+            .unwrap();
+        self.arrivals.ring();
+        info.version
+    }
+
+    fn start(&self) -> Running {
+        start(self.dir.path(), self)
+    }
+
+    fn delivery(&self, key: &str) -> Delivery {
+        let job = BUCKET.parse().unwrap();
+        self.vault.head(&job, key).unwrap().delivery
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..6000 {
+            if holds(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it never came to pass that {what}");
+    }
+
+    async fn in_bucket(&self, key: &str) -> Vec<u8> {
+        let got = self
+            .cloud
+            .bucket
+            .get_object()
+            .bucket(BUCKET)
+            .key(key)
+            .send()
+            .await;
+        got.unwrap().body.collect().await.unwrap().to_vec()
+    }
+
+    async fn facts(&self) -> Vec<Fact> {
+        let batch = self.journal.batch().await.unwrap();
+        let entries = batch.map(|batch| batch.entries).unwrap_or_default();
+        entries.into_iter().map(|entry| entry.fact).collect()
+    }
+}
+
+fn start(dir: &Path, haul: &Haul) -> Running {
+    let state = dir.join("uplink");
+    std::fs::create_dir_all(&state).unwrap();
+    let parts = UplinkParts {
+        vault: haul.vault.clone(),
+        cloud: haul.cloud.clone(),
+        journal: haul.journal.clone(),
+        tls: Authority::new().client_tls(),
+        arrivals: haul.arrivals.clone(),
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(uplink::run(UplinkConfig::new(state), parts, stop.clone()));
+    Running { stop, task }
+}
+
+impl Running {
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn everything_arrives_byte_for_byte_over_a_line_that_is_cut() {
+    let haul = Haul::new().await;
+    haul.line.cuts.store(4, Ordering::Relaxed);
+    haul.cloud.failures.store(2, Ordering::Relaxed);
+    let running = haul.start();
+    let large = noise(13 << 20, 1);
+    haul.store("large", &large).await;
+    for index in 0..40_u8 {
+        haul.store(
+            &format!("small/{index}"),
+            &noise(usize::from(index) * 997, index),
+        )
+        .await;
+    }
+
+    haul.until("nothing is pending", |haul| haul.vault.stats().pending == 0)
+        .await;
+
+    running.end().await;
+    assert!(haul.in_bucket("large").await == large);
+    for index in 0..40_u8 {
+        let bytes = haul.in_bucket(&format!("small/{index}")).await;
+        assert_eq!(bytes, noise(usize::from(index) * 997, index));
+        assert_eq!(haul.delivery(&format!("small/{index}")), Delivery::Verified);
+    }
+    let facts = haul.facts().await;
+    let stored = facts
+        .iter()
+        .filter(|f| matches!(f, Fact::Stored { .. }))
+        .count();
+    let delivered = facts
+        .iter()
+        .filter(|f| matches!(f, Fact::Delivered { .. }))
+        .count();
+    assert_eq!((stored, delivered), (41, 41));
+}
+
+#[tokio::test]
+async fn a_killed_uplink_does_not_send_finished_parts_again() {
+    let haul = Haul::new().await;
+    let bytes = noise(60 << 20, 2);
+    haul.store("large", &bytes).await;
+    let done = |haul: &Haul| match haul.delivery("large") {
+        Delivery::InFlight { parts, .. } => parts.into_keys().collect(),
+        _ => Vec::new(),
+    };
+    let running = haul.start();
+    haul.until("some parts are done", |haul| done(haul).len() >= 3)
+        .await;
+    running.task.abort();
+    let _ = running.task.await;
+    let finished = done(&haul);
+    let sent = haul.line.sent.load(Ordering::Relaxed);
+    haul.cloud.signed.lock().clear();
+
+    let running = haul.start();
+    haul.until("nothing is pending", |haul| haul.vault.stats().pending == 0)
+        .await;
+    running.end().await;
+
+    let again = haul.cloud.signed.lock().clone();
+    assert!(
+        finished.iter().all(|n| !again.contains(n)),
+        "{finished:?} {again:?}"
+    );
+    let total = u64::try_from(haul.line.sent.load(Ordering::Relaxed) - sent).unwrap();
+    let missing = u64::try_from(12 - finished.len()).unwrap();
+    assert!(
+        total < (missing + 1) * PART_BYTES,
+        "{total} for {missing} parts"
+    );
+    assert!(haul.in_bucket("large").await == bytes);
+    let facts = haul.facts().await;
+    let stored = facts
+        .iter()
+        .filter(|f| matches!(f, Fact::Stored { .. }))
+        .count();
+    assert_eq!(stored, 1, "the recorder knows how far it came");
+}
+
+#[tokio::test]
+async fn an_object_overwritten_on_its_way_arrives_as_the_new_one() {
+    let haul = Haul::new().await;
+    let old = haul.store("k", &noise(40 << 20, 3)).await;
+    let running = haul.start();
+    haul.until("it is on its way", |haul| {
+        matches!(haul.delivery("k"), Delivery::InFlight { .. })
+    })
+    .await;
+
+    let new = noise(11 << 20, 4);
+    haul.store("k", &new).await;
+
+    haul.until("the new one is verified", |haul| {
+        haul.delivery("k") == Delivery::Verified
+    })
+    .await;
+    haul.until("the old one is forgotten", |haul| {
+        haul.vault.abandoned().is_empty()
+    })
+    .await;
+    running.end().await;
+    assert!(haul.in_bucket("k").await == new);
+    let aborted = haul.cloud.aborted.lock().clone();
+    assert!(
+        aborted.iter().any(|id| id.as_str() == format!("up-{old}")),
+        "{aborted:?}"
+    );
+    let facts = haul.facts().await;
+    let delivered = facts
+        .iter()
+        .filter(|f| matches!(f, Fact::Delivered { .. }))
+        .count();
+    assert_eq!(delivered, 1);
+}
+
+#[tokio::test]
+async fn a_refused_object_fails_for_good_and_holds_nobody_up() {
+    let haul = Haul::new().await;
+    haul.cloud.refused.lock().push("bad".to_owned());
+    haul.store("bad", b"x").await;
+    haul.store("good", b"y").await;
+
+    let running = haul.start();
+    haul.until("nothing is pending", |haul| haul.vault.stats().pending == 0)
+        .await;
+    running.end().await;
+
+    let Delivery::Failed { reason } = haul.delivery("bad") else {
+        panic!("{:?}", haul.delivery("bad"));
+    };
+    assert_eq!(reason, "not in this bucket");
+    assert_eq!(haul.delivery("good"), Delivery::Verified);
+    let facts = haul.facts().await;
+    assert!(
+        facts
+            .iter()
+            .any(|f| matches!(f, Fact::DeliveryFailed { .. }))
+    );
+}
+
+#[tokio::test]
+async fn a_completion_that_finds_other_bytes_starts_over() {
+    let haul = Haul::new().await;
+    haul.cloud.restarts.store(1, Ordering::Relaxed);
+    let bytes = noise(6 << 20, 5);
+    haul.store("k", &bytes).await;
+
+    let running = haul.start();
+    haul.until("it is verified", |haul| {
+        haul.delivery("k") == Delivery::Verified
+    })
+    .await;
+    running.end().await;
+
+    assert_eq!(*haul.cloud.signed.lock(), [1, 2, 1, 2]);
+    assert!(haul.in_bucket("k").await == bytes);
+}

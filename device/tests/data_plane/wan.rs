@@ -1,0 +1,322 @@
+//! A bucket on a real S3 server behind a line that can be cut, and a small cloud in front of it that
+//! hands out presigned URLs and compares.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Region};
+use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use futures::future::BoxFuture;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use longhaul_device::uplink::cloud::{AskError, Cloud};
+use longhaul_protocol::ids::UploadId;
+use longhaul_protocol::upload::{
+    AbortUploads, CompleteResult, CompleteUpload, CompleteUploads, Completed, PartUrls,
+    PartUrlsRequest, PresignedPut, StartResult, StartUploads, Started, UploadObject,
+};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The smallest part that S3 takes.
+pub const PART_BYTES: u64 = 5 << 20;
+
+/// Serves `dir` as S3, over plain HTTP on loopback.
+pub async fn bucket_server(dir: &Path) -> SocketAddr {
+    let files = s3s_fs::FileSystem::new(dir).unwrap();
+    let mut builder = s3s::service::S3ServiceBuilder::new(files);
+    builder.set_auth(s3s::auth::SimpleAuth::from_single("cloud", "cloud-secret"));
+    let service = builder.build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    });
+    address
+}
+
+pub fn client(address: SocketAddr) -> Client {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(format!("http://{address}"))
+        .force_path_style(true)
+        .credentials_provider(Credentials::new(
+            "cloud",
+            "cloud-secret",
+            None,
+            None,
+            "test",
+        ))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    Client::from_conf(config)
+}
+
+/// A line to the bucket that cuts connections.
+#[derive(Clone, Default)]
+pub struct Line {
+    /// Connections that are still to be cut.
+    pub cuts: Arc<AtomicI64>,
+    /// Bytes that went to the bucket.
+    pub sent: Arc<AtomicUsize>,
+}
+
+impl Line {
+    /// Forwards to `target`; a connection that is to be cut lives for some hundred kilobytes.
+    pub async fn lay(&self, target: SocketAddr) -> SocketAddr {
+        const CUT_AFTER: usize = 300_000;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let line = self.clone();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect(target).await.unwrap();
+                let cut = line.cuts.fetch_sub(1, Ordering::Relaxed) > 0;
+                let sent = Arc::clone(&line.sent);
+                tokio::spawn(async move {
+                    let (mut near_in, mut near_out) = near.into_split();
+                    let (mut far_in, mut far_out) = far.into_split();
+                    let back = tokio::spawn(async move {
+                        let _ = tokio::io::copy(&mut far_in, &mut near_out).await;
+                    });
+                    let mut through = 0;
+                    let mut buffer = vec![0; 64 << 10];
+                    while let Ok(read) = near_in.read(&mut buffer).await
+                        && read > 0
+                    {
+                        through += read;
+                        sent.fetch_add(read, Ordering::Relaxed);
+                        if cut && through > CUT_AFTER {
+                            back.abort();
+                            return;
+                        }
+                        if far_out.write_all(&buffer[..read]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+}
+
+struct Upload {
+    object: UploadObject,
+    s3: Option<String>,
+}
+
+/// The cloud's side: starts, signs, completes and compares.
+pub struct TestCloud {
+    /// Straight to the bucket.
+    pub bucket: Client,
+    /// Signs URLs that lead through the line.
+    signer: Client,
+    uploads: Mutex<HashMap<UploadId, Upload>>,
+    /// Every part number that a URL was signed for.
+    pub signed: Mutex<Vec<u32>>,
+    pub aborted: Mutex<Vec<UploadId>>,
+    /// Keys that will not be taken.
+    pub refused: Mutex<Vec<String>>,
+    /// Completions that are still to be answered with `Restart`.
+    pub restarts: AtomicI64,
+    /// Questions that are still to fail.
+    pub failures: AtomicI64,
+}
+
+impl TestCloud {
+    pub fn new(bucket: SocketAddr, line: SocketAddr) -> Arc<Self> {
+        Arc::new(Self {
+            bucket: client(bucket),
+            signer: client(line),
+            uploads: Mutex::default(),
+            signed: Mutex::default(),
+            aborted: Mutex::default(),
+            refused: Mutex::default(),
+            restarts: AtomicI64::new(0),
+            failures: AtomicI64::new(0),
+        })
+    }
+
+    fn fail(&self) -> Result<(), AskError> {
+        if self.failures.fetch_sub(1, Ordering::Relaxed) > 0 {
+            return Err(AskError::Later("the cloud is away".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn begin(&self, object: UploadObject) -> StartResult {
+        let (bucket, key) = (object.object.bucket.clone(), object.object.key.clone());
+        if self.refused.lock().contains(&key.to_string()) {
+            let reason = "not in this bucket".to_owned();
+            return StartResult::Refused { reason };
+        }
+        let upload: UploadId = format!("up-{}", object.object.version).parse().unwrap();
+        let known = self.uploads.lock().get(&upload).map(|u| u.s3.clone());
+        if object.bytes <= PART_BYTES {
+            let s3 = None;
+            self.uploads
+                .lock()
+                .insert(upload.clone(), Upload { object, s3 });
+            let put = self.signer.put_object().bucket(bucket).key(key.as_str());
+            let put = put.presigned(soon()).await.unwrap();
+            return StartResult::Single {
+                upload,
+                put: presigned(&put),
+            };
+        }
+        if known.flatten().is_none() {
+            let begun = self
+                .bucket
+                .create_multipart_upload()
+                .bucket(bucket)
+                .key(key.as_str())
+                .send()
+                .await
+                .unwrap();
+            let s3 = begun.upload_id;
+            let started = Upload {
+                object: object.clone(),
+                s3,
+            };
+            self.uploads.lock().insert(upload.clone(), started);
+        }
+        StartResult::Multipart {
+            upload,
+            part_bytes: PART_BYTES,
+            parts: u32::try_from(object.bytes.div_ceil(PART_BYTES)).unwrap(),
+        }
+    }
+
+    async fn finish(&self, upload: CompleteUpload) -> CompleteResult {
+        let (object, s3) = {
+            let uploads = self.uploads.lock();
+            let known = &uploads[&upload.upload];
+            (known.object.clone(), known.s3.clone())
+        };
+        let (bucket, key) = (object.object.bucket, object.object.key);
+        if let Some(s3) = s3 {
+            let parts = (1..).zip(upload.etags).map(|(number, etag)| {
+                CompletedPart::builder()
+                    .part_number(number)
+                    .e_tag(etag)
+                    .build()
+            });
+            let parts = CompletedMultipartUpload::builder()
+                .set_parts(Some(parts.collect()))
+                .build();
+            let done = self
+                .bucket
+                .complete_multipart_upload()
+                .bucket(&bucket)
+                .key(key.as_str())
+                .upload_id(s3)
+                .multipart_upload(parts)
+                .send()
+                .await;
+            done.unwrap();
+        }
+        if self.restarts.fetch_sub(1, Ordering::Relaxed) > 0 {
+            self.uploads.lock().remove(&upload.upload);
+            let reason = "it differs".to_owned();
+            return CompleteResult::Restart { reason };
+        }
+        let got = self
+            .bucket
+            .get_object()
+            .bucket(&bucket)
+            .key(key.as_str())
+            .send()
+            .await;
+        let bytes = got.unwrap().body.collect().await.unwrap().to_vec();
+        assert_eq!(*blake3::hash(&bytes).as_bytes(), object.blake3.0, "{key}");
+        CompleteResult::Verified
+    }
+}
+
+fn soon() -> PresigningConfig {
+    PresigningConfig::expires_in(Duration::from_mins(5)).unwrap()
+}
+
+fn presigned(request: &PresignedRequest) -> PresignedPut {
+    let headers: BTreeMap<_, _> = request
+        .headers()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    PresignedPut {
+        url: request.uri().to_owned(),
+        headers,
+    }
+}
+
+impl Cloud for TestCloud {
+    fn start(&self, request: StartUploads) -> BoxFuture<'_, Result<Started, AskError>> {
+        Box::pin(async move {
+            self.fail()?;
+            let mut uploads = Vec::new();
+            for object in request.objects {
+                uploads.push(self.begin(object).await);
+            }
+            Ok(Started { uploads })
+        })
+    }
+
+    fn parts(&self, request: PartUrlsRequest) -> BoxFuture<'_, Result<PartUrls, AskError>> {
+        Box::pin(async move {
+            self.fail()?;
+            let (object, s3) = {
+                let uploads = self.uploads.lock();
+                let known = &uploads[&request.upload];
+                (known.object.object.clone(), known.s3.clone().unwrap())
+            };
+            let mut puts = Vec::new();
+            for number in request.parts {
+                self.signed.lock().push(number);
+                let part = self
+                    .signer
+                    .upload_part()
+                    .bucket(&object.bucket)
+                    .key(object.key.as_str())
+                    .upload_id(&s3)
+                    .part_number(i32::try_from(number).unwrap())
+                    .presigned(soon())
+                    .await
+                    .unwrap();
+                puts.push(presigned(&part));
+            }
+            Ok(PartUrls { puts })
+        })
+    }
+
+    fn complete(&self, request: CompleteUploads) -> BoxFuture<'_, Result<Completed, AskError>> {
+        Box::pin(async move {
+            self.fail()?;
+            let mut uploads = Vec::new();
+            for upload in request.uploads {
+                uploads.push(self.finish(upload).await);
+            }
+            Ok(Completed { uploads })
+        })
+    }
+
+    fn abort(&self, request: AbortUploads) -> BoxFuture<'_, Result<(), AskError>> {
+        Box::pin(async move {
+            self.aborted.lock().extend(request.uploads);
+            Ok(())
+        })
+    }
+}
