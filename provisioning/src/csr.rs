@@ -38,7 +38,7 @@ pub fn public_key(request: &[u8]) -> Result<Vec<u8>, CsrError> {
     }
     parsed.verify_signature().map_err(|_| CsrError::Signature)?;
     // The parser overlooks tags that DER does not allow; there is one way to write a request.
-    let signature = [&[0], parsed.signature_value.data.as_ref()].concat();
+    let signature = [&[0][..], parsed.signature_value.data.as_ref()].concat();
     let canonical = oid::element(
         0x30,
         &[

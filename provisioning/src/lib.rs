@@ -17,3 +17,4 @@ pub mod tcg;
 #[cfg(feature = "tpm")]
 pub mod tpm;
 pub mod trust;
+pub mod tuf;

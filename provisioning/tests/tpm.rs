@@ -119,6 +119,133 @@ fn a_tpm_proves_itself_and_another_one_does_not() {
     );
 }
 
+/// Flips one bit of every byte of every piece: whatever is altered, somebody notices.
+#[test]
+fn no_altered_byte_of_evidence_passes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_soft, tpm) = make(dir.path());
+    let record = record(&tpm);
+    let policy = Policy::of(&record);
+    let request = ChallengeRequest {
+        v: VERSION,
+        ek_certificate: record.ek_certificate.clone(),
+        iak_public: record.iak_public.clone(),
+    };
+    let expires = UnixMillis(10);
+    let (challenge, pending) =
+        evidence::challenge(&request, &record, &policy, expires).expect("a challenge");
+    let evidence = answer(&tpm, &challenge).expect("an answer");
+    let verify = |e: &Evidence| {
+        evidence::verify_enrolment(e, &record, &policy, &pending, UnixMillis(9)).map(drop)
+    };
+    verify(&evidence).expect("whole");
+
+    let pieces: [fn(&mut Evidence) -> &mut Vec<u8>; 7] = [
+        |e| &mut e.activated.0,
+        |e| &mut e.ldevid_public.0,
+        |e| &mut e.certify_attest.0,
+        |e| &mut e.certify_signature.0,
+        |e| &mut e.quote_attest.0,
+        |e| &mut e.quote_signature.0,
+        |e| &mut e.csr.0,
+    ];
+    for (n, piece) in pieces.into_iter().enumerate() {
+        let mut altered = evidence.clone();
+        for i in 0..piece(&mut altered).len() {
+            let bit = 1 << (i % 8);
+            piece(&mut altered)[i] ^= bit;
+            assert!(verify(&altered).is_err(), "piece {n}, byte {i}");
+            piece(&mut altered)[i] ^= bit;
+        }
+        piece(&mut altered).push(0);
+        assert!(verify(&altered).is_err(), "piece {n}, longer");
+        piece(&mut altered).truncate(1);
+        assert!(verify(&altered).is_err(), "piece {n}, cut short");
+    }
+    for pcr in PCRS {
+        let mut altered = evidence.clone();
+        altered.pcr_values.entry(pcr).and_modify(|v| v.0[5] ^= 1);
+        assert!(verify(&altered).is_err(), "PCR {pcr} altered");
+        altered.pcr_values.remove(&pcr);
+        assert!(verify(&altered).is_err(), "PCR {pcr} missing");
+    }
+    for pcr in [8, 23, 24, 255] {
+        let mut altered = evidence.clone();
+        altered.pcr_values.insert(pcr, Digest32([0; 32]));
+        assert!(verify(&altered).is_err(), "PCR {pcr} made up");
+    }
+
+    let code = |e: &Evidence, p: &evidence::Pending, now| {
+        evidence::verify_enrolment(e, &record, &policy, p, now)
+            .err()
+            .map(|refusal| refusal.code())
+    };
+    let (_, again) = evidence::challenge(&request, &record, &policy, expires).expect("another");
+    let mut replayed = evidence.clone();
+    replayed.challenge.clone_from(&again.id);
+    assert_eq!(
+        code(&evidence, &again, UnixMillis(9)),
+        Some("another-challenge")
+    );
+    assert_eq!(
+        code(&replayed, &again, UnixMillis(9)),
+        Some("not-activated")
+    );
+    assert_eq!(
+        code(&evidence, &pending, expires),
+        Some("challenge-expired")
+    );
+    let mut foreign = evidence.clone();
+    foreign.v += 1;
+    assert_eq!(
+        code(&foreign, &pending, UnixMillis(9)),
+        Some("unknown-version")
+    );
+
+    // A state that nobody accepts, honestly quoted.
+    let mut expected = record.expected_pcrs.clone();
+    expected.entry(7).and_modify(|v| v.0[0] ^= 1);
+    let mut strict = record.clone();
+    strict.expected_pcrs = expected;
+    let refused = evidence::verify_enrolment(
+        &evidence,
+        &strict,
+        &Policy::of(&strict),
+        &pending,
+        UnixMillis(9),
+    );
+    assert_eq!(refused.err().map(|r| r.code()), Some("state-not-accepted"));
+    let either = Policy::of(&strict).or_pcrs(record.expected_pcrs.clone());
+    evidence::verify_enrolment(&evidence, &strict, &either, &pending, UnixMillis(9))
+        .expect("one of two accepted states");
+}
+
+#[test]
+fn a_credential_opens_only_for_the_key_that_it_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_soft, tpm) = make(dir.path());
+    let iak = SigningPublic::parse(&tpm.create(Key::Iak).expect("a key")).expect("a key");
+    let ek = makers::endorsement_key(&tpm.ek_certificate().expect("a certificate")).expect("a key");
+
+    let ours = ek
+        .make_credential(iak.name(), &[7; 32])
+        .expect("a credential");
+    let mut other_name = *iak.name();
+    other_name[9] ^= 1;
+    let others = ek
+        .make_credential(&other_name, &[7; 32])
+        .expect("a credential");
+
+    let opened = tpm
+        .activate(&ours.blob, &ours.encrypted_secret)
+        .expect("opened");
+    assert_eq!(opened, [7; 32]);
+    assert!(
+        tpm.activate(&others.blob, &others.encrypted_secret)
+            .is_err()
+    );
+}
+
 #[test]
 fn keys_and_secrets_outlive_the_connection() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -138,6 +265,17 @@ fn keys_and_secrets_outlive_the_connection() {
     }
     assert!(tpm.quote(&[0; 32], &[99]).is_err());
     assert!(tpm.activate(&[0; 9999], &[]).is_err());
+}
+
+#[test]
+fn a_missing_tpm_is_named() {
+    for tcti in ["device:/dev/no-such-tpm", "swtpm:host=127.0.0.1,port=1"] {
+        let error = Tpm::open(tcti).expect_err("no TPM");
+
+        assert!(matches!(error, TpmError::Open { .. }), "{error:?}");
+        assert!(error.to_string().contains(tcti), "{error}");
+    }
+    assert!(matches!(Tpm::open("nonsense"), Err(TpmError::Tcti(_))));
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub const IAK_FILE: &str = "iak.pem";
 /// The inventory record, signed; for the cloud.
 pub const INVENTORY_FILE: &str = "inventory.jws";
 
+/// The root of the release repository (TUF): what the box trusts for updates.
+pub const TUF_ROOT_FILE: &str = "tuf-root.json";
+
 /// Why papers could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

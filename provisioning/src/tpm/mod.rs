@@ -35,6 +35,17 @@ pub enum TpmError {
     /// The configuration text names no TPM.
     #[error("not a TCTI configuration: {0:?}")]
     Tcti(String),
+    /// There is no TPM where the configuration says.
+    #[error(
+        "no TPM answers at {tcti:?}: is it there, switched on in the firmware, and may this user \
+         open it?"
+    )]
+    Open {
+        /// The TCTI configuration.
+        tcti: String,
+        /// What the library said.
+        source: tss_esapi::Error,
+    },
     /// The TPM refused, or could not be reached.
     #[error("TPM failed to {what}")]
     Tss {
@@ -87,7 +98,10 @@ impl Tpm {
     /// `swtpm:host=127.0.0.1,port=2321`.
     pub fn open(tcti: &str) -> Result<Self, TpmError> {
         let name = TctiNameConf::from_str(tcti).map_err(|_| TpmError::Tcti(tcti.to_owned()))?;
-        let mut context = Context::new(name).asked("open a connection")?;
+        let mut context = Context::new(name).map_err(|source| TpmError::Open {
+            tcti: tcti.to_owned(),
+            source,
+        })?;
         forget_leftovers(&mut context)?;
         let (jobs, inbox) = mpsc::sync_channel::<Job>(QUEUE);
         thread::Builder::new()

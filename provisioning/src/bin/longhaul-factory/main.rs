@@ -1,4 +1,6 @@
-//! `longhaul-factory`: makes authorities, and boxes' identities.
+//! `longhaul-factory`: makes authorities, boxes' identities, and signed releases.
+
+mod releases;
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -11,10 +13,12 @@ use longhaul_protocol::ids::OrderId;
 use longhaul_protocol::inventory::{CloudEndpoint, InventoryRecord, StaticNetwork};
 use longhaul_protocol::value::UnixMillis;
 use longhaul_provisioning::ca::Pki;
-use longhaul_provisioning::factory::{self, DEFAULT_PCRS, Plan};
+use longhaul_provisioning::factory::{self, DEFAULT_PCRS, Plan, TUF_ROOT_FILE};
+use longhaul_provisioning::files;
 use longhaul_provisioning::makers::Makers;
 use longhaul_provisioning::tpm::Tpm;
 use longhaul_provisioning::tpm::soft::SoftTpm;
+use longhaul_provisioning::tuf::{self, TufError};
 
 #[derive(Parser)]
 #[command(
@@ -45,6 +49,9 @@ enum Command {
         /// Directory of the records; `inventory` beside the authorities if not given.
         #[arg(long)]
         records: Option<PathBuf>,
+        /// Print the records as JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Show one inventory record as JSON.
     Show {
@@ -54,6 +61,8 @@ enum Command {
         /// The record.
         record: PathBuf,
     },
+    /// Sign releases.
+    Tuf(releases::Tuf),
     /// Run a software TPM until this program is ended, and print how to reach it. It protects
     /// nothing: for demonstrations and tests.
     SoftwareTpm {
@@ -82,6 +91,9 @@ struct Make {
     /// Where the cloud is, `host:https-port:mqtt-port`; may be repeated, first choice first.
     #[arg(long = "endpoint", required = true)]
     endpoints: Vec<Endpoint>,
+    /// The release repository: its root goes into the box's papers, so that it can be updated.
+    #[arg(long, env = "LONGHAUL_TUF")]
+    repository: Option<PathBuf>,
     /// PCRs that the cloud expects unchanged.
     #[arg(long, value_delimiter = ',', default_values_t = DEFAULT_PCRS)]
     pcrs: Vec<u8>,
@@ -174,11 +186,16 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             println!("keep the root's key offline: it is needed for nothing else");
         }
         Command::Make(order) => make(*order)?,
-        Command::Inventory { pki, records } => {
+        Command::Inventory { pki, records, json } => {
             let dir = records.unwrap_or_else(|| beside(&pki));
             let anchors = Pki::open(&pki)?.root_anchor()?;
-            for record in factory::read_records(&dir, &anchors)? {
-                println!("{}", line(&record));
+            let records = factory::read_records(&dir, &anchors)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&records)?);
+            } else {
+                for record in &records {
+                    println!("{}", line(record));
+                }
             }
         }
         Command::Show { pki, record } => {
@@ -186,6 +203,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let record = factory::read_record(&record, &anchors)?;
             println!("{}", serde_json::to_string_pretty(&record)?);
         }
+        Command::Tuf(tuf) => releases::run(tuf, now())?,
         Command::SoftwareTpm { dir } => software_tpm(&dir)?,
     }
     Ok(())
@@ -193,6 +211,11 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
 
 fn make(order: Make) -> Result<(), Box<dyn Error>> {
     let pki = Pki::open(&order.pki)?;
+    // Looked at first: a box is not half made because a path is wrong.
+    let tuf_root = match &order.repository {
+        Some(at) => Some(tuf::trusted_root(at)?.ok_or_else(|| TufError::Missing(at.to_owned()))?),
+        None => None,
+    };
     let makers = Makers::load(&order.makers)?;
     let tpm = Tpm::open(&order.tpm)?;
     let network = order
@@ -213,6 +236,9 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
     let made = factory::make(&pki, &makers, &tpm, &plan, now())?;
     let records = order.records.unwrap_or_else(|| beside(&order.pki));
     made.write(&order.out, &records)?;
+    if let Some(root) = tuf_root {
+        files::write(&order.out.join(TUF_ROOT_FILE), &root)?;
+    }
     let inventory = records.join(format!("{}.jws", made.box_id));
     if order.json {
         let result = serde_json::json!({
@@ -244,7 +270,7 @@ fn software_tpm(dir: &Path) -> Result<(), Box<dyn Error>> {
     }
     let tpm = SoftTpm::start(&state)?;
     let tcti = dir.join("tcti");
-    longhaul_provisioning::files::write(&tcti, tpm.tcti().as_bytes())?;
+    files::write(&tcti, tpm.tcti().as_bytes())?;
     println!("{}", tpm.tcti());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -269,10 +295,14 @@ fn beside(pki: &Path) -> PathBuf {
 }
 
 fn line(record: &InventoryRecord) -> String {
-    let made = jiff::Timestamp::from_millisecond(record.made_at.0)
-        .map_or_else(|_| "?".to_owned(), |t| t.strftime("%F %T").to_string());
+    let made = date(record.made_at);
     let order = record.order.as_ref().map_or("-", |o| o.as_str());
     format!("{}  {made}  {order}  {}", record.box_id, record.hardware)
+}
+
+fn date(at: UnixMillis) -> String {
+    jiff::Timestamp::from_millisecond(at.0)
+        .map_or_else(|_| "?".to_owned(), |t| t.strftime("%F %T UTC").to_string())
 }
 
 #[expect(
