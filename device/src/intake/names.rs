@@ -1,6 +1,6 @@
 //! Names: S3's bucket and key as the vault's job and a key that every bucket can hold.
 
-use longhaul_protocol::ids::ObjectKey;
+use longhaul_protocol::ids::{InvalidId, ObjectKey};
 use longhaul_vault::JobId;
 use s3s::{S3Result, s3_error};
 
@@ -13,10 +13,12 @@ pub(super) fn job(bucket: &str) -> S3Result<JobId> {
 
 /// The key, if every bucket can hold it.
 pub(super) fn key(text: &str) -> S3Result<ObjectKey> {
-    text.parse().map_err(|error| {
+    text.parse().map_err(|error: InvalidId| {
         s3_error!(
             InvalidArgument,
-            "{error}; rename the file and push it again"
+            "no bucket can hold the name {:?} (rule: {}); rename the file and push it again",
+            error.text,
+            error.rule
         )
     })
 }

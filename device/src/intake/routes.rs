@@ -169,7 +169,7 @@ fn json<T: Serialize>(value: &T) -> Response<Body> {
 }
 
 /// A problem document (RFC 9457).
-pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+fn problem(status: StatusCode, detail: &str) -> Response<Body> {
     let document = serde_json::json!({
         "title": status.canonical_reason().unwrap_or("error"),
         "status": status.as_u16(),

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use s3s::Body;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, S3Error, S3ErrorCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Gate;
 use super::limits::{TimedBody, TimedWrites};
-use super::routes::{Routes, problem};
+use super::routes::Routes;
 use super::service::Store;
 use super::{IntakeConfig, IntakeParts};
 
@@ -217,10 +217,23 @@ impl Endpoint {
         if Routes::wants(&request) {
             return Ok(self.routes.answer(request).await);
         }
-        if let Some(why) = refused(&request) {
-            return Ok(problem(StatusCode::NOT_IMPLEMENTED, why));
-        }
-        self.s3.call(request.map(Body::http_body_unsync)).await
+        let head = request.method() == Method::HEAD;
+        let answer = match refused(&request) {
+            Some(why) => {
+                let refusal = S3Error::with_message(S3ErrorCode::InvalidRequest, why);
+                refusal
+                    .to_http_response()
+                    .map_err(|error| s3s::HttpError::new(Box::new(error)))?
+            }
+            None => self.s3.call(request.map(Body::http_body_unsync)).await?,
+        };
+        // s3s explains errors to HEAD in a body, which HTTP/2 clients take for a protocol error.
+        let empty = head && answer.status().as_u16() >= 300;
+        Ok(if empty {
+            answer.map(|_| Body::empty())
+        } else {
+            answer
+        })
     }
 }
 
@@ -238,7 +251,9 @@ fn refused<B>(request: &Request<B>) -> Option<&'static str> {
     let v2 = header(http::header::AUTHORIZATION).starts_with(b"AWS ")
         || query.split('&').any(|pair| pair.starts_with("Signature="));
     if v2 {
-        return Some("signature version 2 is not taken; configure the client for version 4");
+        return Some(
+            "signature version 2 is not taken; set the client to version 4 (AWS4-HMAC-SHA256)",
+        );
     }
     if header(http::header::CONTENT_TYPE)
         .to_ascii_lowercase()

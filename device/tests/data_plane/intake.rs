@@ -405,7 +405,7 @@ async fn strangers_ended_tickets_and_other_buckets_are_told_apart() {
     );
     let (ended, why) = put(lan.client_as("ENDED", SECRET), BUCKET).await;
     assert_eq!(ended, "AccessDenied");
-    assert!(why.contains("expired at 2030-03-17T17:46:40Z"), "{why}");
+    assert!(why.contains("expired at 2023-11-14T22:13:20Z"), "{why}");
     // Who does not have the secret learns nothing of the ticket.
     assert_eq!(
         put(lan.client_as("ENDED", "guess"), BUCKET).await.0,
@@ -588,4 +588,43 @@ async fn a_request_under_way_is_finished_at_the_stop_signal() {
     let refused = TcpStream::connect(lan.address).await;
     assert!(refused.is_err());
     drop(lan.dir);
+}
+
+#[tokio::test]
+async fn errors_to_head_have_no_body_and_old_signatures_are_named() {
+    let lan = Lan::start().await;
+    let http = https(&lan);
+    let soon =
+        aws_sdk_s3::presigning::PresigningConfig::expires_in(std::time::Duration::from_mins(1));
+    let head = lan
+        .client()
+        .head_object()
+        .bucket(BUCKET)
+        .key("nothing")
+        .presigned(soon.unwrap())
+        .await
+        .unwrap();
+
+    let missing = http.head(head.uri()).send().await.unwrap();
+    assert_eq!(missing.version(), http::Version::HTTP_2);
+    assert_eq!(missing.status(), 404);
+    assert!(missing.bytes().await.unwrap().is_empty());
+
+    let old = format!(
+        "{}/{BUCKET}/k?AWSAccessKeyId=ACTIVE&Expires=9&Signature=x",
+        lan.url()
+    );
+    let old = http.get(old).send().await.unwrap();
+    assert_eq!(old.status(), 400);
+    let body = old.bytes().await.unwrap();
+    assert!(
+        String::from_utf8_lossy(&body).contains("version 4"),
+        "{body:?}"
+    );
+    let anonymous = http
+        .get(format!("{}/{BUCKET}/k", lan.url()))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(anonymous.status(), 403);
 }

@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 pub const BUCKET: &str = "haul-1";
 pub const SECRET: &str = "secret-of-the-ticket";
 /// The tests' wall clock, in milliseconds since 1970.
-pub const NOW: i64 = 1_900_000_000_000;
+pub const NOW: i64 = 1_700_000_000_000;
 
 /// An authority for loopback addresses.
 pub struct Authority {
@@ -70,11 +70,13 @@ impl Authority {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        rustls::ClientConfig::builder_with_provider(provider)
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
-            .with_no_client_auth()
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls
     }
 }
 
