@@ -126,14 +126,17 @@ impl Bench {
     /// A box as it is after it has enrolled.
     pub async fn enrolled(&self, number: u8) -> TestBox {
         let made = self.make(number).await;
+        self.set_state(&made.id, BoxState::Active).await;
+        made
+    }
+
+    /// Puts a box into a state, as enrolment does.
+    pub async fn set_state(&self, id: &BoxId, state: BoxState) {
         let mut tx = self.fleet.db().write().await.expect("a transaction");
         let now = self.fleet.now().0;
-        box_set_state(&mut tx, &made.id, BoxState::Active, now)
-            .await
-            .expect("set");
+        box_set_state(&mut tx, id, state, now).await.expect("set");
         tx.commit().await.expect("committed");
-        self.fleet.admitted().set(&made.id, BoxState::Active);
-        made
+        self.fleet.admitted().set(id, state);
     }
 
     pub async fn connect(&self, of: &TestBox, session: &str) -> Session {

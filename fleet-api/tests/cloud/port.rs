@@ -1,6 +1,8 @@
 //! The boxes' port: who gets in, and for what.
 
 use longhaul_fleet_api::fleet::FleetErrorKind;
+use longhaul_fleet_api::store::boxes::BoxState;
+use longhaul_protocol::command::CommandKind;
 use longhaul_protocol::enrol::{
     ChallengeRequest, Evidence, LanCertificate, LanCertificateRequest, Problem,
 };
@@ -236,5 +238,49 @@ async fn releases_can_be_fetched_from_where_they_stopped() {
         .await
         .expect("an answer");
     assert_eq!(missing.status(), 404);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quarantined_box_gets_and_delivers_nothing_until_it_is_released() {
+    let bench = Bench::start().await;
+    let of = bench.enrolled(7).await;
+    bench.set_state(&of.id, BoxState::Quarantined).await;
+    let https = bench.https(&of.ldevid, &of.key);
+    let abort = serde_json::json!({ "upload": "up-1", "parts": [1] });
+    let deliver = async || {
+        let url = bench.url("/v1/box/uploads/parts");
+        let answer = https
+            .post(url)
+            .json(&abort)
+            .send()
+            .await
+            .expect("an answer");
+        problem(answer).await.kind
+    };
+    let command = async || {
+        let kind = CommandKind::ReportNow;
+        bench
+            .fleet
+            .command_send(&operator(), &of.id, kind, 60)
+            .await
+    };
+
+    assert_eq!(deliver().await, "urn:longhaul:problem:quarantined");
+    assert_eq!(
+        command().await.expect_err("refused").kind(),
+        FleetErrorKind::Conflict
+    );
+
+    bench
+        .fleet
+        .box_release(&operator(), &of.id)
+        .await
+        .expect("released");
+
+    assert_eq!(deliver().await, "urn:longhaul:problem:unknown-upload");
+    assert!(command().await.is_ok());
+    let again = bench.fleet.box_release(&operator(), &of.id).await;
+    assert_eq!(again.expect_err("refused").kind(), FleetErrorKind::Conflict);
     bench.stop().await;
 }

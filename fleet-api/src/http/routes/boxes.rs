@@ -29,6 +29,7 @@ pub(super) fn add(api: Api) -> Api {
         .add::<BoxGet>()
         .add::<BoxUpdate>()
         .add::<BoxRevoke>()
+        .add::<BoxRelease>()
         .add::<InventoryImport>()
 }
 
@@ -294,6 +295,22 @@ async fn revoke(call: Call<BoxRevoke>) -> Result<Done, Problem> {
     call.people
         .fleet
         .box_revoke(&actor, &call.path.box_id)
+        .await?;
+    Ok(Done)
+}
+
+endpoint! {
+    /// Out of quarantine.
+    BoxRelease = POST "/v1/boxes/{box_id}/release" as "boxRelease", Scope::Role(Role::Operator), NO_CONTENT;
+    "Lets a quarantined box back in, after someone has looked at why it was quarantined."
+    (BoxPath, Nothing, NoBody) -> Done = release
+}
+
+async fn release(call: Call<BoxRelease>) -> Result<Done, Problem> {
+    let actor = call.caller.actor();
+    call.people
+        .fleet
+        .box_release(&actor, &call.path.box_id)
         .await?;
     Ok(Done)
 }
