@@ -95,7 +95,7 @@ fn path(dir: &Path, below: &str) -> Option<PathBuf> {
     if name.is_empty() || name.len() > 255 || name.starts_with('.') || !name.bytes().all(plain) {
         return None;
     }
-    Some(dir.join(folder).join(name.as_ref()))
+    Some(dir.join(folder).join(&*name))
 }
 
 #[derive(Debug, Eq, PartialEq)]

@@ -1,6 +1,8 @@
 //! The cloud's view of the object store, ours or somebody else's: the boxes get presigned
 //! requests and never a credential.
 
+mod error;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     retry::RetryConfig, timeout::TimeoutConfig,
 };
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_smithy_http_client::tls::{self, TrustStore};
@@ -19,6 +21,8 @@ use futures::Stream;
 use longhaul_protocol::upload::PresignedPut;
 use longhaul_protocol::value::{Digest32, UnixMillis};
 use parking_lot::Mutex;
+
+pub use error::BucketError;
 
 use crate::fleet::{ObjectInfo, ObjectPage, ObjectQuery};
 
@@ -38,61 +42,6 @@ pub struct BucketTarget {
     pub secret_key: String,
     /// Certificates to trust beside the system's, PEM.
     pub root_pem: Option<String>,
-}
-
-/// Why the object store did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[error("object store failed to {what}: {text}")]
-pub struct BucketError {
-    what: &'static str,
-    code: Option<String>,
-    text: String,
-}
-
-impl BucketError {
-    fn new(what: &'static str, text: impl Into<String>) -> Self {
-        Self {
-            what,
-            code: None,
-            text: text.into(),
-        }
-    }
-
-    fn of<E, R>(what: &'static str) -> impl FnOnce(SdkError<E, R>) -> Self
-    where
-        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-        R: std::fmt::Debug + Send + Sync + 'static,
-    {
-        move |error| {
-            let code = error.code().map(str::to_owned);
-            let code = code.or_else(|| match &error {
-                // A HEAD has no body to name the error in.
-                SdkError::ServiceError(_) => None,
-                _ => Some("unreachable".to_owned()),
-            });
-            Self {
-                what,
-                code,
-                text: DisplayErrorContext(&error).to_string(),
-            }
-        }
-    }
-
-    /// Whether the store says that there is no such object, upload or part.
-    pub fn is_absent(&self) -> bool {
-        matches!(
-            self.code.as_deref(),
-            Some("NoSuchKey" | "NoSuchUpload" | "NoSuchBucket" | "NotFound")
-        )
-    }
-
-    /// Whether the parts are not what completion says they are: they must be sent again.
-    pub fn is_bad_part(&self) -> bool {
-        matches!(
-            self.code.as_deref(),
-            Some("InvalidPart" | "InvalidPartOrder" | "EntityTooSmall" | "MalformedXML")
-        )
-    }
 }
 
 /// An unfinished multipart upload.
