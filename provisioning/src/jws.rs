@@ -41,6 +41,31 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Command,
+        Self::Desired,
+        Self::Inventory,
+        Self::BoxConfig,
+        Self::Ticket,
+        Self::Receipt,
+    ];
+
+    /// The kind that a document says that it is. Nothing is verified: this only tells which kind
+    /// to [`verify`] it as, where any kind will do.
+    pub fn claimed(Jws(compact): &Jws) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Typ {
+            typ: String,
+        }
+        if compact.len() > MAX_COMPACT {
+            return None;
+        }
+        let header = URL_SAFE_NO_PAD.decode(compact.split('.').next()?).ok()?;
+        let Typ { typ } = serde_json::from_slice(&header).ok()?;
+        Self::ALL.into_iter().find(|kind| kind.typ() == typ)
+    }
+
     /// The `typ` header.
     pub const fn typ(self) -> &'static str {
         match self {
@@ -295,6 +320,8 @@ mod tests {
             .expect("signed");
         let verified = verify(&compact, Kind::Command, &fleet.anchors, now()).expect("verified");
 
+        assert_eq!(Kind::claimed(&compact), Some(Kind::Command));
+        assert_eq!(Kind::claimed(&Jws("e30.e30.".to_owned())), None);
         assert_eq!(verified.payload, b"{}");
         assert_eq!(verified.signer, "ada");
     }

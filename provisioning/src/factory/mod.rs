@@ -21,7 +21,7 @@ use crate::tpm::{Key, Tpm, TpmError};
 
 pub use papers::{
     BOX_CONFIG_FILE, IAK_FILE, IDEVID_FILE, INVENTORY_FILE, PapersError, ROOT_FILE, TUF_ROOT_FILE,
-    read_record, read_records,
+    read_document, read_record, read_records,
 };
 
 /// PCRs of the SHA-256 bank that are recorded if nobody says otherwise: firmware, boot loader,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::MadeBox;
 use crate::files::{self, FileError};
-use crate::jws::{self, JwsError, Kind};
+use crate::jws::{self, JwsError, Kind, Verified};
 use crate::trust::{Anchors, certificates_to_pem};
 
 /// The fleet's root certificates, PEM.
@@ -36,8 +36,8 @@ pub enum PapersError {
     /// There is no such record.
     #[error("{0} is missing")]
     Missing(PathBuf),
-    /// A record is not signed by this fleet's factory.
-    #[error("{path} is not a record of this fleet's factory")]
+    /// A document is not signed by one who may.
+    #[error("{path} is not signed by this fleet")]
     Untrusted {
         /// Which file.
         path: PathBuf,
@@ -77,16 +77,44 @@ impl MadeBox {
 
 /// Reads and verifies an inventory record, as of the day on which it says that it was made.
 pub fn read_record(path: &Path, anchors: &Anchors) -> Result<InventoryRecord, PapersError> {
-    let bytes = files::read(path)?.ok_or_else(|| PapersError::Missing(path.to_owned()))?;
-    let compact = Jws(String::from_utf8_lossy(&bytes).trim().to_owned());
-    let made_at = claimed_time(&compact).unwrap_or_default();
-    let verified = jws::verify(&compact, Kind::Inventory, anchors, made_at).map_err(|source| {
-        PapersError::Untrusted {
-            path: path.to_owned(),
-            source,
-        }
+    let compact = read_jws(path)?;
+    let payload = verified(path, &compact, Kind::Inventory, anchors)?.payload;
+    serde_json::from_slice(&payload).map_err(|source| PapersError::Malformed {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads and verifies any document that the fleet signed, as of the day on which it says that it
+/// was made: its kind, who signed it, and what it says.
+pub fn read_document(
+    path: &Path,
+    anchors: &Anchors,
+) -> Result<(Kind, String, serde_json::Value), PapersError> {
+    let compact = read_jws(path)?;
+    // What claims no kind of ours is refused as the kind that is expected most.
+    let kind = Kind::claimed(&compact).unwrap_or(Kind::Inventory);
+    let Verified { payload, signer } = verified(path, &compact, kind, anchors)?;
+    let says = serde_json::from_slice(&payload).map_err(|source| PapersError::Malformed {
+        path: path.to_owned(),
+        source,
     })?;
-    serde_json::from_slice(&verified.payload).map_err(|source| PapersError::Malformed {
+    Ok((kind, signer, says))
+}
+
+fn read_jws(path: &Path) -> Result<Jws, PapersError> {
+    let bytes = files::read(path)?.ok_or_else(|| PapersError::Missing(path.to_owned()))?;
+    Ok(Jws(String::from_utf8_lossy(&bytes).trim().to_owned()))
+}
+
+fn verified(
+    path: &Path,
+    compact: &Jws,
+    kind: Kind,
+    anchors: &Anchors,
+) -> Result<Verified, PapersError> {
+    let made_at = claimed_time(compact).unwrap_or_default();
+    jws::verify(compact, kind, anchors, made_at).map_err(|source| PapersError::Untrusted {
         path: path.to_owned(),
         source,
     })

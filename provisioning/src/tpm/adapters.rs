@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{Key, Tpm, TpmError, keys};
 use crate::oid;
@@ -38,9 +39,16 @@ impl TpmSigner {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, message).as_ref());
         let key = self.key;
-        let (r, s) = self
-            .tpm
-            .call(move |context| keys::sign(context, key, &hash))?;
+        let sign = || {
+            self.tpm
+                .call(move |context| keys::sign(context, key, &hash))
+        };
+        // rustls signs in the middle of a handshake: a chip's 600 ms must not stop the worker's
+        // other tasks.
+        let (r, s) = match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(sign)?,
+            _ => sign()?,
+        };
         Ok(oid::ecdsa_signature(&r, &s))
     }
 }

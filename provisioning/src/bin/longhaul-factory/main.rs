@@ -1,6 +1,7 @@
 //! `longhaul-factory`: makes authorities, boxes' identities, and signed releases.
 
 mod releases;
+mod show;
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -53,13 +54,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show one inventory record as JSON.
+    /// Show what a record, a configuration or a certificate says.
     Show {
-        /// Directory of the authorities.
+        /// Directory of the authorities; signed documents are verified.
         #[arg(long, env = "LONGHAUL_PKI")]
         pki: PathBuf,
-        /// The record.
-        record: PathBuf,
+        /// A signed document, or certificates (PEM).
+        file: PathBuf,
+        /// Print certificates as JSON; documents always are.
+        #[arg(long)]
+        json: bool,
     },
     /// Sign releases.
     Tuf(releases::Tuf),
@@ -198,11 +202,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
                 }
             }
         }
-        Command::Show { pki, record } => {
-            let anchors = Pki::open(&pki)?.root_anchor()?;
-            let record = factory::read_record(&record, &anchors)?;
-            println!("{}", serde_json::to_string_pretty(&record)?);
-        }
+        Command::Show { pki, file, json } => show::run(&Pki::open(&pki)?, &file, json)?,
         Command::Tuf(tuf) => releases::run(tuf, now())?,
         Command::SoftwareTpm { dir } => software_tpm(&dir)?,
     }
