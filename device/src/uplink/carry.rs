@@ -401,7 +401,7 @@ impl Carrier {
             self.tell(info.version, DeliveryEvent::Delivered).await?;
         }
         self.tell(info.version, DeliveryEvent::Verified).await?;
-        tracing::info!(
+        tracing::debug!(
             key = info.key,
             version = info.version.0,
             bytes = info.size,

@@ -628,3 +628,94 @@ async fn errors_to_head_have_no_body_and_old_signatures_are_named() {
         .unwrap();
     assert_eq!(anonymous.status(), 403);
 }
+
+#[tokio::test]
+async fn a_body_that_stops_arriving_is_refused_and_leaves_no_trace() {
+    let lan = Lan::with(
+        |vault| vault,
+        |mut intake| {
+            intake.stall_limit = std::time::Duration::from_millis(300);
+            intake
+        },
+    )
+    .await;
+    let soon =
+        aws_sdk_s3::presigning::PresigningConfig::expires_in(std::time::Duration::from_mins(1));
+    let put = lan
+        .client()
+        .put_object()
+        .bucket(BUCKET)
+        .key("half")
+        .presigned(soon.unwrap())
+        .await
+        .unwrap();
+    let (_sender, body) = tokio::sync::mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(1);
+    let half = futures::stream::iter([Ok("half".into())]);
+    let never = futures::stream::unfold(body, |mut body| async move {
+        body.recv().await.map(|chunk| (chunk, body))
+    });
+
+    let answer = https(&lan)
+        .put(put.uri())
+        .header("content-length", 8)
+        .body(reqwest::Body::wrap_stream(futures::StreamExt::chain(
+            half, never,
+        )))
+        .send()
+        .await
+        .unwrap();
+
+    assert_eq!(answer.status(), 400);
+    let body = answer.bytes().await.unwrap();
+    assert!(
+        String::from_utf8_lossy(&body).contains("RequestTimeout"),
+        "{body:?}"
+    );
+    assert_eq!(lan.vault.stats().objects, 0);
+}
+
+#[tokio::test]
+async fn released_bytes_are_to_be_read_from_the_bucket() {
+    use longhaul_vault::DeliveryEvent;
+    let lan = Lan::start().await;
+    let s3 = lan.client();
+    s3.put_object()
+        .bucket(BUCKET)
+        .key("k")
+        .body(ByteStream::from(noise(100_000, 6)))
+        .send()
+        .await
+        .unwrap();
+    let version = lan
+        .vault
+        .head(&BUCKET.parse().unwrap(), "k")
+        .unwrap()
+        .version;
+    for event in [
+        DeliveryEvent::Delivered,
+        DeliveryEvent::Verified,
+        DeliveryEvent::Released,
+    ] {
+        lan.vault.deliver(version, event).await.unwrap();
+    }
+
+    let head = s3
+        .head_object()
+        .bucket(BUCKET)
+        .key("k")
+        .send()
+        .await
+        .unwrap();
+    let got = s3
+        .get_object()
+        .bucket(BUCKET)
+        .key("k")
+        .send()
+        .await
+        .unwrap_err();
+
+    assert_eq!(head.content_length(), Some(100_000));
+    let (code, message) = code(&got);
+    assert_eq!(code, "InvalidObjectState");
+    assert!(message.contains("read it from the bucket"), "{message}");
+}

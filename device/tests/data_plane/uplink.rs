@@ -1,6 +1,5 @@
 //! The uplink against a real S3 server, through a line that cuts connections.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use longhaul_device::intake::Arrivals;
 use longhaul_device::journal::JournalHandle;
 use longhaul_device::uplink::{self, UplinkConfig, UplinkError, UplinkParts};
 use longhaul_protocol::journal::Fact;
-use longhaul_vault::{Checksums, Condition, Delivery, Metadata, Vault, Version};
+use longhaul_vault::{Checksums, Condition, Delivery, Metadata, Vault, VaultConfig, Version};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +31,10 @@ struct Running {
 
 impl Haul {
     async fn new() -> Self {
+        Self::with(|vault| vault).await
+    }
+
+    async fn with(vault: impl FnOnce(VaultConfig) -> VaultConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bucket = dir.path().join("s3");
         std::fs::create_dir_all(bucket.join(BUCKET)).unwrap();
@@ -39,7 +42,7 @@ impl Haul {
         let line = Line::default();
         let through = line.lay(server).await;
         Self {
-            vault: open_vault(dir.path(), |vault| vault),
+            vault: open_vault(dir.path(), vault),
             journal: open_journal(dir.path()),
             arrivals: Arrivals::default(),
             cloud: TestCloud::new(server, through),
@@ -66,7 +69,23 @@ impl Haul {
     }
 
     fn start(&self) -> Running {
-        start(self.dir.path(), self)
+        self.start_with(|config| config)
+    }
+
+    fn start_with(&self, change: impl FnOnce(UplinkConfig) -> UplinkConfig) -> Running {
+        let state = self.dir.path().join("uplink");
+        std::fs::create_dir_all(&state).unwrap();
+        let parts = UplinkParts {
+            vault: self.vault.clone(),
+            cloud: self.cloud.clone(),
+            journal: self.journal.clone(),
+            tls: Authority::new().client_tls(),
+            arrivals: self.arrivals.clone(),
+        };
+        let stop = CancellationToken::new();
+        let config = change(UplinkConfig::new(state));
+        let task = tokio::spawn(uplink::run(config, parts, stop.clone()));
+        Running { stop, task }
     }
 
     fn delivery(&self, key: &str) -> Delivery {
@@ -101,21 +120,6 @@ impl Haul {
         let entries = batch.map(|batch| batch.entries).unwrap_or_default();
         entries.into_iter().map(|entry| entry.fact).collect()
     }
-}
-
-fn start(dir: &Path, haul: &Haul) -> Running {
-    let state = dir.join("uplink");
-    std::fs::create_dir_all(&state).unwrap();
-    let parts = UplinkParts {
-        vault: haul.vault.clone(),
-        cloud: haul.cloud.clone(),
-        journal: haul.journal.clone(),
-        tls: Authority::new().client_tls(),
-        arrivals: haul.arrivals.clone(),
-    };
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(uplink::run(UplinkConfig::new(state), parts, stop.clone()));
-    Running { stop, task }
 }
 
 impl Running {
@@ -283,4 +287,48 @@ async fn a_completion_that_finds_other_bytes_starts_over() {
 
     assert_eq!(*haul.cloud.signed.lock(), [1, 2, 1, 2]);
     assert!(haul.in_bucket("k").await == bytes);
+}
+
+#[tokio::test]
+async fn bytes_stay_until_space_is_needed_and_then_the_oldest_go_first() {
+    let haul = Haul::with(|vault| {
+        let mut vault = vault.small();
+        vault.capacity_bytes = 4 << 20;
+        vault
+    })
+    .await;
+    for index in 0..20_u8 {
+        haul.store(&format!("{index:02}"), &noise(100_000, index))
+            .await;
+    }
+    let resident = |haul: &Haul| {
+        let page = haul
+            .vault
+            .list(&BUCKET.parse().unwrap(), "", None, 100)
+            .unwrap();
+        let held = page.items.into_iter().filter(|info| info.resident);
+        held.map(|info| info.key).collect::<Vec<_>>()
+    };
+
+    let roomy = haul.start_with(|config| UplinkConfig {
+        release_above_percent: 90,
+        ..config
+    });
+    haul.until("nothing is pending", |haul| haul.vault.stats().pending == 0)
+        .await;
+    roomy.end().await;
+    assert_eq!(resident(&haul).len(), 20);
+    let used = haul.vault.stats().used_bytes * 100 / (4 << 20);
+    let tight = haul.start_with(|config| UplinkConfig {
+        release_above_percent: u8::try_from(used).unwrap() - 5,
+        ..config
+    });
+    haul.until("something is released", |haul| resident(haul).len() < 20)
+        .await;
+    tight.end().await;
+
+    let held = resident(&haul);
+    let oldest_gone = 20 - held.len();
+    assert_eq!(held.first(), Some(&format!("{oldest_gone:02}")), "{held:?}");
+    assert_eq!(haul.in_bucket("00").await, noise(100_000, 0));
 }
