@@ -88,8 +88,9 @@ pub struct Plan {
 pub struct MadeBox {
     /// The box.
     pub box_id: BoxId,
-    /// Printed on the box; whoever holds it may claim the box. Only its hash is kept.
-    pub claim_code: String,
+    /// Printed on the box; whoever holds it may claim the box. Only its hash is kept, so there is
+    /// none where the box kept the one that it has.
+    pub claim_code: Option<String>,
     /// The record for the cloud, signed.
     pub inventory: Jws,
     /// The configuration for the box, signed.
@@ -102,15 +103,22 @@ pub struct MadeBox {
     pub root_pem: String,
 }
 
+/// Which box this TPM is, if its maker is trusted. Blocks for the TPM.
+pub fn identify(makers: &Makers, tpm: &Tpm, now: UnixMillis) -> Result<BoxId, FactoryError> {
+    Ok(makers.verify(&tpm.ek_certificate()?, now)?.box_id())
+}
+
 /// Gives the machine with this TPM its identity. Blocks for the TPM.
 ///
-/// A box that is made again keeps its name, and gets new keys: what was issued before is void once
-/// the new record replaces the old one.
+/// With the `previous` record of the same box, whose keys are still in its TPM, keys and claim code
+/// stay as they are: doing it twice does no harm. Otherwise it gets new ones, and what was
+/// issued before is void once the new record replaces the old one.
 pub fn make(
     pki: &Pki,
     makers: &Makers,
     tpm: &Tpm,
     plan: &Plan,
+    previous: Option<&InventoryRecord>,
     now: UnixMillis,
 ) -> Result<MadeBox, FactoryError> {
     if plan.endpoints.is_empty() {
@@ -120,19 +128,34 @@ pub fn make(
     let ek = makers.verify(&ek_certificate, now)?;
     let box_id = ek.box_id();
 
-    let iak_public = tpm.create(Key::Iak)?;
+    let mut kept = None;
+    if let Some(record) = previous.filter(|record| record.box_id == box_id)
+        && let Some(keys) = kept_keys(tpm, record)?
+    {
+        kept = Some((keys, record.claim_code_sha256));
+    }
+    let (iak_public, idevid_public) = match &kept {
+        Some((keys, _)) => keys.clone(),
+        None => (tpm.create(Key::Iak)?, tpm.create(Key::Idevid)?),
+    };
     let iak = SigningPublic::parse(&iak_public)?;
+    let idevid = SigningPublic::parse(&idevid_public)?;
     let mut secret = [0; 32];
     rand::fill(&mut secret).map_err(|_| FactoryError::Randomness)?;
     let credential = ek.make_credential(iak.name(), &secret)?;
     if tpm.activate(&credential.blob, &credential.encrypted_secret)? != secret {
         return Err(FactoryError::NotActivated);
     }
-    let idevid = SigningPublic::parse(&tpm.create(Key::Idevid)?)?;
     let idevid_chain = pki.issue_idevid(&box_id, &idevid.spki(), now)?;
     let iak_chain = pki.issue_iak(&box_id, &iak.spki(), now)?;
     let values = tpm.pcrs(&plan.pcrs)?.into_iter().map(Digest32);
-    let claim_code = claim_code()?;
+    let (claim_code, claim_code_sha256) = if let Some((_, digest)) = kept {
+        (None, digest)
+    } else {
+        let code = claim_code()?;
+        let digest = sha256(code.as_bytes());
+        (Some(code), digest)
+    };
 
     let record = InventoryRecord {
         v: VERSION,
@@ -148,7 +171,7 @@ pub fn make(
             .copied()
             .zip(values)
             .collect::<BTreeMap<_, _>>(),
-        claim_code_sha256: sha256(claim_code.as_bytes()),
+        claim_code_sha256,
         hardware: plan.hardware.clone(),
         order: plan.order.clone(),
         made_at: now,
@@ -172,6 +195,26 @@ pub fn make(
         iak: iak_chain,
         root_pem: pki.root_pem(),
     })
+}
+
+/// `TPMT_PUBLIC` of the attestation key and of the initial identity.
+type Publics = (Vec<u8>, Vec<u8>);
+
+/// The attestation key and the initial identity of `record`, if both are in the TPM.
+fn kept_keys(tpm: &Tpm, record: &InventoryRecord) -> Result<Option<Publics>, FactoryError> {
+    let public = |key| match tpm.public(key) {
+        Ok(public) => Ok(Some(public)),
+        Err(TpmError::NoKey(_)) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let (Some(iak), Some(idevid)) = (public(Key::Iak)?, public(Key::Idevid)?) else {
+        return Ok(None);
+    };
+    let certified =
+        x509_parser::parse_x509_certificate(&record.idevid_certificate.0).is_ok_and(|(_, c)| {
+            SigningPublic::parse(&idevid).is_ok_and(|key| key.spki() == c.public_key().raw)
+        });
+    Ok((iak == record.iak_public.0 && certified).then_some((iak, idevid)))
 }
 
 /// Four groups of four characters, 80 bits.

@@ -14,7 +14,7 @@ use longhaul_protocol::ids::OrderId;
 use longhaul_protocol::inventory::{CloudEndpoint, InventoryRecord, StaticNetwork};
 use longhaul_protocol::value::UnixMillis;
 use longhaul_provisioning::ca::Pki;
-use longhaul_provisioning::factory::{self, DEFAULT_PCRS, Plan, TUF_ROOT_FILE};
+use longhaul_provisioning::factory::{self, DEFAULT_PCRS, PapersError, Plan, TUF_ROOT_FILE};
 use longhaul_provisioning::files;
 use longhaul_provisioning::makers::Makers;
 use longhaul_provisioning::tpm::Tpm;
@@ -116,6 +116,9 @@ struct Make {
     /// DNS server of the static network; may be repeated.
     #[arg(long, requires = "address")]
     dns: Vec<IpAddr>,
+    /// Make new keys and a new claim code also where the box was made before.
+    #[arg(long)]
+    anew: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -233,8 +236,13 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
         order: order.order,
         hardware: order.hardware,
     };
-    let made = factory::make(&pki, &makers, &tpm, &plan, now())?;
     let records = order.records.unwrap_or_else(|| beside(&order.pki));
+    let previous = if order.anew {
+        None
+    } else {
+        previous(&pki, &makers, &tpm, &records)?
+    };
+    let made = factory::make(&pki, &makers, &tpm, &plan, previous.as_ref(), now())?;
     made.write(&order.out, &records)?;
     if let Some(root) = tuf_root {
         files::write(&order.out.join(TUF_ROOT_FILE), &root)?;
@@ -250,10 +258,10 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
         println!("{}", serde_json::to_string_pretty(&result)?);
     } else {
         println!("box        {}", made.box_id);
-        println!(
-            "claim code {}  (print it on the box; it is not kept)",
-            made.claim_code
-        );
+        match made.claim_code {
+            Some(code) => println!("claim code {code}  (print it on the box; it is not kept)"),
+            None => println!("claim code unchanged, and so are its keys: this box was made before"),
+        }
         println!("papers     {}", order.out.display());
         println!(
             "inventory  {}  (import it into the cloud)",
@@ -261,6 +269,22 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
+}
+
+/// The record of an earlier making of this box.
+fn previous(
+    pki: &Pki,
+    makers: &Makers,
+    tpm: &Tpm,
+    records: &Path,
+) -> Result<Option<InventoryRecord>, Box<dyn Error>> {
+    let id = factory::identify(makers, tpm, now())?;
+    let path = records.join(format!("{id}.jws"));
+    match factory::read_record(&path, &pki.root_anchor()?) {
+        Ok(record) => Ok(Some(record)),
+        Err(PapersError::Missing(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn software_tpm(dir: &Path) -> Result<(), Box<dyn Error>> {
