@@ -1,0 +1,73 @@
+import type { BoxLine, Point, Rung, Telemetry } from "./types";
+
+/** Longer than this without a sample from a box that is online, and its values are stale. */
+export const STALE_AFTER_MS = 3 * 60_000;
+
+/** How long ago, in one unit. The future is clock skew and reads as now. */
+export function age(at: number | null | undefined, now: number): string {
+  if (at == null) return "never";
+  const seconds = Math.floor((now - at) / 1000);
+  if (seconds < 1) return "now";
+  if (seconds < 60) return `${seconds} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
+  return `${Math.floor(seconds / 86_400)} d ago`;
+}
+
+export function bytes(count: number | null | undefined): string {
+  if (count == null) return "–";
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+  let value = count;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+export type Presence = "online" | "stale" | "offline" | "unknown";
+
+/** What can be said about a box's connection. */
+export function presence(box: Pick<BoxLine, "online" | "last_seen" | "telemetry_at" | "online_since">, now: number): Presence {
+  if (!box.online) return box.last_seen == null ? "unknown" : "offline";
+  const heard = Math.max(box.telemetry_at ?? 0, box.online_since ?? 0);
+  return now - heard > STALE_AFTER_MS ? "stale" : "online";
+}
+
+/** The rung at which the ladder breaks, if any. */
+export function broken(rungs: readonly Rung[]): Rung | undefined {
+  return rungs.find((r) => r.status === "failed") ?? rungs.find((r) => r.status === "degraded");
+}
+
+/** A live sample as a point of the chart. */
+export function pointOf(sample: Telemetry, at: number): Point {
+  const heat = sample.temperatures.map((t) => t.celsius);
+  return {
+    at,
+    load_1m: sample.load_1m,
+    memory_used_bytes: sample.memory_total_bytes - sample.memory_available_bytes,
+    celsius: heat.length > 0 ? Math.max(...heat) : null,
+    pending_bytes: sample.vault?.pending_bytes ?? null,
+  };
+}
+
+/** A few words for a document of any shape. */
+export function brief(detail: unknown): string {
+  if (detail == null) return "";
+  if (typeof detail !== "object") return String(detail);
+  return Object.entries(detail)
+    .filter(([key, value]) => key !== "kind" && value != null)
+    .map(([key, value]) => `${words(key)} ${typeof value === "object" ? JSON.stringify(value) : String(value)}`)
+    .join(", ");
+}
+
+/** `set_telemetry_interval` as a person says it. */
+export function words(name: string): string {
+  return name.replaceAll("_", " ");
+}
+
+/** The address of an object: its key may have slashes, and anything else. */
+export function objectUrl(bucket: string, key: string): string {
+  return `/v1/objects/${encodeURIComponent(bucket)}/${key.split("/").map(encodeURIComponent).join("/")}`;
+}

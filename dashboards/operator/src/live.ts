@@ -1,0 +1,72 @@
+import { signal } from "@preact/signals";
+import type { BoxLine, FleetEvent } from "./types";
+
+/** Whether what is on the screen is kept up to date. */
+export const live = signal(false);
+
+/** Hears what happens in the fleet until the returned function is called. `again` says that
+ * happenings may have been missed, and everything is to be read anew. */
+export function listen(boxId: string | undefined, hear: (event: FleetEvent) => void, again: () => void): () => void {
+  const source = new EventSource(boxId === undefined ? "/v1/events" : `/v1/events?box_id=${encodeURIComponent(boxId)}`);
+  let opened = false;
+  source.onopen = () => {
+    live.value = true;
+    // The browser connects anew by itself; between two connections anything may have happened.
+    if (opened) again();
+    opened = true;
+  };
+  source.onerror = () => {
+    live.value = false;
+  };
+  source.onmessage = (message: MessageEvent<string>) => {
+    const event = parse(message.data);
+    if (event === undefined) return;
+    if (event.event === "lost") again();
+    else hear(event);
+  };
+  return () => {
+    source.close();
+    live.value = false;
+  };
+}
+
+/** An event, or undefined for what is none. */
+export function parse(text: string): FleetEvent | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && "event" in value && typeof value.event === "string") {
+      return value as FleetEvent;
+    }
+  } catch {
+    // Falls through.
+  }
+  return undefined;
+}
+
+/** The boxes after an event; undefined when they have to be read anew. */
+export function applied(boxes: readonly BoxLine[], event: FleetEvent): readonly BoxLine[] | undefined {
+  const at = event.at ?? Date.now();
+  const change = (part: (box: BoxLine) => Partial<BoxLine>): readonly BoxLine[] =>
+    boxes.map((box) => (box.id === event.box_id ? { ...box, ...part(box) } : box));
+  switch (event.event) {
+    case "online":
+      return change((box) => ({
+        online: true,
+        online_since: at,
+        last_seen: at,
+        agent_version: event.agent_version ?? box.agent_version ?? null,
+      }));
+    case "offline":
+      return change(() => ({ online: false, last_seen: at }));
+    case "telemetry":
+      return change((box) => ({ last_seen: at, telemetry_at: at, rungs: event.sample?.rungs ?? box.rungs }));
+    case "box_added":
+    case "box_labelled":
+    case "box_enrolled":
+    case "box_refused":
+    case "box_revoked":
+      return undefined;
+    default:
+      return boxes;
+  }
+}

@@ -1,0 +1,115 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { render } from "preact";
+import { expect, test } from "vitest";
+import { query } from "../src/api";
+import { age, broken, brief, bytes, objectUrl, pointOf, presence, STALE_AFTER_MS } from "../src/format";
+import { Ladder } from "../src/ladder";
+import { applied, parse } from "../src/live";
+import { Mark } from "../src/marks";
+import { routeOf } from "../src/route";
+import type { BoxLine, Telemetry } from "../src/types";
+
+const file = (path: string): unknown => JSON.parse(readFileSync(join(import.meta.dirname, "../../..", path), "utf8"));
+const golden = (name: string) => file(`protocol/tests/wire/${name}.json`) as { body: Telemetry; sent: number };
+const { body: sample, sent } = golden("telemetry");
+
+const box: BoxLine = {
+  id: "0123456789AB", label: "", site: "", hardware: "swtpm", state: "active", online: true, online_since: sent,
+  last_seen: sent, telemetry_at: sent, changed: sent, desired_version: 3, applied_version: 3, lan_urls: [], rungs: [],
+};
+
+test("a golden sample becomes a point of the chart", () => {
+  expect(pointOf(sample, sent)).toEqual({
+    at: sent, load_1m: 0.25, memory_used_bytes: 4 * 1024 ** 3, celsius: 48.5, pending_bytes: 4096,
+  });
+});
+
+test("a sample without sensors and vault has gaps, not zeros", () => {
+  const point = pointOf({ ...sample, temperatures: [], vault: null }, sent);
+  expect([point.celsius, point.pending_bytes]).toEqual([null, null]);
+});
+
+test("the golden ladder shows its broken rung with the sentence of its code", () => {
+  const code = { code: "LH-201", title: "No address", customer: "", operator: "Look at the DHCP server." };
+  const place = document.createElement("div");
+  render(<Ladder rungs={sample.rungs} codes={new Map([[code.code, code]])} />, place);
+  const lines = [...place.querySelectorAll("li")].map((line) => line.textContent);
+  expect(lines).toHaveLength(3);
+  expect(lines[1]).toContain("LH-201 No address — Look at the DHCP server.");
+  expect(lines[1]).toContain("eth0: no lease after 10 s");
+  expect(lines[2]).toContain("not reached");
+  expect(broken(sample.rungs)?.rung).toBe("address");
+});
+
+test("an age has one unit, and a clock that is ahead shows no negative age", () => {
+  expect([0, 59_000, 60_000, 3_600_000, 90_000_000].map((ms) => age(sent, sent + ms))).toEqual([
+    "now", "59 s ago", "1 min ago", "1 h ago", "1 d ago",
+  ]);
+  expect(age(sent, sent - 5000)).toBe("now");
+  expect(age(null, sent)).toBe("never");
+});
+
+test("sizes are said in the largest unit that fits", () => {
+  expect([0, 1023, 1024, 549_755_813_888, null].map(bytes)).toEqual(["0 B", "1023 B", "1.0 KiB", "512 GiB", "–"]);
+});
+
+test("online, stale, offline and unknown are four different things with four shapes", () => {
+  const kinds = [
+    presence(box, sent),
+    presence(box, sent + STALE_AFTER_MS + 1),
+    presence({ ...box, online: false }, sent),
+    presence({ ...box, online: false, last_seen: null }, sent),
+  ];
+  expect(kinds).toEqual(["online", "stale", "offline", "unknown"]);
+  const shapes = kinds.map((kind) => {
+    const place = document.createElement("div");
+    render(<Mark kind={kind} />, place);
+    return place.querySelector("svg")?.innerHTML;
+  });
+  expect(new Set(shapes).size).toBe(4);
+});
+
+test("events change the boxes they are about and no others", () => {
+  const other = { ...box, id: "BA9876543210" };
+  const off = applied([box, other], { event: "offline", at: sent + 9, box_id: box.id });
+  expect(off?.map((b) => b.online)).toEqual([false, true]);
+  const heard = applied([box], { event: "telemetry", at: sent + 9, box_id: box.id, sample });
+  expect(heard?.[0]).toMatchObject({ telemetry_at: sent + 9, rungs: sample.rungs });
+  expect(applied([box], { event: "box_added", box_id: "X" })).toBeUndefined();
+});
+
+test("what is no event is passed over", () => {
+  expect(["", "null", "[]", "{}", '{"event":1}', "{"].map(parse)).toEqual(Array(6).fill(undefined));
+  expect(parse('{"event":"lost"}')).toEqual({ event: "lost" });
+});
+
+test("keys and searches survive the address whatever is in them", () => {
+  expect(objectUrl("b", "a b/ü#?%.bin")).toBe("/v1/objects/b/a%20b/%C3%BC%23%3F%25.bin");
+  expect(query("/v1/boxes", { q: "a&b", cursor: undefined })).toBe("/v1/boxes?q=a%26b");
+  expect(routeOf("#/boxes/0123456789AB")).toEqual({ page: "box", id: "0123456789AB" });
+  expect(routeOf("#/data?bucket=b&prefix=a%2F")).toEqual({ page: "data", bucket: "b", prefix: "a/" });
+  expect(routeOf("#/boxes/%E0%A4%A")).toEqual({ page: "fleet" });
+  expect(brief({ kind: "x", percent: 40, text: null })).toBe("percent 40");
+});
+
+interface Contract {
+  paths: Record<string, Record<string, unknown>>;
+  components: { schemas: Record<string, { properties?: Record<string, unknown> }> };
+}
+
+test("every request and field that the dashboard uses is in the API's contract", () => {
+  const contract = file("fleet-api/openapi.json") as Contract;
+  const requests = [
+    "get /v1/me", "post /v1/session", "delete /v1/session", "get /v1/boxes", "get /v1/boxes/{box_id}",
+    "get /v1/boxes/{box_id}/telemetry", "get /v1/boxes/{box_id}/commands", "post /v1/boxes/{box_id}/commands",
+    "get /v1/boxes/{box_id}/transfers", "get /v1/boxes/{box_id}/timeline", "get /v1/codes", "get /v1/buckets",
+    "get /v1/objects", "get /v1/objects/{bucket}/{key}", "delete /v1/objects/{bucket}/{key}", "get /v1/events",
+  ];
+  for (const request of requests) {
+    const [method = "", path = ""] = request.split(" ");
+    expect(contract.paths[path]?.[method], request).toBeDefined();
+  }
+  const fields = Object.keys(contract.components.schemas.BoxView?.properties ?? {});
+  expect(fields).toEqual(expect.arrayContaining(Object.keys(box).filter((name) => name !== "telemetry_at")));
+});
