@@ -23,6 +23,7 @@ mod retrieval;
 mod routes;
 mod server;
 mod service;
+mod whole;
 
 use std::future::Future;
 use std::io;

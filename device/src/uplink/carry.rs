@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use longhaul_protocol::ids::UploadId;
-use longhaul_protocol::journal::{Fact, ObjectVersion};
 use longhaul_protocol::upload::{
-    AbortUploads, CompleteResult, CompleteUpload, CompleteUploads, PartUrlsRequest, PresignedPut,
-    StartResult, StartUploads, UploadObject,
+    CompleteResult, CompleteUpload, CompleteUploads, PartUrlsRequest, PresignedPut, StartResult,
+    StartUploads, UploadObject,
 };
 use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, ObjectInfo, Version};
 use tokio::sync::Semaphore;
@@ -19,14 +18,12 @@ use tokio::sync::Semaphore;
 use super::cloud::AskError;
 use super::record::blake3;
 use super::send::{SendError, Store};
+use super::settle::identity;
 use super::{UplinkConfig, UplinkError, UplinkParts};
 use crate::intake::TICKET_HEADER;
-use crate::journal::JournalError;
 
 /// Part URLs asked for at a time: signed shortly before they are used.
 const URLS: usize = 16;
-/// The longest reason that is kept, in characters.
-const REASON_CHARS: usize = 1000;
 
 /// What is to be done next with a version.
 #[derive(Debug)]
@@ -58,7 +55,7 @@ pub(super) struct Carrier {
     pub all_parts: Arc<Semaphore>,
 }
 
-type Steps = Result<Vec<(Version, Next)>, UplinkError>;
+pub(super) type Steps = Result<Vec<(Version, Next)>, UplinkError>;
 
 impl Carrier {
     pub fn new(config: &UplinkConfig, parts: &UplinkParts, store: Store) -> Self {
@@ -387,110 +384,9 @@ impl Carrier {
         });
         Ok(Asked::Answered(futures::future::try_join_all(steps).await?))
     }
-
-    /// The object is in the bucket. The fact comes first: a power cut repeats it, never loses it.
-    async fn settle(&self, info: &ObjectInfo, upload: &UploadId) -> Result<Next, UplinkError> {
-        let Some(object) = identity(info) else {
-            return Ok(Next::Done);
-        };
-        let upload = upload.clone();
-        if let Some(again) = self.write_down(Fact::Delivered { object, upload }).await? {
-            return Ok(again);
-        }
-        if info.delivery != Delivery::InCloud {
-            self.tell(info.version, DeliveryEvent::Delivered).await?;
-        }
-        self.tell(info.version, DeliveryEvent::Verified).await?;
-        tracing::debug!(
-            key = info.key,
-            version = info.version.0,
-            bytes = info.size,
-            "delivered"
-        );
-        Ok(Next::Done)
-    }
-
-    /// The object cannot be delivered without someone's help.
-    pub async fn give_up(&self, info: &ObjectInfo, reason: &str) -> Result<Next, UplinkError> {
-        let reason: String = reason.chars().take(REASON_CHARS).collect();
-        tracing::error!(
-            key = info.key,
-            version = info.version.0,
-            reason,
-            "not deliverable"
-        );
-        if let Some(object) = identity(info) {
-            let fact = Fact::DeliveryFailed {
-                object,
-                reason: reason.clone(),
-            };
-            if let Some(again) = self.write_down(fact).await? {
-                return Ok(again);
-            }
-        }
-        self.tell(info.version, DeliveryEvent::Failed { reason })
-            .await?;
-        Ok(Next::Done)
-    }
-
-    /// Gives up a version that the cloud will not even hear about.
-    pub async fn give_up_version(&self, version: Version, reason: &str) -> Steps {
-        let next = match self.parts.vault.head_version(version) {
-            Ok(info) => self.give_up(&info, reason).await?,
-            Err(VaultError::NoSuchVersion(_)) => Next::Done,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(vec![(version, next)])
-    }
-
-    /// Appends a fact; a journal that is full for now makes the version wait.
-    async fn write_down(&self, fact: Fact) -> Result<Option<Next>, UplinkError> {
-        match self.parts.journal.append(fact).await {
-            Ok(_) => Ok(None),
-            Err(error @ JournalError::Full { .. }) => Ok(Some(Next::Again {
-                progressed: true,
-                why: error.to_string(),
-            })),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Makes an event durable; false if the version is gone or has come further already.
-    async fn tell(&self, version: Version, event: DeliveryEvent) -> Result<bool, UplinkError> {
-        match self.parts.vault.deliver(version, event).await {
-            Ok(()) => Ok(true),
-            Err(VaultError::NoSuchVersion(_) | VaultError::InvalidTransition(_)) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Tells the cloud that uploads are given up. Best effort: it finds orphans by itself.
-    pub async fn abort(&self, uploads: Vec<UploadId>) -> bool {
-        let aborted = self.parts.cloud.abort(AbortUploads { uploads }).await;
-        if let Err(error) = &aborted {
-            tracing::debug!(%error, "uploads could not be given up");
-        }
-        !matches!(aborted, Err(AskError::Later(_)))
-    }
-
-    fn is_gone(&self, version: Version) -> bool {
-        matches!(
-            self.parts.vault.head_version(version),
-            Err(VaultError::NoSuchVersion(_))
-        )
-    }
 }
 
 enum Described {
     Object(Box<ObjectInfo>, Box<UploadObject>),
     Not(Next),
-}
-
-/// The version as the cloud knows it.
-fn identity(info: &ObjectInfo) -> Option<ObjectVersion> {
-    Some(ObjectVersion {
-        bucket: info.job.to_string(),
-        key: info.key.parse().ok()?,
-        version: info.version.0,
-    })
 }

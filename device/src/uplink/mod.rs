@@ -16,6 +16,7 @@ pub mod plan;
 mod record;
 mod release;
 mod send;
+mod settle;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

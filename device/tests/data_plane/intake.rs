@@ -1,7 +1,6 @@
 //! The intake as a real S3 client sees it: the AWS SDK over TLS.
 
-use crate::lan::{BUCKET, Lan, SECRET, noise};
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use crate::lan::{BUCKET, Lan, SECRET, code, https, noise};
 use aws_sdk_s3::operation::RequestId as _;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
@@ -9,22 +8,7 @@ use aws_sdk_s3::types::{
 };
 use longhaul_device::intake::DELIVERY_HEADER;
 use longhaul_protocol::lan::{DELIVERY_PATH, Deliveries, Delivery, LanStatus, STATUS_PATH};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-fn code<E: ProvideErrorMetadata, R>(error: &aws_sdk_s3::error::SdkError<E, R>) -> (String, String) {
-    (
-        error.code().unwrap_or_default().to_owned(),
-        error.message().unwrap_or_default().to_owned(),
-    )
-}
-
-fn https(lan: &Lan) -> reqwest::Client {
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(lan.authority.client_tls())
-        .build()
-        .unwrap()
-}
 
 #[tokio::test]
 async fn what_was_put_comes_back_whole_in_ranges_and_with_its_metadata() {
@@ -120,67 +104,6 @@ async fn an_empty_object_is_an_object() {
         .unwrap();
     assert_eq!(got.content_length(), Some(0));
     assert!(got.body.collect().await.unwrap().to_vec().is_empty());
-}
-
-#[tokio::test]
-async fn right_checksums_are_kept_and_wrong_ones_refused_for_every_algorithm() {
-    let lan = Lan::start().await;
-    let s3 = lan.client();
-    for algorithm in [
-        ChecksumAlgorithm::Crc32,
-        ChecksumAlgorithm::Crc32C,
-        ChecksumAlgorithm::Crc64Nvme,
-        ChecksumAlgorithm::Sha1,
-        ChecksumAlgorithm::Sha256,
-    ] {
-        s3.put_object()
-            .bucket(BUCKET)
-            .key("summed")
-            .checksum_algorithm(algorithm.clone())
-            .body(ByteStream::from(noise(100_000, 2)))
-            .send()
-            .await
-            .unwrap_or_else(|error| panic!("{algorithm:?}: {error:?}"));
-    }
-    let wrong = |put: aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder| {
-        put.bucket(BUCKET)
-            .key("wrong")
-            .body(ByteStream::from(noise(100_000, 3)))
-            .send()
-    };
-    let zeros =
-        |len: usize| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, vec![0; len]);
-    let answers = [
-        (
-            "crc32",
-            wrong(s3.put_object().checksum_crc32(zeros(4))).await,
-        ),
-        (
-            "crc32c",
-            wrong(s3.put_object().checksum_crc32_c(zeros(4))).await,
-        ),
-        (
-            "crc64nvme",
-            wrong(s3.put_object().checksum_crc64_nvme(zeros(8))).await,
-        ),
-        (
-            "sha1",
-            wrong(s3.put_object().checksum_sha1(zeros(20))).await,
-        ),
-        (
-            "sha256",
-            wrong(s3.put_object().checksum_sha256(zeros(32))).await,
-        ),
-        ("md5", wrong(s3.put_object().content_md5(zeros(16))).await),
-    ];
-
-    for (name, answer) in answers {
-        let (code, message) = code(&answer.unwrap_err());
-        assert_eq!(code, "BadDigest", "{name}: {message}");
-        assert!(message.contains("nothing was stored"), "{name}: {message}");
-    }
-    let got = s3.get_object().bucket(BUCKET).key("wrong").send().await;
-    assert_eq!(code(&got.unwrap_err()).0, "NoSuchKey");
 }
 
 #[tokio::test]
@@ -388,104 +311,6 @@ async fn deleted_objects_are_gone_and_the_cloud_is_told() {
 }
 
 #[tokio::test]
-async fn strangers_ended_tickets_and_other_buckets_are_told_apart() {
-    let lan = Lan::start().await;
-    let put = |client: aws_sdk_s3::Client, bucket: &'static str| async move {
-        let answer = client.put_object().bucket(bucket).key("k").send().await;
-        code(&answer.unwrap_err())
-    };
-
-    assert_eq!(
-        put(lan.client_as("ACTIVE", "guess"), BUCKET).await.0,
-        "SignatureDoesNotMatch"
-    );
-    assert_eq!(
-        put(lan.client_as("NOBODY", SECRET), BUCKET).await.0,
-        "InvalidAccessKeyId"
-    );
-    let (ended, why) = put(lan.client_as("ENDED", SECRET), BUCKET).await;
-    assert_eq!(ended, "AccessDenied");
-    assert!(why.contains("expired at 2023-11-14T22:13:20Z"), "{why}");
-    // Who does not have the secret learns nothing of the ticket.
-    assert_eq!(
-        put(lan.client_as("ENDED", "guess"), BUCKET).await.0,
-        "SignatureDoesNotMatch"
-    );
-    let (other, why) = put(lan.client(), "other-bucket").await;
-    assert_eq!(other, "AccessDenied");
-    assert!(why.contains(BUCKET), "{why}");
-    assert_eq!(lan.vault.stats().objects, 0);
-}
-
-#[tokio::test]
-async fn names_that_no_bucket_can_hold_are_refused_with_the_rule() {
-    let lan = Lan::start().await;
-    let s3 = lan.client();
-    for (key, rule) in [
-        ("a/../b", "segment"),
-        ("a//b", "empty segment"),
-        ("a\\b", "backslash"),
-    ] {
-        let answer = s3.put_object().bucket(BUCKET).key(key).send().await;
-
-        let (code, message) = code(&answer.unwrap_err());
-        assert_eq!(code, "InvalidArgument", "{key}");
-        assert!(message.contains(rule), "{key}: {message}");
-    }
-}
-
-#[tokio::test]
-async fn a_full_box_says_so_and_keeps_what_it_has() {
-    let lan = Lan::with(
-        |mut vault| {
-            vault = vault.small();
-            vault.capacity_bytes = 2 << 20;
-            vault
-        },
-        |intake| intake,
-    )
-    .await;
-    let s3 = lan.client();
-
-    let mut stored: u8 = 0;
-    let refusal = loop {
-        let put = s3
-            .put_object()
-            .bucket(BUCKET)
-            .key(format!("{stored}"))
-            .body(ByteStream::from(noise(50_000, stored)))
-            .send()
-            .await;
-        match put {
-            Ok(_) => stored += 1,
-            Err(error) => break error,
-        }
-        assert!(stored < 60, "it never fills");
-    };
-
-    let (code, message) = code(&refusal);
-    let status = refusal.raw_response().unwrap().status().as_u16();
-    assert!(
-        (code == "SlowDown" && status == 503) || (code == "InsufficientStorage" && status == 507),
-        "{status} {code}: {message}"
-    );
-    assert!(stored > 10);
-    for index in 0..stored {
-        let got = s3
-            .get_object()
-            .bucket(BUCKET)
-            .key(format!("{index}"))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(
-            got.body.collect().await.unwrap().to_vec(),
-            noise(50_000, index)
-        );
-    }
-}
-
-#[tokio::test]
 async fn the_status_needs_no_ticket_and_deliveries_need_one() {
     let lan = Lan::start().await;
     let s3 = lan.client();
@@ -530,37 +355,6 @@ async fn the_status_needs_no_ticket_and_deliveries_need_one() {
 }
 
 #[tokio::test]
-async fn garbage_and_silence_end_their_own_connection_only() {
-    let lan = Lan::with(
-        |vault| vault,
-        |mut intake| {
-            intake.handshake_limit = std::time::Duration::from_millis(300);
-            intake
-        },
-    )
-    .await;
-
-    let mut garbage = TcpStream::connect(lan.address).await.unwrap();
-    garbage.write_all(&noise(4096, 9)).await.unwrap();
-    let mut silent = TcpStream::connect(lan.address).await.unwrap();
-    let mut rest = Vec::new();
-    let _ = garbage.read_to_end(&mut rest).await;
-    let _ = silent.read_to_end(&mut rest).await;
-
-    let http = https(&lan);
-    let odd = http.get(lan.url() + "/%ff%00?x=%zz").send().await.unwrap();
-    assert!(odd.status().is_client_error(), "{}", odd.status());
-    let put = lan
-        .client()
-        .put_object()
-        .bucket(BUCKET)
-        .key("k")
-        .send()
-        .await;
-    assert!(put.is_ok());
-}
-
-#[tokio::test]
 async fn a_request_under_way_is_finished_at_the_stop_signal() {
     let lan = Lan::start().await;
     let s3 = lan.client();
@@ -588,134 +382,4 @@ async fn a_request_under_way_is_finished_at_the_stop_signal() {
     let refused = TcpStream::connect(lan.address).await;
     assert!(refused.is_err());
     drop(lan.dir);
-}
-
-#[tokio::test]
-async fn errors_to_head_have_no_body_and_old_signatures_are_named() {
-    let lan = Lan::start().await;
-    let http = https(&lan);
-    let soon =
-        aws_sdk_s3::presigning::PresigningConfig::expires_in(std::time::Duration::from_mins(1));
-    let head = lan
-        .client()
-        .head_object()
-        .bucket(BUCKET)
-        .key("nothing")
-        .presigned(soon.unwrap())
-        .await
-        .unwrap();
-
-    let missing = http.head(head.uri()).send().await.unwrap();
-    assert_eq!(missing.version(), http::Version::HTTP_2);
-    assert_eq!(missing.status(), 404);
-    assert!(missing.bytes().await.unwrap().is_empty());
-
-    let old = format!(
-        "{}/{BUCKET}/k?AWSAccessKeyId=ACTIVE&Expires=9&Signature=x",
-        lan.url()
-    );
-    let old = http.get(old).send().await.unwrap();
-    assert_eq!(old.status(), 400);
-    let body = old.bytes().await.unwrap();
-    assert!(
-        String::from_utf8_lossy(&body).contains("version 4"),
-        "{body:?}"
-    );
-    let anonymous = http
-        .get(format!("{}/{BUCKET}/k", lan.url()))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(anonymous.status(), 403);
-}
-
-#[tokio::test]
-async fn a_body_that_stops_arriving_is_refused_and_leaves_no_trace() {
-    let lan = Lan::with(
-        |vault| vault,
-        |mut intake| {
-            intake.stall_limit = std::time::Duration::from_millis(300);
-            intake
-        },
-    )
-    .await;
-    let soon =
-        aws_sdk_s3::presigning::PresigningConfig::expires_in(std::time::Duration::from_mins(1));
-    let put = lan
-        .client()
-        .put_object()
-        .bucket(BUCKET)
-        .key("half")
-        .presigned(soon.unwrap())
-        .await
-        .unwrap();
-    let (_sender, body) = tokio::sync::mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(1);
-    let half = futures::stream::iter([Ok("half".into())]);
-    let never = futures::stream::unfold(body, |mut body| async move {
-        body.recv().await.map(|chunk| (chunk, body))
-    });
-
-    let answer = https(&lan)
-        .put(put.uri())
-        .header("content-length", 8)
-        .body(reqwest::Body::wrap_stream(futures::StreamExt::chain(
-            half, never,
-        )))
-        .send()
-        .await
-        .unwrap();
-
-    assert_eq!(answer.status(), 400);
-    let body = answer.bytes().await.unwrap();
-    assert!(
-        String::from_utf8_lossy(&body).contains("RequestTimeout"),
-        "{body:?}"
-    );
-    assert_eq!(lan.vault.stats().objects, 0);
-}
-
-#[tokio::test]
-async fn released_bytes_are_to_be_read_from_the_bucket() {
-    use longhaul_vault::DeliveryEvent;
-    let lan = Lan::start().await;
-    let s3 = lan.client();
-    s3.put_object()
-        .bucket(BUCKET)
-        .key("k")
-        .body(ByteStream::from(noise(100_000, 6)))
-        .send()
-        .await
-        .unwrap();
-    let version = lan
-        .vault
-        .head(&BUCKET.parse().unwrap(), "k")
-        .unwrap()
-        .version;
-    for event in [
-        DeliveryEvent::Delivered,
-        DeliveryEvent::Verified,
-        DeliveryEvent::Released,
-    ] {
-        lan.vault.deliver(version, event).await.unwrap();
-    }
-
-    let head = s3
-        .head_object()
-        .bucket(BUCKET)
-        .key("k")
-        .send()
-        .await
-        .unwrap();
-    let got = s3
-        .get_object()
-        .bucket(BUCKET)
-        .key("k")
-        .send()
-        .await
-        .unwrap_err();
-
-    assert_eq!(head.content_length(), Some(100_000));
-    let (code, message) = code(&got);
-    assert_eq!(code, "InvalidObjectState");
-    assert!(message.contains("read it from the bucket"), "{message}");
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Region};
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use longhaul_device::credentials::CredentialStore;
 use longhaul_device::intake::{Arrivals, IntakeConfig, IntakeParts, serve};
@@ -214,4 +215,22 @@ pub fn noise(len: usize, seed: u8) -> Vec<u8> {
         .finalize_xof()
         .fill(&mut out);
     out
+}
+
+/// An error's code and message.
+pub fn code<E: ProvideErrorMetadata, R>(
+    error: &aws_sdk_s3::error::SdkError<E, R>,
+) -> (String, String) {
+    (
+        error.code().unwrap_or_default().to_owned(),
+        error.message().unwrap_or_default().to_owned(),
+    )
+}
+
+/// A plain HTTPS client that trusts the intake.
+pub fn https(lan: &Lan) -> reqwest::Client {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(lan.authority.client_tls())
+        .build()
+        .unwrap()
 }

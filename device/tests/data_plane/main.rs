@@ -7,5 +7,6 @@
 
 mod intake;
 mod lan;
+mod refusals;
 mod uplink;
 mod wan;
