@@ -1,1 +1,12 @@
-//! Simulated fleets, faults, whole-system tests and the demo.
+//! The whole system on one machine, from its real programs: for the demo and the tests that see
+//! everything at once.
+//!
+//! [`system::System`] starts the programs, [`operator::Operator`] does what an operator does at the
+//! HTTP API, [`files`] makes what a customer pushes. Nothing here is part of the product, and
+//! nothing of the product is replaced.
+
+pub mod files;
+pub mod operator;
+pub mod process;
+pub mod system;
+pub mod wait;

@@ -170,7 +170,10 @@ impl Drop for SoftTpm {
 
 fn spawn(dir: &Path, port: u16) -> Result<Child, SoftTpmError> {
     let program = "swtpm";
-    Command::new(program)
+    // Not even a killed parent leaves one behind. The kernel counts the thread that starts it as
+    // its parent, so callers start it on a thread that lives as long as they need it.
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--", program])
         .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
         .arg("--tpmstate")
         .arg(format!("dir={}", dir.display()))
