@@ -1,8 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, now, query, told } from "./api";
+import { call, get, me, now, query, told } from "./api";
 import { Chart } from "./chart";
 import { Commands } from "./commands";
-import { brief, bytes, pointOf, presence, words } from "./format";
+import { brief, bytes, pointOf, presence, staleAfter, words } from "./format";
 import { Ladder } from "./ladder";
 import { listen } from "./live";
 import { Age, Mark, Section, Trouble } from "./marks";
@@ -94,11 +94,14 @@ export function BoxPage({ id }: { id: string }) {
         <span class="quiet">
           {box.id} · {box.site === "" ? "no site" : box.site} · {box.hardware}
         </span>
-        <Mark kind={presence({ ...box, telemetry_at: detail.telemetry_at ?? null }, now.value)} />
+        <Mark kind={presence({ ...box, telemetry_at: detail.telemetry_at ?? null }, now.value, staleAfter(detail.reported))} />
         <Mark kind={box.state} />
         <span>
           seen <Age at={box.last_seen} />
         </span>
+        {box.state === "quarantined" && me.value?.role !== "viewer" && (
+          <button onClick={() => guard(call("POST", `${base}/release`).then(readRest))}>Release from quarantine</button>
+        )}
       </div>
       <Trouble text={trouble} />
       <div class="columns">

@@ -145,7 +145,8 @@ export function Data({ bucket, prefix }: { bucket: string | undefined; prefix: s
   );
 }
 
-/** Asks before something that cannot be undone. The browser's own dialog keeps the focus. */
+/** Asks before something that cannot be undone. The browser's own dialog keeps the focus, and begins
+ * with the first button, which is the harmless one. */
 function Confirm({ title, text, act, close }: { title: string; text: string; act: () => Promise<void>; close: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [trouble, setTrouble] = useState<string>();
@@ -156,7 +157,7 @@ function Confirm({ title, text, act, close }: { title: string; text: string; act
       <p>{text}</p>
       <Trouble text={trouble} />
       <div class="actions">
-        <button autofocus onClick={() => dialog.current?.close()}>
+        <button onClick={() => dialog.current?.close()}>
           Keep
         </button>
         <button

@@ -124,6 +124,7 @@ export function Fleet() {
 
 function Row({ box }: { box: BoxLine }) {
   const seen = presence(box, now.value);
+  const since = { online: box.online_since, stale: box.telemetry_at, offline: box.last_seen, unknown: undefined }[seen];
   const rung = broken(box.rungs);
   return (
     <tr class={seen === "online" ? "" : "dim"}>
@@ -132,7 +133,7 @@ function Row({ box }: { box: BoxLine }) {
         {box.label !== "" && <small>{box.id}</small>}
       </th>
       <td>
-        <Mark kind={seen} /> {seen === "online" && <Age at={box.online_since} />}
+        <Mark kind={seen} /> {since !== undefined && <Age at={since} />}
       </td>
       <td>
         <Mark kind={box.state} />

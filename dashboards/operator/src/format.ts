@@ -28,11 +28,22 @@ export function bytes(count: number | null | undefined): string {
 
 export type Presence = "online" | "stale" | "offline" | "unknown";
 
+/** When the values of a box that reports every so often are stale: after three samples that did not
+ * come, and not before a box with the usual interval. */
+export function staleAfter(reported: Record<string, unknown> | null | undefined): number {
+  const seconds = reported?.telemetry_interval_secs;
+  return typeof seconds === "number" ? Math.max(STALE_AFTER_MS, 3 * seconds * 1000) : STALE_AFTER_MS;
+}
+
 /** What can be said about a box's connection. */
-export function presence(box: Pick<BoxLine, "online" | "last_seen" | "telemetry_at" | "online_since">, now: number): Presence {
+export function presence(
+  box: Pick<BoxLine, "online" | "last_seen" | "telemetry_at" | "online_since">,
+  now: number,
+  staleAfter = STALE_AFTER_MS,
+): Presence {
   if (!box.online) return box.last_seen == null ? "unknown" : "offline";
   const heard = Math.max(box.telemetry_at ?? 0, box.online_since ?? 0);
-  return now - heard > STALE_AFTER_MS ? "stale" : "online";
+  return now - heard > staleAfter ? "stale" : "online";
 }
 
 /** The rung at which the ladder breaks, if any. */

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { render } from "preact";
 import { expect, test } from "vitest";
 import { query } from "../src/api";
-import { age, broken, brief, bytes, objectUrl, pointOf, presence, STALE_AFTER_MS } from "../src/format";
+import { age, broken, brief, bytes, objectUrl, pointOf, presence, STALE_AFTER_MS, staleAfter } from "../src/format";
 import { Ladder } from "../src/ladder";
 import { applied, parse } from "../src/live";
 import { Mark } from "../src/marks";
@@ -70,6 +70,12 @@ test("online, stale, offline and unknown are four different things with four sha
   expect(new Set(shapes).size).toBe(4);
 });
 
+test("a box that was told to report seldom is not stale between two samples", () => {
+  const reported = { telemetry_interval_secs: 600 };
+  expect(presence(box, sent + 600_000, staleAfter(reported))).toBe("online");
+  expect(presence(box, sent + 600_000, staleAfter(golden("reported").body as unknown as Record<string, unknown>))).toBe("stale");
+});
+
 test("events change the boxes they are about and no others", () => {
   const other = { ...box, id: "BA9876543210" };
   const off = applied([box, other], { event: "offline", at: sent + 9, box_id: box.id });
@@ -103,7 +109,7 @@ test("every request and field that the dashboard uses is in the API's contract",
   const requests = [
     "get /v1/me", "post /v1/session", "delete /v1/session", "get /v1/boxes", "get /v1/boxes/{box_id}",
     "get /v1/boxes/{box_id}/telemetry", "get /v1/boxes/{box_id}/commands", "post /v1/boxes/{box_id}/commands",
-    "get /v1/boxes/{box_id}/transfers", "get /v1/boxes/{box_id}/timeline", "get /v1/codes", "get /v1/buckets",
+    "get /v1/boxes/{box_id}/transfers", "post /v1/boxes/{box_id}/release", "get /v1/boxes/{box_id}/timeline", "get /v1/codes", "get /v1/buckets",
     "get /v1/objects", "get /v1/objects/{bucket}/{key}", "delete /v1/objects/{bucket}/{key}", "get /v1/events",
   ];
   for (const request of requests) {
