@@ -92,7 +92,7 @@ export function BoxPage({ id }: { id: string }) {
       <div class="title">
         <h1>{box.label === "" ? box.id : box.label}</h1>
         <span class="quiet">
-          {box.id} · {box.site === "" ? "no site" : box.site} · {box.hardware}
+          {[box.label === "" ? "" : box.id, box.site === "" ? "no site" : box.site, box.hardware].filter((part) => part !== "").join(" · ")}
         </span>
         <Mark kind={presence({ ...box, telemetry_at: detail.telemetry_at ?? null }, now.value, staleAfter(detail.reported))} />
         <Mark kind={box.state} />
@@ -117,7 +117,9 @@ export function BoxPage({ id }: { id: string }) {
               <dd>{box.os_version ?? "unknown"}</dd>
               <dt>Settings</dt>
               <dd>
-                {box.applied_version === box.desired_version
+                {box.desired_version === 0
+                  ? "none yet"
+                  : box.applied_version === box.desired_version
                   ? `version ${box.applied_version}, applied`
                   : `version ${box.applied_version}, ${box.desired_version} wanted`}
               </dd>
