@@ -95,7 +95,7 @@ impl Operator {
             .with_no_client_auth();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .timeout(Duration::from_secs(300))
+            .timeout(Duration::from_mins(5))
             .build()
             .map_err(|source| ApiError::Connection {
                 what: "set-up".to_owned(),
@@ -238,7 +238,7 @@ impl Operator {
         let path = format!("/v1/boxes/{box_id}/commands");
         let sent = self.post(&path, body).await?;
         let id = text(&sent, "id", &path)?;
-        let ended = until("the command's result", Duration::from_secs(60), || async {
+        let ended = until("the command's result", Duration::from_mins(1), || async {
             let command = self
                 .get(&format!("/v1/commands/{id}"))
                 .await

@@ -173,7 +173,7 @@ impl Process {
     /// # Errors
     ///
     /// [`ProcessError::Wait`].
-    pub async fn kill(mut self) -> Result<(), ProcessError> {
+    pub async fn kill(&mut self) -> Result<(), ProcessError> {
         self.child
             .kill()
             .await

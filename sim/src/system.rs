@@ -12,7 +12,7 @@ use crate::process::{Process, ProcessError};
 use crate::wait::{TimedOut, until};
 
 /// Longest time for a program to be ready.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Why the system does not stand.
 #[derive(Debug, thiserror::Error)]
@@ -91,14 +91,30 @@ pub struct CloudReady {
     pub host: String,
     /// Where people connect.
     pub people_url: String,
+    /// TCP port of people's HTTPS.
+    pub people_port: u16,
     /// TCP port of the boxes' HTTPS.
     pub boxes_port: u16,
     /// TCP port of MQTT.
     pub mqtt_port: u16,
+    /// TCP port of the built-in object store.
+    pub s3_port: u16,
     /// The fleet's authorities.
     pub pki: PathBuf,
     /// The fleet's root certificate.
     pub root_pem: PathBuf,
+}
+
+impl CloudReady {
+    /// The ports, so that the cloud can be started again where the box looks for it.
+    pub fn ports(&self) -> [u16; 4] {
+        [
+            self.people_port,
+            self.boxes_port,
+            self.mqtt_port,
+            self.s3_port,
+        ]
+    }
 }
 
 /// A folder in which a system lives, and its programs.
@@ -304,15 +320,21 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the box. It is up when the cloud says so.
+    /// Starts the box; it is up when the cloud says so. Customers push to `data_port`, any free one
+    /// for 0.
     ///
     /// # Errors
     ///
     /// [`SystemError`].
-    pub fn start_box(&self, tcti: &str, vault_bytes: u64) -> Result<Process, SystemError> {
+    pub fn start_box(
+        &self,
+        tcti: &str,
+        vault_bytes: u64,
+        data_port: u16,
+    ) -> Result<Process, SystemError> {
         let settings = self.path("box.toml");
         let text = format!(
-            "tpm_tcti = {tcti:?}\ndata_listen = \"0.0.0.0:0\"\nvault_capacity_bytes = {vault_bytes}\n"
+            "tpm_tcti = {tcti:?}\ndata_listen = \"0.0.0.0:{data_port}\"\nvault_capacity_bytes = {vault_bytes}\n"
         );
         write(&settings, &text)?;
         let state = self.path("box");

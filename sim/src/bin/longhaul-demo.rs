@@ -195,7 +195,7 @@ async fn travel(
             Ok((id, seen))
         })
         .await?;
-    let mut process = stage.start_box(&tcti, VAULT_BYTES)?;
+    let mut process = stage.start_box(&tcti, VAULT_BYTES, 0)?;
     let came = journey
         .step("box enrols and comes online", async {
             let detail = online(&operator, &box_id, &mut process).await?;
@@ -249,7 +249,7 @@ async fn obey(operator: &Operator, box_id: &str, journey: &mut Journey) -> Resul
     }
     journey
         .step("telemetry arrives", async {
-            let limit = Duration::from_secs(60);
+            let limit = Duration::from_mins(1);
             let load = longhaul_sim::wait::until("telemetry", limit, || async {
                 let detail = operator
                     .box_detail(box_id)
