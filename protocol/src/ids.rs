@@ -184,7 +184,7 @@ opaque_id! {
 /// The name of an object: a key that every S3 bucket can hold.
 ///
 /// 1 to 1,024 bytes of UTF-8; no control characters; no empty, `.` or `..` segment, so that it is
-/// also a safe relative path. Source: Amazon S3 user guide, "Creating object key names".
+/// also a safe relative path: the rule is [`crate::names::check`].
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ObjectKey(String);
 
@@ -199,24 +199,8 @@ impl FromStr for ObjectKey {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let refuse = |rule| Err(InvalidId::new("object key", text, rule));
-        if text.is_empty() || text.len() > 1024 {
-            return refuse("1 to 1,024 bytes");
-        }
-        if text.chars().any(char::is_control) {
-            return refuse("no control characters");
-        }
-        if text.contains('\\') {
-            return refuse("no backslash");
-        }
-        if text.split('/').any(|s| s == "." || s == "..") {
-            return refuse("no '.' or '..' segment");
-        }
-        // A trailing slash is S3's folder marker and is allowed; an empty segment elsewhere is not.
-        let body = text.strip_suffix('/').unwrap_or(text);
-        if body.split('/').any(str::is_empty) {
-            return refuse("no empty segment");
-        }
+        crate::names::check(text)
+            .map_err(|rule| InvalidId::new("object key", text, rule.as_str()))?;
         Ok(Self(text.to_owned()))
     }
 }

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod inventory;
 pub mod journal;
 pub mod lan;
+pub mod names;
 pub mod pack;
 pub mod presence;
 pub mod receipt;

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 /// The largest object (Amazon S3 user guide, "multipart upload limits"): 5 TiB.
 pub const MAX_OBJECT_BYTES: u64 = 5 << 40;
-/// User metadata in all, in bytes (Amazon S3 user guide, "working with object metadata").
-const MAX_METADATA_BYTES: usize = 2048;
 
 /// Checks a bucket's name (Amazon S3 user guide, "bucket naming rules").
 pub fn check_bucket(name: &str) -> Result<(), String> {
@@ -42,25 +40,7 @@ pub fn check_headers(
     if content_type.is_some_and(|text| text.len() > 256 || !plain(text)) {
         return Err("the content type must be at most 256 printable ASCII characters".to_owned());
     }
-    let mut bytes = 0;
-    for (name, value) in metadata {
-        bytes += name.len() + value.len();
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        if name.is_empty() || !name.bytes().all(token) {
-            return Err(format!("metadata name {name:?} cannot stand in a header"));
-        }
-        if !plain(value) {
-            return Err(format!(
-                "metadata {name:?} has characters that are not printable ASCII"
-            ));
-        }
-    }
-    if bytes > MAX_METADATA_BYTES {
-        return Err(format!(
-            "{bytes} bytes of metadata; a bucket holds {MAX_METADATA_BYTES}"
-        ));
-    }
-    Ok(())
+    longhaul_protocol::names::check_metadata(metadata).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
