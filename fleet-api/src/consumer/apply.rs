@@ -178,7 +178,13 @@ async fn reported(
         updated: now.0,
     };
     reported_set(tx, &row).await?;
-    effects.push(Effect::Tell(box_id.clone(), FleetEventKind::Reported));
+    let telemetry_interval_secs = reported.telemetry_interval_secs;
+    effects.push(Effect::Tell(
+        box_id.clone(),
+        FleetEventKind::Reported {
+            telemetry_interval_secs,
+        },
+    ));
     Ok(())
 }
 

@@ -109,6 +109,28 @@ impl Fleet {
         Ok(())
     }
 
+    /// Holds a box back until someone has looked: it stays connected, delivers nothing and gets no
+    /// commands.
+    pub async fn box_quarantine(&self, actor: &Actor, box_id: &BoxId) -> Result<(), FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let row = known(box_get(&mut tx, box_id).await?, box_id)?;
+        if row.state != BoxState::Active {
+            return Err(FleetError::conflict(format!(
+                "box {box_id} is {}, not active",
+                row.state
+            )));
+        }
+        box_set_state(&mut tx, box_id, BoxState::Quarantined, now.0).await?;
+        let (subject, detail) = (box_id.as_str(), json!({}));
+        audit(&mut tx, actor, "box.quarantine", subject, detail, now).await?;
+        tx.commit().await?;
+        self.admitted().set(box_id, BoxState::Quarantined);
+        let reason = format!("quarantined by {actor}");
+        self.tell(Some(box_id), FleetEventKind::BoxRefused { reason });
+        Ok(())
+    }
+
     /// Lets a quarantined box back in, after someone has looked.
     pub async fn box_release(&self, actor: &Actor, box_id: &BoxId) -> Result<(), FleetError> {
         let now = self.now();

@@ -32,7 +32,7 @@ pub enum FleetEventKind {
     BoxLabelled,
     /// A box received a certificate.
     BoxEnrolled,
-    /// A box was refused or quarantined at enrolment.
+    /// A box was refused at enrolment, or quarantined.
     BoxRefused {
         /// Why.
         reason: String,
@@ -59,7 +59,10 @@ pub enum FleetEventKind {
         entries: usize,
     },
     /// The box says what it has made of the desired state.
-    Reported,
+    Reported {
+        /// Telemetry interval in force.
+        telemetry_interval_secs: u16,
+    },
     /// A command changed.
     Command {
         /// Which.

@@ -201,10 +201,12 @@ pub struct BoxSample {
     pub sample_at: Option<i64>,
     /// The last sample: JSON.
     pub sample: Option<String>,
+    /// The reported state that came last: JSON.
+    pub reported: Option<String>,
 }
 
-/// As [`box_list`], with the last sample of each: the databases look it up only for the rows that
-/// they yield.
+/// As [`box_list`], with the last sample and reported state of each: the databases look them up
+/// only for the rows that they yield.
 pub async fn box_list_sampled(
     tx: &mut Tx,
     filter: &BoxFilter,
@@ -220,7 +222,8 @@ pub async fn box_list_sampled(
            (SELECT t.at FROM telemetry t WHERE t.box_id = boxes.box_id \
             ORDER BY t.at DESC LIMIT 1) AS sample_at, \
            (SELECT t.detail FROM telemetry t WHERE t.box_id = boxes.box_id \
-            ORDER BY t.at DESC LIMIT 1) AS sample \
+            ORDER BY t.at DESC LIMIT 1) AS sample, \
+           (SELECT r.detail FROM reported r WHERE r.box_id = boxes.box_id) AS reported \
          FROM boxes \
          WHERE box_id > $1 \
            AND (CAST($2 AS TEXT) IS NULL OR state = $2) \

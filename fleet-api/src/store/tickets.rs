@@ -1,6 +1,6 @@
 //! Tickets: who may write to a box, and until when. Their secrets are stored sealed.
 
-use longhaul_protocol::ids::{BoxId, TicketId};
+use longhaul_protocol::ids::{BoxId, OrderId, TicketId};
 use sqlx::FromRow;
 
 use super::{StoreResult, Tx};
@@ -71,6 +71,30 @@ pub async fn ticket_list(tx: &mut Tx, box_id: &BoxId, limit: u32) -> StoreResult
         TicketRow,
         "SELECT * FROM tickets WHERE box_id = $1 ORDER BY created DESC, ticket_id DESC LIMIT $2",
         box_id.as_str(),
+        i64::from(limit),
+    )
+}
+
+/// Tickets of all boxes, or of one order, newest first, from the one before `before`: when it was
+/// made, and its name.
+pub async fn ticket_list_all(
+    tx: &mut Tx,
+    order: Option<&OrderId>,
+    before: Option<(i64, &str)>,
+    limit: u32,
+) -> StoreResult<Vec<TicketRow>> {
+    let (created, id) = before.unwrap_or((i64::MAX, ""));
+    fetch!(
+        all,
+        tx,
+        TicketRow,
+        "SELECT * FROM tickets \
+         WHERE (CAST($1 AS TEXT) IS NULL OR order_id = $1) \
+           AND (created < $2 OR (created = $2 AND ticket_id < $3)) \
+         ORDER BY created DESC, ticket_id DESC LIMIT $4",
+        order.map(OrderId::as_str),
+        created,
+        id,
         i64::from(limit),
     )
 }

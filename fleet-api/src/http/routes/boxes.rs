@@ -1,6 +1,7 @@
 //! Boxes: the fleet's table, one box, what an operator calls it, throwing it out.
 
 use longhaul_protocol::telemetry::Telemetry;
+use longhaul_protocol::twin::Reported;
 use longhaul_protocol::value::Jws;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -29,6 +30,7 @@ pub(super) fn add(api: Api) -> Api {
         .add::<BoxGet>()
         .add::<BoxUpdate>()
         .add::<BoxRevoke>()
+        .add::<BoxQuarantine>()
         .add::<BoxRelease>()
         .add::<InventoryImport>()
 }
@@ -70,6 +72,8 @@ pub struct BoxLine {
     row: BoxView,
     /// When the last sample was taken, by the box's clock.
     telemetry_at: Option<i64>,
+    /// How often it takes one, in seconds; absent if it has not said.
+    telemetry_interval_secs: Option<u16>,
     /// How full its store was then.
     vault: Option<VaultView>,
 }
@@ -98,9 +102,13 @@ impl From<BoxSample> for BoxLine {
             pending_objects: v.pending_objects,
             pending_bytes: v.pending_bytes,
         });
+        let reported: Option<Reported> = sampled
+            .reported
+            .and_then(|text| serde_json::from_str(&text).ok());
         Self {
             row: sampled.row.into(),
             telemetry_at: sampled.sample_at,
+            telemetry_interval_secs: reported.map(|r| r.telemetry_interval_secs),
             vault,
         }
     }
@@ -295,6 +303,22 @@ async fn revoke(call: Call<BoxRevoke>) -> Result<Done, Problem> {
     call.people
         .fleet
         .box_revoke(&actor, &call.path.box_id)
+        .await?;
+    Ok(Done)
+}
+
+endpoint! {
+    /// Into quarantine.
+    BoxQuarantine = POST "/v1/boxes/{box_id}/quarantine" as "boxQuarantine", Scope::Role(Role::Operator), NO_CONTENT;
+    "Holds an active box back until it is released: it stays connected, delivers nothing and gets no commands."
+    (BoxPath, Nothing, NoBody) -> Done = quarantine
+}
+
+async fn quarantine(call: Call<BoxQuarantine>) -> Result<Done, Problem> {
+    let actor = call.caller.actor();
+    call.people
+        .fleet
+        .box_quarantine(&actor, &call.path.box_id)
         .await?;
     Ok(Done)
 }

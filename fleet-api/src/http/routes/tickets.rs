@@ -6,14 +6,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, find};
-use super::endpoint;
+use super::{endpoint, limit, page};
 use crate::fleet;
 use crate::http::api::Api;
+use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::{Done, File};
 use crate::store::operators::Role;
-use crate::store::tickets::{TicketRow, ticket_get, ticket_list};
+use crate::store::tickets::{TicketRow, ticket_get, ticket_list, ticket_list_all};
 
 /// How long a ticket is valid, where the caller does not say.
 const DEFAULT_VALID_SECS: u32 = 7 * 86_400;
@@ -25,6 +26,7 @@ const MAX_TICKETS: u32 = 1000;
 pub(super) fn add(api: Api) -> Api {
     api.add::<TicketCreate>()
         .add::<TicketList>()
+        .add::<TicketListAll>()
         .add::<TicketDownload>()
         .add::<TicketRevoke>()
 }
@@ -134,6 +136,51 @@ async fn list(call: Call<TicketList>) -> Result<Json<TicketViews>, Problem> {
     let rows = ticket_list(&mut tx, id, MAX_TICKETS).await?;
     Ok(Json(TicketViews {
         items: rows.into_iter().map(TicketView::from).collect(),
+        server_time: call.people.clock.now().0,
+    }))
+}
+
+endpoint! {
+    /// The fleet's tickets.
+    TicketListAll = GET "/v1/tickets" as "ticketListAll", Scope::Role(Role::Viewer), OK;
+    "Tickets of all boxes, or of one order, newest first, without their secrets."
+    (Nothing, TicketQuery, NoBody) -> Json<TicketPage> = list_all
+}
+
+/// Which tickets.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct TicketQuery {
+    /// Of this order only.
+    #[param(value_type = Option<String>)]
+    order: Option<OrderId>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Rows at the most, 1 to 1,000.
+    limit: Option<u32>,
+}
+
+page! {
+    /// A page of tickets.
+    TicketPage of TicketView
+}
+
+async fn list_all(call: Call<TicketListAll>) -> Result<Json<TicketPage>, Problem> {
+    let limit = limit(call.query.limit);
+    let before: Option<(i64, String)> = cursor::decode(call.query.cursor.as_deref())?;
+    let before = before.map(|(at, id)| (at, id.replace('\0', "")));
+    let before = before.as_ref().map(|(at, id)| (*at, id.as_str()));
+    let mut tx = call.people.db.read().await?;
+    let rows = ticket_list_all(&mut tx, call.query.order.as_ref(), before, limit).await?;
+    let next = match rows.last() {
+        Some(last) if rows.len() >= limit as usize => {
+            Some(cursor::encode(&(last.created, last.ticket_id.as_str()))?)
+        }
+        _ => None,
+    };
+    Ok(Json(TicketPage {
+        items: rows.into_iter().map(TicketView::from).collect(),
+        next,
         server_time: call.people.clock.now().0,
     }))
 }

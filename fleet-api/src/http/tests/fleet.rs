@@ -17,6 +17,7 @@ use crate::store::operators::Role;
 use crate::store::presence::{PresenceKind, presence_insert};
 use crate::store::telemetry::telemetry_insert;
 use crate::store::testing::{add_box, on_both};
+use crate::store::twins::{ReportedRow, reported_set};
 
 /// Checks that an answer is what the description says of this operation.
 fn check_answer(template: &str, method: &str, answer: &Answer) {
@@ -70,6 +71,16 @@ async fn seed(db: &Db, n: u8) -> String {
     telemetry_insert(&mut tx, &id, NOW - 1000, &sample, NOW)
         .await
         .expect("inserts");
+    let reported = json!({
+        "desired_version": 0, "telemetry_interval_secs": 60, "agent_version": "1.0.0", "slots": { "active": "a" },
+    });
+    let row = ReportedRow {
+        box_id: id.clone(),
+        desired_version: 0,
+        detail: reported.to_string(),
+        updated: NOW,
+    };
+    reported_set(&mut tx, &row).await.expect("sets");
     let entries: Vec<_> = (1..=5)
         .map(|number| JournalEntry {
             number,
@@ -101,6 +112,7 @@ on_both! {
         assert_eq!((&row["id"], &row["online"], &row["rungs"][0]["title"]), (&json!(id), &json!(true), &json!("no address")));
         assert_eq!(list.json()["server_time"], NOW);
         assert_eq!((&row["telemetry_at"], &row["vault"]["used_bytes"]), (&json!(NOW - 1000), &json!(7)));
+        assert_eq!(row["telemetry_interval_secs"], 60);
         assert!(get("/v1/boxes?online=false").await.json()["items"].as_array().expect("rows").is_empty());
 
         let one = get(&format!("/v1/boxes/{id}")).await;
@@ -120,6 +132,7 @@ on_both! {
             ("/v1/boxes/{box_id}/tickets", format!("/v1/boxes/{id}/tickets")),
             ("/v1/boxes/{box_id}/commands", format!("/v1/boxes/{id}/commands")),
             ("/v1/rollouts", "/v1/rollouts".to_owned()),
+            ("/v1/tickets", "/v1/tickets".to_owned()),
             ("/v1/boxes/{box_id}", "/v1/boxes/0000000000ZZ".to_owned()),
             ("/v1/buckets", "/v1/buckets".to_owned()),
         ] {
@@ -225,6 +238,50 @@ on_both! {
         assert_eq!(site.send("DELETE", &format!("/v1/tickets/{ticket}"), &operator, None).await.status, 204);
         let listed = site.send("GET", &tickets, &operator, None).await.json();
         assert_eq!(listed["items"][0]["revoked"], NOW);
+    }
+
+    async fn tickets_of_all_boxes_are_listed_by_order_and_in_pages(db: Db) {
+        let site = Site::on(&db).await;
+        let operator = site.token(Role::Operator).await;
+        let (one, two) = (seed(&db, 1).await, seed(&db, 2).await);
+        let order = json!({ "id": "o-1", "customer": "ACME", "bucket": "acme-data" });
+        assert_eq!(site.send("POST", "/v1/orders", &operator, Some(order)).await.status, 201);
+        for (box_id, order) in [(&one, Some("o-1")), (&two, Some("o-1")), (&two, None)] {
+            let body = json!({ "bucket": "acme-data", "order": order });
+            let made = site.send("POST", &format!("/v1/boxes/{box_id}/tickets"), &operator, Some(body)).await;
+            assert_eq!(made.status, 201, "{made:?}");
+        }
+        let get = async |query: &str| site.send("GET", &format!("/v1/tickets?{query}"), &operator, None).await;
+
+        let all = get("").await;
+        check_answer("/v1/tickets", "GET", &all);
+        assert_eq!(all.json()["items"].as_array().expect("rows").len(), 3);
+        let first = get("order=o-1&limit=1").await.json();
+        let cursor = first["next"].as_str().expect("a second page");
+        let second = get(&format!("order=o-1&limit=1&cursor={cursor}")).await.json();
+        let boxes = [&first, &second].map(|p| p["items"][0]["box_id"].as_str().expect("a box").to_owned());
+        assert!(boxes.contains(&one) && boxes.contains(&two), "{boxes:?}");
+        let none = get("order=o-2").await.json();
+        assert!(none["items"].as_array().expect("rows").is_empty());
+    }
+
+    async fn an_operator_holds_a_box_back_and_lets_it_in_again(db: Db) {
+        let site = Site::on(&db).await;
+        let operator = site.token(Role::Operator).await;
+        let id = seed(&db, 1).await;
+        let post = async |what: &str| site.send("POST", &format!("/v1/boxes/{id}/{what}"), &operator, None).await.status;
+        let state = async || site.send("GET", &format!("/v1/boxes/{id}"), &operator, None).await.json()["box"]["state"].clone();
+
+        assert_eq!(post("quarantine").await, 204);
+        assert_eq!(state().await, "quarantined");
+        assert_eq!(post("quarantine").await, 409);
+        let body = Some(json!({ "kind": "report_now" }));
+        let command = site.send("POST", &format!("/v1/boxes/{id}/commands"), &operator, body).await;
+        assert_eq!(command.status, 409, "{command:?}");
+        assert_eq!(post("release").await, 204);
+        assert_eq!(state().await, "active");
+        assert_eq!(post("revoke").await, 204);
+        assert_eq!(post("quarantine").await, 409);
     }
 
     async fn a_revoked_box_is_shown_as_such_and_gets_no_commands(db: Db) {
