@@ -192,6 +192,7 @@ mod tests {
                 rungs: ladder.report(),
                 vault: longhaul_protocol::telemetry::VaultFill::default(),
                 identifying: true,
+                capabilities: Vec::new(),
             },
             lan_urls: vec!["https://192.0.2.1:8420".to_owned()],
             certificate_expires: None,

@@ -106,6 +106,7 @@ mod tests {
             rungs: Vec::new(),
             vault: VaultFill::default(),
             identifying: false,
+            capabilities: Vec::new(),
         });
         let stop = CancellationToken::new();
         let bound: SocketAddr = "127.0.0.1:4443".parse().unwrap();

@@ -14,6 +14,9 @@ pub const STATUS_PATH: &str = "/longhaul/v1/status";
 /// `POST` here with [`DeliveryQuery`] and the ticket's key pair as HTTP Basic; answers [`Deliveries`].
 pub const DELIVERY_PATH: &str = "/longhaul/v1/delivery";
 
+/// The capability of a box that takes packs at [`crate::pack::PACKS_PATH`].
+pub const PACKS: &str = "packs";
+
 /// Keys in one query at the most.
 pub const MAX_KEYS: usize = 1000;
 
@@ -32,6 +35,9 @@ pub struct LanStatus {
     pub vault: VaultFill,
     /// Whether it is being identified right now.
     pub identifying: bool,
+    /// What it can do beside S3, such as [`PACKS`]; a box that says nothing can do S3 alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
 }
 
 /// Asks how far objects have come.

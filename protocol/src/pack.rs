@@ -7,11 +7,32 @@
 //! ```
 //! Numbers are big-endian. [`Decoder`] is fed whatever arrives and allocates no more than one
 //! header; bodies are handed out as slices of the input.
+//!
+//! The same format serves twice. On the LAN a client posts a pack to [`PACKS_PATH`] and reads one
+//! [`PackLine`] for each entry while it is still sending; towards the bucket the box sends a pack
+//! as one object that the cloud takes apart.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::ObjectKey;
 use crate::value::Digest32;
+
+/// `POST` a pack to `{PACKS_PATH}/{bucket}` with the ticket's key pair as HTTP Basic; answers
+/// lines of JSON, each a [`PackLine`], as the entries become durable.
+pub const PACKS_PATH: &str = "/longhaul/v1/packs";
+
+/// The content type of a pack.
+pub const CONTENT_TYPE: &str = "application/vnd.longhaul.pack";
+
+/// The content type of the answer: one [`PackLine`] a line.
+pub const LINES_TYPE: &str = "application/x-ndjson";
+
+/// Entries in one pack at the most.
+pub const MAX_ENTRIES: u64 = 65_536;
+
+/// The longest body of an entry, in bytes: what is longer gains nothing by travelling in a pack.
+pub const MAX_ENTRY_BYTES: u64 = 16 << 20;
 
 /// The first eight bytes of a pack.
 pub const MAGIC: &[u8; 8] = b"LHPACK1\n";
@@ -22,8 +43,9 @@ pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// One entry's description, ahead of its body.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct EntryHeader {
-    /// The object's name.
-    pub key: ObjectKey,
+    /// The object's name, as the sender knows it. Whoever takes the entry parses it, so that a name
+    /// that no bucket can hold refuses its own entry and not the pack.
+    pub key: String,
     /// Length of the body in bytes.
     pub bytes: u64,
     /// BLAKE3 of the body.
@@ -31,29 +53,65 @@ pub struct EntryHeader {
     /// Content type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// When the source file was last modified, in milliseconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub modified: Option<crate::value::UnixMillis>,
+    /// User metadata.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
-/// What became of one entry, in the order of the pack.
+/// One line of the answer to a pack. Entries count from 1 and are answered in the order of the pack.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
-pub enum EntryResult {
-    /// Durable on the box.
+pub enum PackLine {
+    /// The entry is durable on the box.
     Stored {
-        /// The object.
-        key: ObjectKey,
+        /// Which entry.
+        entry: u64,
         /// The vault's version of it.
         version: u64,
+        /// The tag that S3 clients are shown of it, without quotes.
+        etag: String,
     },
-    /// Not taken; the rest of the pack goes on.
+    /// The entry will not be taken, however often it is sent; the rest of the pack goes on.
     Refused {
-        /// The object.
-        key: ObjectKey,
+        /// Which entry.
+        entry: u64,
         /// Why, and what to do.
         reason: String,
     },
+    /// Other bytes arrived than the header announced, and nothing was stored: send it again. The
+    /// rest of the pack goes on.
+    Damaged {
+        /// Which entry.
+        entry: u64,
+    },
+    /// The last line of a pack that was taken to its end.
+    End {
+        /// How many entries were answered.
+        entries: u64,
+    },
+    /// The last line of a pack that was not. What was not answered before was not stored.
+    Stopped {
+        /// Why.
+        code: StopCode,
+        /// The same in words, and what to do.
+        reason: String,
+    },
+}
+
+/// Why the box stopped to take a pack.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopCode {
+    /// The stream is not a pack, is too long, or ended early.
+    Malformed,
+    /// The box is nearly full: wait and send the rest again.
+    SlowDown,
+    /// The box is full.
+    Full,
+    /// The box is stopping or its disk fails: try again later.
+    Unavailable,
+    /// The stream stood still, or crept.
+    Stalled,
 }
 
 /// Why a stream is not a pack.
@@ -73,6 +131,17 @@ pub enum PackError {
         /// Its header's length in bytes.
         bytes: usize,
     },
+    /// A body is longer than any honest one.
+    #[error("body of entry {entry} is {bytes} bytes long; at most {MAX_ENTRY_BYTES} are allowed")]
+    BodyTooLong {
+        /// Which entry, from 1.
+        entry: u64,
+        /// Its body's length in bytes.
+        bytes: u64,
+    },
+    /// There are more entries than in any honest pack.
+    #[error("more than {MAX_ENTRIES} entries in one pack")]
+    TooManyEntries,
     /// A header is not one.
     #[error("malformed header of entry {entry}")]
     Header {
@@ -200,6 +269,9 @@ impl Decoder {
                         self.state = State::End;
                         return Ok(Some(Event::End));
                     }
+                    if self.entry == MAX_ENTRIES {
+                        return Err(PackError::TooManyEntries);
+                    }
                     self.entry += 1;
                     if length > MAX_HEADER_BYTES {
                         return Err(PackError::HeaderTooLong {
@@ -219,6 +291,12 @@ impl Decoder {
                             source,
                         })?;
                     self.held.clear();
+                    if header.bytes > MAX_ENTRY_BYTES {
+                        return Err(PackError::BodyTooLong {
+                            entry: self.entry,
+                            bytes: header.bytes,
+                        });
+                    }
                     self.state = State::Body(header.bytes);
                     return Ok(Some(Event::Entry(header)));
                 }
@@ -275,11 +353,11 @@ mod tests {
 
     fn header(key: &str, body: &[u8]) -> EntryHeader {
         EntryHeader {
-            key: key.parse().expect("a key"),
+            key: key.to_owned(),
             bytes: body.len() as u64,
             blake3: Digest32([7; 32]),
             content_type: None,
-            modified: None,
+            metadata: BTreeMap::new(),
         }
     }
 
@@ -298,7 +376,7 @@ mod tests {
         for mut input in bytes.chunks(piece) {
             while let Some(event) = decoder.next(&mut input)? {
                 match event {
-                    Event::Entry(h) => files.push((h.key.to_string(), Vec::new())),
+                    Event::Entry(h) => files.push((h.key, Vec::new())),
                     Event::Body(b) => files.last_mut().expect("an entry").1.extend(b),
                     Event::EntryEnd | Event::End => {}
                 }
@@ -328,6 +406,30 @@ mod tests {
         assert!(matches!(
             unpack(&bytes, 64),
             Err(PackError::HeaderTooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn a_body_of_exabytes_and_one_entry_too_many_are_refused() {
+        let giant = EntryHeader {
+            bytes: u64::MAX,
+            ..header("a", b"")
+        };
+        let mut bytes = begin();
+        bytes.extend(entry(&giant).expect("a short header"));
+        assert!(matches!(
+            unpack(&bytes, 64),
+            Err(PackError::BodyTooLong { entry: 1, .. })
+        ));
+
+        let one = entry(&header("a", b"")).expect("a short header");
+        let mut bytes = begin();
+        for _ in 0..=MAX_ENTRIES {
+            bytes.extend(&one);
+        }
+        assert!(matches!(
+            unpack(&bytes, 4096),
+            Err(PackError::TooManyEntries)
         ));
     }
 

@@ -15,7 +15,8 @@ use longhaul_protocol::inventory::{BoxConfig, CloudEndpoint, InventoryRecord, St
 use longhaul_protocol::journal::{
     Fact, JournalAck, JournalBatch, JournalEntry, ObjectVersion, Outcome,
 };
-use longhaul_protocol::lan::{Deliveries, Delivery, LanStatus};
+use longhaul_protocol::lan::{Deliveries, Delivery, LanStatus, PACKS};
+use longhaul_protocol::pack::{EntryHeader, PackLine, StopCode};
 use longhaul_protocol::presence::{Birth, Death, Presence};
 use longhaul_protocol::receipt::{InclusionProof, Leaf, Receipt};
 use longhaul_protocol::release::{Assignment, UpdateStatus, UpdateStep};
@@ -572,6 +573,38 @@ fn lan() {
             rungs: rungs(),
             vault: vault(),
             identifying: false,
+            capabilities: vec![PACKS.into()],
+        },
+    );
+    golden(
+        "lan-pack-lines",
+        &[
+            PackLine::Stored {
+                entry: 1,
+                version: 77,
+                etag: "9c1f-0".into(),
+            },
+            PackLine::Refused {
+                entry: 2,
+                reason: "no bucket can hold the name \"../x\"".into(),
+            },
+            PackLine::Damaged { entry: 3 },
+            PackLine::Stopped {
+                code: StopCode::SlowDown,
+                reason: "the vault is nearly full".into(),
+            },
+            PackLine::End { entries: 3 },
+        ]
+        .to_vec(),
+    );
+    golden(
+        "pack-entry",
+        &EntryHeader {
+            key: "a/b.txt".into(),
+            bytes: 12,
+            blake3: Digest32([7; 32]),
+            content_type: Some("text/plain".into()),
+            metadata: [("mtime".to_owned(), "1795000000.000000001".to_owned())].into(),
         },
     );
     golden(

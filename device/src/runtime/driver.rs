@@ -280,6 +280,7 @@ impl Driver {
         LanStatus {
             rungs: self.agent.rungs(),
             identifying: self.agent.identifying(),
+            capabilities: Vec::new(),
             vault,
             ..self.lan_status.borrow().clone()
         }

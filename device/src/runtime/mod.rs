@@ -223,6 +223,7 @@ impl Parts {
             rungs: agent.rungs(),
             vault: machine::fill(&vault),
             identifying: false,
+            capabilities: Vec::new(),
         };
         let (lan_status, status_source) = StatusSource::channel(first.clone());
         let (console_status, console_source) = watch::channel(first_console(first));

@@ -146,6 +146,7 @@ impl Lan {
             rungs: Vec::new(),
             vault: VaultFill::default(),
             identifying: false,
+            capabilities: Vec::new(),
         });
         let parts = IntakeParts {
             vault: vault.clone(),
