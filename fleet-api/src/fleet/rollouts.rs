@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use longhaul_protocol::command::CommandKind;
-use longhaul_protocol::ids::{CommandId, RolloutId};
+use longhaul_protocol::ids::{BoxId, CommandId, RolloutId};
 use longhaul_protocol::release::Assignment;
 use longhaul_protocol::value::UnixMillis;
 use serde_json::json;
@@ -15,8 +15,8 @@ use crate::store::Tx;
 use crate::store::boxes::box_get;
 use crate::store::commands::{CommandState, command_get};
 use crate::store::rollouts::{
-    RolloutBoxRow, RolloutBoxState, rollout_box_insert, rollout_box_list, rollout_get,
-    rollout_insert,
+    RolloutBoxRow, RolloutBoxState, rollout_box_insert, rollout_box_last, rollout_box_list,
+    rollout_get, rollout_insert,
 };
 
 /// Boxes in one rollout at the most: they are assigned in one transaction.
@@ -72,6 +72,24 @@ impl Fleet {
         drop(turns);
         self.tell(None, FleetEventKind::Rollout { id: id.clone() });
         Ok(id)
+    }
+
+    /// The rollout that a box was assigned last, with only this box in it.
+    pub async fn rollout_last(&self, box_id: &BoxId) -> Result<Option<RolloutView>, FleetError> {
+        let mut tx = self.db().read().await?;
+        let Some(last) = rollout_box_last(&mut tx, box_id).await? else {
+            return Ok(None);
+        };
+        let Some(row) = rollout_get(&mut tx, &last.rollout_id).await? else {
+            return Ok(None);
+        };
+        Ok(Some(RolloutView {
+            id: row.rollout_id,
+            version: row.version,
+            started_by: row.created_by,
+            started_at: UnixMillis(row.created),
+            boxes: vec![box_view(&mut tx, last).await?],
+        }))
     }
 
     /// A rollout and how far each of its boxes has come.

@@ -165,6 +165,20 @@ pub async fn rollout_box_advance(
     Ok(rows == 1)
 }
 
+/// The rollout that a box was assigned last, and how far it has come.
+pub async fn rollout_box_last(tx: &mut Tx, box_id: &BoxId) -> StoreResult<Option<RolloutBoxRow>> {
+    // By way of the commands, which have an index by box and time.
+    fetch!(
+        optional,
+        tx,
+        RolloutBoxRow,
+        "SELECT r.* FROM commands c \
+         JOIN rollout_boxes r ON r.rollout_id = c.rollout_id AND r.box_id = c.box_id \
+         WHERE c.box_id = $1 ORDER BY c.created DESC, c.command_id DESC LIMIT 1",
+        box_id.as_str()
+    )
+}
+
 /// The boxes of a rollout.
 pub async fn rollout_box_list(tx: &mut Tx, id: &RolloutId) -> StoreResult<Vec<RolloutBoxRow>> {
     fetch!(

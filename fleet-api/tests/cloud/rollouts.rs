@@ -84,6 +84,12 @@ async fn each_box_of_a_rollout_is_followed_to_its_end() {
     let view = bench.fleet.rollout_get(&id).await.expect("a view");
     assert_eq!(view.boxes.len(), 2);
     assert_eq!(state(&view, 1), "offline");
+    let last = bench.fleet.rollout_last(&away.id).await.expect("a view");
+    let last = last.expect("a rollout");
+    assert_eq!(
+        (&last.id, last.boxes.len(), state(&last, 0)),
+        (&id, 1, "offline")
+    );
 
     let steps = [
         (UpdateStep::Assigned, "assigned"),

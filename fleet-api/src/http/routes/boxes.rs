@@ -202,10 +202,27 @@ pub struct BoxDetail {
     /// What the box has made of the desired state: slots, tickets, problems.
     #[schema(value_type = Option<Object>)]
     reported: Option<serde_json::Value>,
+    /// The update that it was assigned last.
+    update: Option<BoxUpdateView>,
     /// Its uploads by state.
     uploads: Vec<UploadCount>,
     /// The cloud's clock.
     server_time: i64,
+}
+
+/// An update and how far a box has come with it.
+#[derive(Serialize, ToSchema)]
+pub struct BoxUpdateView {
+    /// The rollout.
+    rollout: String,
+    /// The release's version.
+    version: String,
+    /// Where it stands, as in the rollout.
+    state: String,
+    /// Why it failed or was rolled back.
+    reason: Option<String>,
+    /// When the state was reached.
+    since: i64,
 }
 
 /// Uploads in one state.
@@ -226,6 +243,18 @@ async fn get(call: Call<BoxGet>) -> Result<Json<BoxDetail>, Problem> {
     let sample = telemetry_latest(&mut tx, id).await?;
     let reported = reported_get(&mut tx, id).await?;
     let uploads = upload_count(&mut tx, id).await?;
+    drop(tx);
+    let rollout = call.people.fleet.rollout_last(id).await?;
+    let update = rollout.and_then(|mut of| {
+        let last = of.boxes.pop()?;
+        Some(BoxUpdateView {
+            rollout: of.id.to_string(),
+            version: of.version,
+            state: last.state,
+            reason: last.reason,
+            since: last.since.0,
+        })
+    });
     let json = |text: &str| serde_json::from_str(text).ok();
     Ok(Json(BoxDetail {
         row: row.into(),
@@ -233,6 +262,7 @@ async fn get(call: Call<BoxGet>) -> Result<Json<BoxDetail>, Problem> {
         telemetry: sample.and_then(|(_, text)| json(&text)),
         reported_at: reported.as_ref().map(|r| r.updated),
         reported: reported.and_then(|r| json(&r.detail)),
+        update,
         uploads: uploads
             .into_iter()
             .map(|(state, count, bytes)| UploadCount {
