@@ -176,6 +176,20 @@ impl S3 for DiskS3 {
     }
 }
 
+/// What is kept beside the bytes, from the headers of a `PUT` or of the begin of an upload.
+macro_rules! attributes {
+    ($input:expr) => {
+        $crate::objects::disk::Attributes {
+            content_type: $input.content_type,
+            content_encoding: $crate::objects::s3::kept_encoding($input.content_encoding),
+            content_disposition: $input.content_disposition,
+            cache_control: $input.cache_control,
+            metadata: $input.metadata.unwrap_or_default().into_iter().collect(),
+        }
+    };
+}
+use attributes;
+
 /// What S3 calls our refusal.
 fn answer(error: DiskError) -> S3Error {
     let code = match &error {

@@ -1,13 +1,20 @@
 //! Boxes: what the factory said, what an operator said, and what the box said last.
 
-use longhaul_protocol::diag::RungReport;
+mod list;
+mod live;
+
 use longhaul_protocol::ids::{BoxId, OrderId};
-use longhaul_protocol::presence::Birth;
 use longhaul_protocol::value::{Digest32, Jws};
 use sqlx::FromRow;
 
-use super::tx::{json_text, plain};
+use super::tx::plain;
 use super::{StoreResult, Tx, text_enum};
+
+pub use list::{BoxFilter, BoxSample, box_count, box_list, box_list_sampled};
+pub use live::{
+    box_disconnect_all, box_set_applied, box_set_birth, box_set_certificate, box_set_death,
+    box_set_seen,
+};
 
 text_enum! {
     /// What a box may do.
@@ -115,17 +122,6 @@ pub struct NewBox<'a> {
     pub made_at: i64,
 }
 
-/// Which boxes are wanted; an absent condition holds for all.
-#[derive(Clone, Debug, Default)]
-pub struct BoxFilter {
-    /// In this state.
-    pub state: Option<BoxState>,
-    /// With, or without, a session.
-    pub online: Option<bool>,
-    /// With this text in name, label, site or hardware; case does not matter.
-    pub text: Option<String>,
-}
-
 /// Adds a box, or renews its record if `new` was made later; `false` if what is stored is as new.
 ///
 /// A box that was revoked stays revoked, whatever the factory says later.
@@ -161,92 +157,6 @@ pub async fn box_get(tx: &mut Tx, id: &BoxId) -> StoreResult<Option<BoxRow>> {
         BoxRow,
         "SELECT * FROM boxes WHERE box_id = $1",
         id.as_str()
-    )
-}
-
-/// Boxes in the order of their names, from the one after `after`.
-pub async fn box_list(
-    tx: &mut Tx,
-    filter: &BoxFilter,
-    after: Option<&BoxId>,
-    limit: u32,
-) -> StoreResult<Vec<BoxRow>> {
-    let text = filter.text.as_deref().map(like_anywhere);
-    fetch!(
-        all,
-        tx,
-        BoxRow,
-        "SELECT * FROM boxes \
-         WHERE box_id > $1 \
-           AND (CAST($2 AS TEXT) IS NULL OR state = $2) \
-           AND (CAST($3 AS BOOLEAN) IS NULL OR connected = $3) \
-           AND (CAST($4 AS TEXT) IS NULL OR \
-                lower(box_id || ' ' || label || ' ' || site || ' ' || hardware) LIKE $4 ESCAPE '\\') \
-         ORDER BY box_id LIMIT $5",
-        after.map_or("", BoxId::as_str),
-        filter.state.map(BoxState::as_str),
-        filter.online,
-        text.as_deref(),
-        i64::from(limit),
-    )
-}
-
-/// A box with its last sample.
-#[derive(Clone, Debug, FromRow, PartialEq)]
-pub struct BoxSample {
-    /// The box.
-    #[sqlx(flatten)]
-    pub row: BoxRow,
-    /// When the last sample was taken, by the box's clock.
-    pub sample_at: Option<i64>,
-    /// The last sample: JSON.
-    pub sample: Option<String>,
-    /// The reported state that came last: JSON.
-    pub reported: Option<String>,
-}
-
-/// As [`box_list`], with the last sample and reported state of each: the databases look them up
-/// only for the rows that they yield.
-pub async fn box_list_sampled(
-    tx: &mut Tx,
-    filter: &BoxFilter,
-    after: Option<&BoxId>,
-    limit: u32,
-) -> StoreResult<Vec<BoxSample>> {
-    let text = filter.text.as_deref().map(like_anywhere);
-    fetch!(
-        all,
-        tx,
-        BoxSample,
-        "SELECT boxes.*, \
-           (SELECT t.at FROM telemetry t WHERE t.box_id = boxes.box_id \
-            ORDER BY t.at DESC LIMIT 1) AS sample_at, \
-           (SELECT t.detail FROM telemetry t WHERE t.box_id = boxes.box_id \
-            ORDER BY t.at DESC LIMIT 1) AS sample, \
-           (SELECT r.detail FROM reported r WHERE r.box_id = boxes.box_id) AS reported \
-         FROM boxes \
-         WHERE box_id > $1 \
-           AND (CAST($2 AS TEXT) IS NULL OR state = $2) \
-           AND (CAST($3 AS BOOLEAN) IS NULL OR connected = $3) \
-           AND (CAST($4 AS TEXT) IS NULL OR \
-                lower(box_id || ' ' || label || ' ' || site || ' ' || hardware) LIKE $4 ESCAPE '\\') \
-         ORDER BY box_id LIMIT $5",
-        after.map_or("", BoxId::as_str),
-        filter.state.map(BoxState::as_str),
-        filter.online,
-        text.as_deref(),
-        i64::from(limit),
-    )
-}
-
-/// How many boxes there are by state and session: `(state, connected, count)`.
-pub async fn box_count(tx: &mut Tx) -> StoreResult<Vec<(String, bool, i64)>> {
-    fetch!(
-        all,
-        tx,
-        (String, bool, i64),
-        "SELECT state, connected, count(*) FROM boxes \
-         GROUP BY state, connected ORDER BY state, connected"
     )
 }
 
@@ -288,113 +198,6 @@ pub async fn box_set_label(
     Ok(rows == 1)
 }
 
-/// Takes down the birth of a session: the box is connected from now on.
-pub async fn box_set_birth(tx: &mut Tx, id: &BoxId, birth: &Birth, now: i64) -> StoreResult<bool> {
-    let rows = execute!(
-        tx,
-        "UPDATE boxes SET connected = TRUE, connected_since = $2, last_seen = $2, birth_at = $2, \
-             session_id = $3, boot_id = $4, epoch = $5, agent_version = $6, os_version = $7, \
-             capabilities = $8, rungs = $9, lan_urls = $10, applied_version = $11, changed = $2 \
-         WHERE box_id = $1",
-        id.as_str(),
-        now,
-        birth.session.as_str(),
-        birth.boot.as_str(),
-        birth.epoch.as_str(),
-        plain(&birth.agent_version),
-        birth.os_version.as_deref().map(plain),
-        json_text("capabilities", &birth.capabilities)?,
-        json_text("rungs", &birth.rungs)?,
-        json_text("LAN URLs", &birth.lan_urls)?,
-        i64::try_from(birth.desired_version).unwrap_or(i64::MAX),
-    )?;
-    Ok(rows == 1)
-}
-
-/// Takes down the end of `session`; `false` if it is not the session of the last birth.
-pub async fn box_set_death(tx: &mut Tx, id: &BoxId, session: &str, now: i64) -> StoreResult<bool> {
-    let rows = execute!(
-        tx,
-        "UPDATE boxes SET connected = FALSE, connected_since = $3, changed = $3 \
-         WHERE box_id = $1 AND session_id = $2 AND connected",
-        id.as_str(),
-        session,
-        now,
-    )?;
-    Ok(rows == 1)
-}
-
-/// Takes down that no box has a session: the broker in this process has just started.
-pub async fn box_disconnect_all(tx: &mut Tx, now: i64) -> StoreResult<u64> {
-    execute!(
-        tx,
-        "UPDATE boxes SET connected = FALSE, connected_since = $1, changed = $1 WHERE connected",
-        now
-    )
-}
-
-/// The box was heard from; `rungs` as it reported them, if it did.
-pub async fn box_set_seen(
-    tx: &mut Tx,
-    id: &BoxId,
-    rungs: Option<&[RungReport]>,
-    now: i64,
-) -> StoreResult<bool> {
-    let rungs = rungs.map(|r| json_text("rungs", r)).transpose()?;
-    let rows = execute!(
-        tx,
-        "UPDATE boxes SET last_seen = $2, changed = $2, rungs = coalesce($3, rungs) \
-         WHERE box_id = $1",
-        id.as_str(),
-        now,
-        rungs,
-    )?;
-    Ok(rows == 1)
-}
-
-/// Takes down the certificate that was issued last.
-pub async fn box_set_certificate(
-    tx: &mut Tx,
-    id: &BoxId,
-    serial: &str,
-    expires: i64,
-    now: i64,
-) -> StoreResult<bool> {
-    let rows = execute!(
-        tx,
-        "UPDATE boxes SET certificate_serial = $2, certificate_expires = $3, changed = $4 \
-         WHERE box_id = $1",
-        id.as_str(),
-        serial,
-        expires,
-        now,
-    )?;
-    Ok(rows == 1)
-}
-
-/// Takes down what the box reports of itself between births.
-pub async fn box_set_applied(
-    tx: &mut Tx,
-    id: &BoxId,
-    applied_version: i64,
-    agent_version: &str,
-    lan_urls: &[String],
-    now: i64,
-) -> StoreResult<bool> {
-    let rows = execute!(
-        tx,
-        "UPDATE boxes SET applied_version = $2, agent_version = $3, lan_urls = $4, \
-             last_seen = $5, changed = $5 \
-         WHERE box_id = $1",
-        id.as_str(),
-        applied_version,
-        plain(agent_version),
-        json_text("LAN URLs", lan_urls)?,
-        now,
-    )?;
-    Ok(rows == 1)
-}
-
 /// Draws the counter of the box's next command, at least `floor`; `None` if there is no such box.
 ///
 /// The floor is the time: a box refuses a counter that does not rise, also from a cloud that was set
@@ -427,17 +230,4 @@ pub async fn box_next_desired(tx: &mut Tx, id: &BoxId, floor: i64) -> StoreResul
         floor,
     )?;
     Ok(row.map(|(version,)| version))
-}
-
-/// A `LIKE` pattern for texts that contain `text`, whatever characters it has.
-fn like_anywhere(text: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in plain(text).to_lowercase().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
 }

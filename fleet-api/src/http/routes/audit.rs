@@ -1,11 +1,11 @@
 //! Who did what.
 
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{endpoint, limit, page};
+use super::endpoint;
+use super::paging::{PartQuery, page};
 use crate::http::api::Api;
-use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::store::audit::{AuditRow, audit_list};
@@ -19,17 +19,7 @@ endpoint! {
     /// All of it.
     AuditList = GET "/v1/audit" as "auditList", Scope::Role(Role::Operator), OK;
     "Who did what to what, newest first; each entry's hash covers the one before it."
-    (Nothing, AuditQuery, NoBody) -> Json<AuditPage> = list
-}
-
-/// Which part.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct AuditQuery {
-    /// `next` of the page before.
-    cursor: Option<String>,
-    /// Rows at the most, 1 to 1,000.
-    limit: Option<u32>,
+    (Nothing, PartQuery, NoBody) -> Json<AuditPage> = list
 }
 
 /// One entry.
@@ -71,17 +61,9 @@ page! {
 }
 
 async fn list(call: Call<AuditList>) -> Result<Json<AuditPage>, Problem> {
-    let limit = limit(call.query.limit);
-    let before = cursor::decode(call.query.cursor.as_deref())?;
+    let part = call.query.part()?;
     let mut tx = call.people.db.read().await?;
-    let rows = audit_list(&mut tx, before, limit).await?;
-    let next = match rows.last() {
-        Some(last) if rows.len() >= limit as usize => Some(cursor::encode(&last.number)?),
-        _ => None,
-    };
-    Ok(Json(AuditPage {
-        items: rows.into_iter().map(AuditItem::from).collect(),
-        next,
-        server_time: call.people.clock.now().0,
-    }))
+    let rows = audit_list(&mut tx, part.place, part.limit).await?;
+    let next = part.next(&rows, |last| last.number)?;
+    Ok(Json(AuditPage::new(rows, next, &call.people)))
 }

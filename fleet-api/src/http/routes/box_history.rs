@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, find};
-use super::{endpoint, limit, page};
+use super::endpoint;
+use super::paging::{PartQuery, TimePlace, page};
 use crate::http::api::Api;
-use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Scope};
 use crate::http::problem::Problem;
 use crate::store::operators::Role;
@@ -84,16 +84,6 @@ async fn telemetry(call: Call<TelemetryList>) -> Result<Json<TelemetrySeries>, P
     }))
 }
 
-/// A part of a list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct PartQuery {
-    /// `next` of the page before.
-    cursor: Option<String>,
-    /// Rows at the most, 1 to 1,000.
-    limit: Option<u32>,
-}
-
 endpoint! {
     /// What happened.
     TimelineList = GET "/v1/boxes/{box_id}/timeline" as "timelineList", Scope::Role(Role::Viewer), OK;
@@ -144,29 +134,25 @@ page! {
 }
 
 async fn timeline(call: Call<TimelineList>) -> Result<Json<TimelinePage>, Problem> {
-    let limit = limit(call.query.limit);
-    let before: Option<(i64, i64, String, i64)> = cursor::decode(call.query.cursor.as_deref())?;
-    let before = before.map(|(received, rank, id, number)| TimelinePlace {
-        received,
-        rank,
-        id: id.replace('\0', ""),
-        number,
-    });
+    let part = call.query.part::<(i64, i64, String, i64)>()?;
+    let before = part
+        .place
+        .clone()
+        .map(|(received, rank, id, number)| TimelinePlace {
+            received,
+            rank,
+            id: id.replace('\0', ""),
+            number,
+        });
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
     find(&mut tx, id).await?;
-    let rows = timeline_list(&mut tx, id, before.as_ref(), limit).await?;
-    let next = match rows.last().map(TimelineRow::place) {
-        Some(p) if rows.len() >= limit as usize => {
-            Some(cursor::encode(&(p.received, p.rank, p.id, p.number))?)
-        }
-        _ => None,
-    };
-    Ok(Json(TimelinePage {
-        items: rows.into_iter().map(TimelineItem::from).collect(),
-        next,
-        server_time: call.people.clock.now().0,
-    }))
+    let rows = timeline_list(&mut tx, id, before.as_ref(), part.limit).await?;
+    let next = part.next(&rows, |last| {
+        let p = last.place();
+        (p.received, p.rank, p.id, p.number)
+    })?;
+    Ok(Json(TimelinePage::new(rows, next, &call.people)))
 }
 
 endpoint! {
@@ -230,23 +216,12 @@ page! {
 }
 
 async fn transfers(call: Call<TransferList>) -> Result<Json<TransferPage>, Problem> {
-    let limit = limit(call.query.limit);
-    let before: Option<(i64, String)> = cursor::decode(call.query.cursor.as_deref())?;
-    let before = before.map(|(at, id)| (at, id.replace('\0', "")));
+    let part = call.query.part::<TimePlace>()?;
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
     find(&mut tx, id).await?;
-    let before = before.as_ref().map(|(at, id)| (*at, id.as_str()));
-    let rows = upload_list(&mut tx, id, before, limit).await?;
-    let next = match rows.last() {
-        Some(last) if rows.len() >= limit as usize => {
-            Some(cursor::encode(&(last.created, last.upload_id.as_str()))?)
-        }
-        _ => None,
-    };
-    Ok(Json(TransferPage {
-        items: rows.into_iter().map(Transfer::from).collect(),
-        next,
-        server_time: call.people.clock.now().0,
-    }))
+    let before = part.place.as_ref().map(TimePlace::place);
+    let rows = upload_list(&mut tx, id, before, part.limit).await?;
+    let next = part.next(&rows, |last| (last.created, last.upload_id.to_string()))?;
+    Ok(Json(TransferPage::new(rows, next, &call.people)))
 }

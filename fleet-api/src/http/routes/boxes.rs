@@ -8,10 +8,10 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, BoxView, find};
-use super::{endpoint, limit, page};
+use super::endpoint;
+use super::paging::{Part, page};
 use crate::fleet::FleetEventKind;
 use crate::http::api::Api;
-use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
@@ -116,24 +116,16 @@ impl From<BoxSample> for BoxLine {
 
 async fn list(call: Call<BoxList>) -> Result<Json<BoxPage>, Problem> {
     let query = call.query;
-    let limit = limit(query.limit);
-    let after = cursor::decode(query.cursor.as_deref())?;
+    let part = Part::new(query.cursor.as_deref(), query.limit)?;
     let filter = BoxFilter {
         state: query.state,
         online: query.online,
         text: query.q.filter(|q| !q.is_empty()),
     };
     let mut tx = call.people.db.read().await?;
-    let rows = box_list_sampled(&mut tx, &filter, after.as_ref(), limit).await?;
-    let next = match rows.last() {
-        Some(last) if rows.len() >= limit as usize => Some(cursor::encode(&last.row.box_id)?),
-        _ => None,
-    };
-    Ok(Json(BoxPage {
-        items: rows.into_iter().map(BoxLine::from).collect(),
-        next,
-        server_time: call.people.clock.now().0,
-    }))
+    let rows = box_list_sampled(&mut tx, &filter, part.place.as_ref(), part.limit).await?;
+    let next = part.next(&rows, |last| last.row.box_id.to_string())?;
+    Ok(Json(BoxPage::new(rows, next, &call.people)))
 }
 
 endpoint! {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, find};
-use super::{endpoint, limit, page};
+use super::endpoint;
+use super::paging::{PartQuery, TimePlace, page};
 use crate::http::api::Api;
-use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::store::Tx;
@@ -168,17 +168,7 @@ endpoint! {
     /// A box's commands.
     CommandList = GET "/v1/boxes/{box_id}/commands" as "commandList", Scope::Role(Role::Viewer), OK;
     "A box's commands, newest first."
-    (BoxPath, CommandQuery, NoBody) -> Json<CommandPage> = list
-}
-
-/// Which part.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct CommandQuery {
-    /// `next` of the page before.
-    cursor: Option<String>,
-    /// Rows at the most, 1 to 1,000.
-    limit: Option<u32>,
+    (BoxPath, PartQuery, NoBody) -> Json<CommandPage> = list
 }
 
 page! {
@@ -187,25 +177,14 @@ page! {
 }
 
 async fn list(call: Call<CommandList>) -> Result<Json<CommandPage>, Problem> {
-    let limit = limit(call.query.limit);
-    let before: Option<(i64, String)> = cursor::decode(call.query.cursor.as_deref())?;
-    let before = before.map(|(at, id)| (at, id.replace('\0', "")));
+    let part = call.query.part::<TimePlace>()?;
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
     find(&mut tx, id).await?;
-    let before = before.as_ref().map(|(at, id)| (*at, id.as_str()));
-    let rows = command_list(&mut tx, id, before, limit).await?;
-    let next = match rows.last() {
-        Some(last) if rows.len() >= limit as usize => {
-            Some(cursor::encode(&(last.created, last.command_id.as_str()))?)
-        }
-        _ => None,
-    };
-    Ok(Json(CommandPage {
-        items: rows.into_iter().map(CommandView::from).collect(),
-        next,
-        server_time: call.people.clock.now().0,
-    }))
+    let before = part.place.as_ref().map(TimePlace::place);
+    let rows = command_list(&mut tx, id, before, part.limit).await?;
+    let next = part.next(&rows, |last| (last.created, last.command_id.to_string()))?;
+    Ok(Json(CommandPage::new(rows, next, &call.people)))
 }
 
 /// Which command.

@@ -10,17 +10,13 @@ mod meta;
 mod objects;
 mod operators;
 mod orders;
+mod paging;
 mod releases;
 mod session;
 mod tickets;
 mod tokens;
 
 use super::api::Api;
-
-/// Rows in one answer, where the caller does not say.
-const DEFAULT_LIMIT: u32 = 100;
-/// Rows in one answer at the most.
-const MAX_LIMIT: u32 = 1000;
 
 /// Declares a route whose work is a plain function.
 macro_rules! endpoint {
@@ -55,29 +51,6 @@ macro_rules! endpoint {
     };
 }
 use endpoint;
-
-/// Declares a page of a list.
-macro_rules! page {
-    ($(#[$doc:meta])* $name:ident of $item:ty) => {
-        $(#[$doc])*
-        #[derive(serde::Serialize, utoipa::ToSchema)]
-        pub struct $name {
-            /// The rows.
-            items: Vec<$item>,
-            /// Send it as `cursor` for the rows after these; absent at the end.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            next: Option<String>,
-            /// The cloud's clock, in milliseconds: what ages are counted from.
-            server_time: i64,
-        }
-    };
-}
-use page;
-
-/// Rows that the caller wants, within what is allowed.
-fn limit(asked: Option<u32>) -> u32 {
-    asked.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT)
-}
 
 /// Every route.
 pub fn api() -> Api {

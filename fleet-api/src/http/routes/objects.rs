@@ -4,8 +4,8 @@ use longhaul_protocol::ids::ObjectKey;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::orders::check_bucket;
-use super::{endpoint, limit, page};
+use super::endpoint;
+use super::paging::{Part, page};
 use crate::fleet::{ObjectInfo, ObjectQuery};
 use crate::http::api::Api;
 use crate::http::cursor;
@@ -100,14 +100,13 @@ pub struct ObjectView {
 
 async fn list(call: Call<ObjectList>) -> Result<Json<ObjectListPage>, Problem> {
     let query = call.query;
-    check_bucket(&query.bucket)?;
-    let limit = limit(query.limit);
+    let part = Part::new(query.cursor.as_deref(), query.limit)?;
     let asked = ObjectQuery {
         bucket: query.bucket,
         prefix: query.prefix,
         delimiter: query.delimiter.filter(|d| !d.is_empty()),
-        after: cursor::decode(query.cursor.as_deref())?,
-        limit: u16::try_from(limit).unwrap_or(u16::MAX),
+        after: part.place,
+        limit: u16::try_from(part.limit).unwrap_or(u16::MAX),
     };
     let found = call.people.fleet.objects_list(&asked).await?;
     let mut tx = call.people.db.read().await?;
@@ -117,11 +116,7 @@ async fn list(call: Call<ObjectList>) -> Result<Json<ObjectListPage>, Problem> {
     }
     let next = found.next.map(|n| cursor::encode(&n)).transpose()?;
     Ok(Json(ObjectListPage {
-        page: ObjectPage {
-            items,
-            next,
-            server_time: call.people.clock.now().0,
-        },
+        page: ObjectPage::new(items, next, &call.people),
         prefixes: found.prefixes,
     }))
 }
@@ -162,7 +157,6 @@ endpoint! {
 
 async fn get(call: Call<ObjectGet>) -> Result<File, Problem> {
     let (bucket, key) = (&call.path.bucket, &call.path.key);
-    check_bucket(bucket)?;
     let object = call.people.fleet.object_open(bucket, key).await?;
     Ok(File {
         name: key.to_string(),
@@ -183,7 +177,6 @@ endpoint! {
 
 async fn delete(call: Call<ObjectDelete>) -> Result<Done, Problem> {
     let (bucket, key) = (&call.path.bucket, &call.path.key);
-    check_bucket(bucket)?;
     let actor = call.caller.actor();
     call.people.fleet.object_delete(&actor, bucket, key).await?;
     Ok(Done)

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{endpoint, limit, page};
+use super::endpoint;
+use super::paging::{PartQuery, page};
 use crate::http::api::Api;
-use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
+use crate::objects::names::check_bucket;
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::new_id;
 use crate::store::operators::Role;
@@ -82,7 +83,7 @@ async fn create(call: Call<OrderCreate>) -> Result<Json<Order>, Problem> {
             "customer has at most 200 characters, note 2,000, and neither has a NUL",
         ));
     }
-    check_bucket(&new.bucket)?;
+    check_bucket(&new.bucket).map_err(Problem::invalid)?;
     let order_id = match new.id {
         Some(id) => id,
         None => new_id("or")
@@ -113,40 +114,11 @@ async fn create(call: Call<OrderCreate>) -> Result<Json<Order>, Problem> {
     Ok(Json(row.into()))
 }
 
-/// S3's rule for names of buckets, as far as it is everywhere the same.
-pub(super) fn check_bucket(name: &str) -> Result<(), Problem> {
-    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    let is_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = name.as_bytes();
-    if (3..=63).contains(&bytes.len())
-        && bytes.iter().all(|b| is_plain(*b))
-        && is_end(bytes.first())
-        && is_end(bytes.last())
-        && !name.contains("..")
-    {
-        return Ok(());
-    }
-    Err(Problem::invalid(
-        "a bucket's name is 3 to 63 lower-case letters, digits, '-' and '.', and begins and ends \
-         with a letter or digit",
-    ))
-}
-
 endpoint! {
     /// All of them.
     OrderList = GET "/v1/orders" as "orderList", Scope::Role(Role::Viewer), OK;
     "Orders in the order of their names."
-    (Nothing, OrderQuery, NoBody) -> Json<OrderPage> = list
-}
-
-/// Which part.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct OrderQuery {
-    /// `next` of the page before.
-    cursor: Option<String>,
-    /// Rows at the most, 1 to 1,000.
-    limit: Option<u32>,
+    (Nothing, PartQuery, NoBody) -> Json<OrderPage> = list
 }
 
 page! {
@@ -155,19 +127,11 @@ page! {
 }
 
 async fn list(call: Call<OrderList>) -> Result<Json<OrderPage>, Problem> {
-    let limit = limit(call.query.limit);
-    let after = cursor::decode(call.query.cursor.as_deref())?;
+    let part = call.query.part()?;
     let mut tx = call.people.db.read().await?;
-    let rows = order_list(&mut tx, after.as_ref(), limit).await?;
-    let next = match rows.last() {
-        Some(last) if rows.len() >= limit as usize => Some(cursor::encode(&last.order_id)?),
-        _ => None,
-    };
-    Ok(Json(OrderPage {
-        items: rows.into_iter().map(Order::from).collect(),
-        next,
-        server_time: call.people.clock.now().0,
-    }))
+    let rows = order_list(&mut tx, part.place.as_ref(), part.limit).await?;
+    let next = part.next(&rows, |last| last.order_id.to_string())?;
+    Ok(Json(OrderPage::new(rows, next, &call.people)))
 }
 
 /// Which order.

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, find};
-use super::{endpoint, limit, page};
+use super::endpoint;
+use super::paging::{Part, TimePlace, page};
 use crate::fleet;
 use crate::http::api::Api;
-use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::{Done, File};
@@ -98,7 +98,6 @@ async fn create(call: Call<TicketCreate>) -> Result<Json<TicketView>, Problem> {
             "expires_in_secs is {valid_for_secs}; it must be 1 to {MAX_VALID_SECS}"
         )));
     }
-    super::orders::check_bucket(&new.bucket)?;
     let new = fleet::NewTicket {
         box_id: call.path.box_id,
         order: new.order,
@@ -166,23 +165,13 @@ page! {
 }
 
 async fn list_all(call: Call<TicketListAll>) -> Result<Json<TicketPage>, Problem> {
-    let limit = limit(call.query.limit);
-    let before: Option<(i64, String)> = cursor::decode(call.query.cursor.as_deref())?;
-    let before = before.map(|(at, id)| (at, id.replace('\0', "")));
-    let before = before.as_ref().map(|(at, id)| (*at, id.as_str()));
+    let query = call.query;
+    let part = Part::<TimePlace>::new(query.cursor.as_deref(), query.limit)?;
+    let before = part.place.as_ref().map(TimePlace::place);
     let mut tx = call.people.db.read().await?;
-    let rows = ticket_list_all(&mut tx, call.query.order.as_ref(), before, limit).await?;
-    let next = match rows.last() {
-        Some(last) if rows.len() >= limit as usize => {
-            Some(cursor::encode(&(last.created, last.ticket_id.as_str()))?)
-        }
-        _ => None,
-    };
-    Ok(Json(TicketPage {
-        items: rows.into_iter().map(TicketView::from).collect(),
-        next,
-        server_time: call.people.clock.now().0,
-    }))
+    let rows = ticket_list_all(&mut tx, query.order.as_ref(), before, part.limit).await?;
+    let next = part.next(&rows, |last| (last.created, last.ticket_id.to_string()))?;
+    Ok(Json(TicketPage::new(rows, next, &call.people)))
 }
 
 /// Which ticket.

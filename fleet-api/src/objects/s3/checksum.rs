@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256};
-use s3s::dto::{Checksum, ChecksumAlgorithm, PutObjectInput, UploadPartInput};
+use s3s::dto::Checksum;
 use s3s::{S3Result, TrailingHeaders, s3_error};
 
 /// Computes the checksums that were announced while the bytes pass.
@@ -14,47 +14,30 @@ pub struct Checking {
     md5: Option<(Md5, Vec<u8>)>,
 }
 
-/// The checksums in the headers of a PUT, and the algorithm that a trailer will use.
-pub fn of_put(input: &PutObjectInput) -> (Checksum, Option<&str>) {
-    let checksum = Checksum {
-        checksum_crc32: input.checksum_crc32.clone(),
-        checksum_crc32c: input.checksum_crc32c.clone(),
-        checksum_crc64nvme: input.checksum_crc64nvme.clone(),
-        checksum_sha1: input.checksum_sha1.clone(),
-        checksum_sha256: input.checksum_sha256.clone(),
-        ..Checksum::default()
+/// Prepares to check what the headers of a PUT announce, and the algorithm that a trailer will use.
+/// A whole object and a part have the same headers in types of their own.
+macro_rules! checking {
+    ($input:expr) => {
+        $crate::objects::s3::checksum::Checking::new(
+            s3s::dto::Checksum {
+                checksum_crc32: $input.checksum_crc32.clone(),
+                checksum_crc32c: $input.checksum_crc32c.clone(),
+                checksum_crc64nvme: $input.checksum_crc64nvme.clone(),
+                checksum_sha1: $input.checksum_sha1.clone(),
+                checksum_sha256: $input.checksum_sha256.clone(),
+                ..s3s::dto::Checksum::default()
+            },
+            $input.checksum_algorithm.as_ref().map(|a| a.as_str()),
+            $input.content_md5.as_deref(),
+        )
     };
-    (
-        checksum,
-        input
-            .checksum_algorithm
-            .as_ref()
-            .map(ChecksumAlgorithm::as_str),
-    )
 }
-
-/// The same for a part.
-pub fn of_part(input: &UploadPartInput) -> (Checksum, Option<&str>) {
-    let checksum = Checksum {
-        checksum_crc32: input.checksum_crc32.clone(),
-        checksum_crc32c: input.checksum_crc32c.clone(),
-        checksum_crc64nvme: input.checksum_crc64nvme.clone(),
-        checksum_sha1: input.checksum_sha1.clone(),
-        checksum_sha256: input.checksum_sha256.clone(),
-        ..Checksum::default()
-    };
-    (
-        checksum,
-        input
-            .checksum_algorithm
-            .as_ref()
-            .map(ChecksumAlgorithm::as_str),
-    )
-}
+pub(super) use checking;
 
 impl Checking {
     pub fn new(
-        (announced, algorithm): (Checksum, Option<&str>),
+        announced: Checksum,
+        algorithm: Option<&str>,
         content_md5: Option<&str>,
     ) -> S3Result<Self> {
         let mut hasher = ChecksumHasher::default();

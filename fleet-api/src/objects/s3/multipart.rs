@@ -8,9 +8,8 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::checksum::{self, Checking};
-use super::{DiskS3, MAX_KEYS, answer, kept_encoding, timestamp};
-use crate::objects::disk::Attributes;
+use super::checksum::checking;
+use super::{DiskS3, MAX_KEYS, answer, attributes, timestamp};
 
 /// Part numbers end here, as in S3.
 const MAX_PART: i32 = 10_000;
@@ -21,13 +20,7 @@ impl DiskS3 {
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let input = req.input;
-        let attributes = Attributes {
-            content_type: input.content_type,
-            content_encoding: kept_encoding(input.content_encoding),
-            content_disposition: input.content_disposition,
-            cache_control: input.cache_control,
-            metadata: input.metadata.unwrap_or_default().into_iter().collect(),
-        };
+        let attributes = attributes!(input);
         let upload = self
             .store
             .upload_begin(&input.bucket, &input.key, attributes, self.clock.now())
@@ -47,7 +40,7 @@ impl DiskS3 {
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let input = req.input;
         let number = part_number(input.part_number)?;
-        let mut checking = Checking::new(checksum::of_part(&input), input.content_md5.as_deref())?;
+        let mut checking = checking!(input)?;
         let body = input.body.ok_or_else(|| s3_error!(IncompleteBody))?;
         // Refused before its bytes are taken in.
         self.store

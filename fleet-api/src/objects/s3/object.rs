@@ -12,9 +12,8 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::checksum::{self, Checking};
-use super::{DiskS3, answer, kept_encoding, timestamp};
-use crate::objects::disk::Attributes;
+use super::checksum::checking;
+use super::{DiskS3, answer, attributes, timestamp};
 
 impl DiskS3 {
     pub(super) async fn object_put(
@@ -22,7 +21,7 @@ impl DiskS3 {
         req: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let input = req.input;
-        let mut checking = Checking::new(checksum::of_put(&input), input.content_md5.as_deref())?;
+        let mut checking = checking!(input)?;
         let only_new = match &input.if_none_match {
             None => false,
             Some(ETagCondition::Any) => true,
@@ -37,13 +36,7 @@ impl DiskS3 {
             ));
         }
         self.bucket_must_exist(&input.bucket).await?;
-        let attributes = Attributes {
-            content_type: input.content_type,
-            content_encoding: kept_encoding(input.content_encoding),
-            content_disposition: input.content_disposition,
-            cache_control: input.cache_control,
-            metadata: input.metadata.unwrap_or_default().into_iter().collect(),
-        };
+        let attributes = attributes!(input);
         let incoming = match input.body {
             Some(body) => {
                 self.store
