@@ -1,8 +1,15 @@
 import { signal } from "@preact/signals";
-import type { Me } from "./types";
+import type { Me, Role } from "./types";
 
 /** Who is logged in: undefined until it is known, null for nobody. */
 export const me = signal<Me | null | undefined>(undefined);
+
+const ROLES: readonly Role[] = ["viewer", "operator", "admin"];
+
+/** Whether whoever is logged in may do what takes `role`. The cloud checks; this only hides what it would refuse. */
+export function may(role: Role): boolean {
+  return me.value != null && ROLES.indexOf(me.value.role) >= ROLES.indexOf(role);
+}
 
 /** The cloud's clock minus this browser's, so that ages do not depend on the operator's clock. */
 let skew = 0;

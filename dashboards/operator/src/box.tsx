@@ -1,12 +1,18 @@
 import { useEffect, useState } from "preact/hooks";
-import { call, get, me, now, query, told } from "./api";
+import { get, may, now, query, told } from "./api";
 import { Chart } from "./chart";
 import { Commands } from "./commands";
-import { brief, bytes, pointOf, presence, staleAfter, words } from "./format";
+import { pointOf, presence } from "./format";
+import { useList, useLive, useSoon } from "./hooks";
 import { Ladder } from "./ladder";
-import { listen } from "./live";
 import { Age, Mark, Section, Trouble } from "./marks";
-import type { BoxDetail, Code, Command, Page, Point, TimelineItem, Transfer } from "./types";
+import { Numbers } from "./numbers";
+import { Software } from "./software";
+import { Standing } from "./standing";
+import { AddTicket, Tickets } from "./tickets";
+import { Timeline } from "./timeline";
+import { Transfers } from "./transfers";
+import type { BoxDetail, Code, Command, Point, Ticket, TimelineItem, Transfer } from "./types";
 
 const CHART_MS = 60 * 60_000;
 const POINTS = 2000;
@@ -14,68 +20,59 @@ const POINTS = 2000;
 export function BoxPage({ id }: { id: string }) {
   const base = `/v1/boxes/${encodeURIComponent(id)}`;
   const [detail, setDetail] = useState<BoxDetail>();
-  const [points, setPoints] = useState<readonly Point[]>([]);
-  const [commands, setCommands] = useState<readonly Command[]>([]);
-  const [transfers, setTransfers] = useState<readonly Transfer[]>([]);
-  const [timeline, setTimeline] = useState<readonly TimelineItem[]>([]);
+  const [series, setSeries] = useState<{ points: readonly Point[]; step: number }>({ points: [], step: 0 });
   const [codes, setCodes] = useState<ReadonlyMap<string, Code>>(new Map());
   const [trouble, setTrouble] = useState<string>();
+  const commands = useList<Command>(`${base}/commands`, {}, 10);
+  const transfers = useList<Transfer>(`${base}/transfers`, {}, 10);
+  const timeline = useList<TimelineItem>(`${base}/timeline`, {}, 100);
+  const tickets = useList<Ticket>(`${base}/tickets`);
+  const [adding, setAdding] = useState(false);
 
-  const readCommands = () => get<Page<Command>>(query(`${base}/commands`, { limit: 10 })).then((page) => setCommands(page.items));
-  const readSeries = () =>
-    get<{ items: Point[] }>(query(`${base}/telemetry`, { since: now.value - CHART_MS })).then((page) => setPoints(page.items));
-  const readRest = () =>
-    Promise.all([
-      get<BoxDetail>(base).then(setDetail),
-      readCommands(),
-      get<Page<Transfer>>(query(`${base}/transfers`, { limit: 20 })).then((page) => setTransfers(page.items)),
-      get<Page<TimelineItem>>(query(`${base}/timeline`, { limit: 30 })).then((page) => setTimeline(page.items)),
-    ]);
-  const guard = (work: Promise<unknown>) =>
-    void work.then(
-      () => setTrouble(undefined),
+  const readDetail = () =>
+    get<BoxDetail>(base).then(
+      (found) => {
+        setDetail(found);
+        setTrouble(undefined);
+      },
       (error: unknown) => setTrouble(told(error)),
     );
+  const readSeries = () =>
+    get<{ items: Point[]; step_ms: number }>(query(`${base}/telemetry`, { since: now.value - CHART_MS })).then(
+      (found) => setSeries({ points: found.items, step: found.step_ms }),
+      (error: unknown) => setTrouble(told(error)),
+    );
+  const readAll = () => Promise.all([readDetail(), commands.read(), transfers.read(), timeline.read(), tickets.read()]);
 
   useEffect(() => {
-    let soon: ReturnType<typeof setTimeout> | undefined;
-    const again = () => {
-      // Not put off by further happenings: a busy box would never be read.
-      soon ??= setTimeout(() => {
-        soon = undefined;
-        guard(readRest());
-      }, 500);
-    };
-    guard(Promise.all([readRest(), readSeries()]));
+    void readDetail();
+    void readSeries();
     get<{ items: Code[] }>("/v1/codes").then(
       (found) => setCodes(new Map(found.items.map((code) => [code.code, code]))),
       (error: unknown) => setTrouble(told(error)),
     );
-    const stop = listen(
-      id,
-      (event) => {
-        const { sample, at } = event;
-        if (event.event !== "telemetry" || sample === undefined || at === undefined) {
-          again();
-          return;
-        }
-        setPoints((before) => [...before.slice(-POINTS), pointOf(sample, at)]);
-        setDetail((before) =>
-          before === undefined
-            ? before
-            : { ...before, telemetry: sample, telemetry_at: at, box: { ...before.box, rungs: sample.rungs, last_seen: at } },
-        );
-      },
-      () => {
-        again();
-        guard(readSeries());
-      },
-    );
-    return () => {
-      clearTimeout(soon);
-      stop();
-    };
   }, []);
+  const soon = useSoon(() => void readAll(), 300);
+  useLive(
+    id,
+    (event) => {
+      const { sample, at } = event;
+      if (event.event !== "telemetry" || sample === undefined || at === undefined) {
+        soon();
+        return;
+      }
+      setSeries((before) => ({ ...before, points: [...before.points.slice(-POINTS), pointOf(sample, at)] }));
+      setDetail((before) =>
+        before === undefined
+          ? before
+          : { ...before, telemetry: sample, telemetry_at: at, box: { ...before.box, rungs: sample.rungs, last_seen: at } },
+      );
+    },
+    () => {
+      soon();
+      void readSeries();
+    },
+  );
 
   if (detail === undefined) {
     return (
@@ -87,115 +84,49 @@ export function BoxPage({ id }: { id: string }) {
     );
   }
   const { box } = detail;
+  const interval = detail.reported?.telemetry_interval_secs;
+  const seen = presence({ ...box, telemetry_at: detail.telemetry_at ?? null, telemetry_interval_secs: interval ?? null }, now.value);
+  const about = [box.label === "" ? "" : box.id, box.site === "" ? "no site" : box.site, box.hardware];
   return (
     <main>
       <div class="title">
         <h1>{box.label === "" ? box.id : box.label}</h1>
-        <span class="quiet">
-          {[box.label === "" ? "" : box.id, box.site === "" ? "no site" : box.site, box.hardware].filter((part) => part !== "").join(" · ")}
-        </span>
-        <Mark kind={presence({ ...box, telemetry_at: detail.telemetry_at ?? null }, now.value, staleAfter(detail.reported))} />
+        <span class="quiet">{about.filter((part) => part !== "").join(" · ")}</span>
+        <Mark kind={seen} />
         <Mark kind={box.state} />
         <span>
           seen <Age at={box.last_seen} />
         </span>
-        {box.state === "quarantined" && me.value?.role !== "viewer" && (
-          <button onClick={() => guard(call("POST", `${base}/release`).then(readRest))}>Release from quarantine</button>
-        )}
+        <Standing box={box} changed={readAll} />
       </div>
       <Trouble text={trouble} />
       <div class="columns">
         <div>
-          <Section title="Connection">
+          <Section title="Connection" aside={!box.online && <span class="quiet">as it was <Age at={box.last_seen} /></span>}>
             <Ladder rungs={box.rungs} codes={codes} />
           </Section>
-          <Section title="Release">
-            <dl>
-              <dt>Agent</dt>
-              <dd>{box.agent_version ?? "unknown"}</dd>
-              <dt>Operating system</dt>
-              <dd>{box.os_version ?? "unknown"}</dd>
-              <dt>Settings</dt>
-              <dd>
-                {box.desired_version === 0
-                  ? "none yet"
-                  : box.applied_version === box.desired_version
-                  ? `version ${box.applied_version}, applied`
-                  : `version ${box.applied_version}, ${box.desired_version} wanted`}
-              </dd>
-              <dt>Reported</dt>
-              <dd>
-                <Age at={detail.reported_at} />
-              </dd>
-              <dt>Certificate until</dt>
-              <dd>{box.certificate_expires == null ? "none" : new Date(box.certificate_expires).toLocaleString()}</dd>
-            </dl>
-          </Section>
-          <Commands id={id} commands={commands} changed={() => guard(readCommands())} />
+          <Software detail={detail} />
+          <Commands id={id} list={commands} state={box.state} />
         </div>
         <div>
           <Section title="Telemetry" aside={<Age at={detail.telemetry_at} />}>
             <Numbers detail={detail} />
-            <Chart points={points} />
+            <Chart points={series.points} longestMs={Math.max(series.step, (interval ?? 0) * 1000)} />
           </Section>
-          <Section title="Transfers">
-            {transfers.length === 0 && <p class="quiet">Nothing has been sent to the cloud yet.</p>}
-            <ul class="list">
-              {transfers.map((t) => (
-                <li key={t.id}>
-                  <Mark kind={t.state} /> <strong>{t.key}</strong> {bytes(t.bytes)} <Age at={t.updated} />
-                  {t.reason != null && <p>{t.reason}</p>}
-                </li>
-              ))}
-            </ul>
-          </Section>
-          <Section title="Timeline">
-            {timeline.length === 0 && <p class="quiet">Nothing has happened yet.</p>}
-            <ol class="list">
-              {timeline.map((item) => (
-                <li key={`${item.source}-${item.id}-${item.number}`}>
-                  <Age at={item.at} /> <strong>{words(item.kind)}</strong> {item.state != null && <Mark kind={item.state} />}
-                  <p class="quiet clip">{brief(item.detail)}</p>
-                </li>
-              ))}
-            </ol>
-          </Section>
+          <Transfers list={transfers} uploads={detail.uploads} />
+          <Timeline list={timeline} />
         </div>
       </div>
+      <div class="title">
+        <h2>Tickets</h2>
+        {may("operator") && box.state !== "revoked" && (
+          <button class="aside" onClick={() => setAdding(true)}>
+            Make a ticket
+          </button>
+        )}
+      </div>
+      <Tickets list={tickets} without="Box" />
+      {adding && <AddTicket box={id} made={tickets.read} close={() => setAdding(false)} />}
     </main>
-  );
-}
-
-function Numbers({ detail }: { detail: BoxDetail }) {
-  const sample = detail.telemetry;
-  if (sample == null) return <p class="quiet">No sample yet.</p>;
-  const point = pointOf(sample, 0);
-  return (
-    <dl class="numbers">
-      <dt>Load</dt>
-      <dd>{sample.load_1m.toFixed(2)}</dd>
-      <dt>Memory</dt>
-      <dd>
-        {bytes(point.memory_used_bytes)} of {bytes(sample.memory_total_bytes)}
-      </dd>
-      {point.celsius != null && (
-        <>
-          <dt>Hottest</dt>
-          <dd>{point.celsius} °C</dd>
-        </>
-      )}
-      {sample.vault != null && (
-        <>
-          <dt>Vault</dt>
-          <dd>
-            {bytes(sample.vault.used_bytes)} of {bytes(sample.vault.capacity_bytes)}
-          </dd>
-          <dt>Waiting</dt>
-          <dd>
-            {sample.vault.pending_objects} objects, {bytes(sample.vault.pending_bytes)}
-          </dd>
-        </>
-      )}
-    </dl>
   );
 }

@@ -1,47 +1,38 @@
 import { useState } from "preact/hooks";
-import { call, me, told } from "./api";
+import { call, may } from "./api";
 import { brief, words } from "./format";
+import { type List, useAct } from "./hooks";
 import { Age, Mark, Section, Trouble } from "./marks";
-import type { Command } from "./types";
+import { More } from "./table";
+import type { Box, Command } from "./types";
 
 /** A command that nobody fetched within this time is not carried out any more. */
 const EXPIRES_IN_SECS = 60;
 
-export function Commands({ id, commands, changed }: { id: string; commands: readonly Command[]; changed: () => void }) {
-  const [trouble, setTrouble] = useState<string>();
-  const [busy, setBusy] = useState(false);
+/** What a box was told, and a way to tell it more. */
+export function Commands({ id, list, state }: { id: string; list: List<Command>; state: Box["state"] }) {
+  const act = useAct();
   const [seconds, setSeconds] = useState(30);
-
-  const send = async (command: { kind: string; seconds?: number }) => {
-    setBusy(true);
-    setTrouble(undefined);
-    try {
-      await call<Command>("POST", `/v1/boxes/${encodeURIComponent(id)}/commands`, {
-        ...command,
-        expires_in_secs: EXPIRES_IN_SECS,
-      });
-      changed();
-    } catch (error) {
-      setTrouble(told(error));
-    } finally {
-      setBusy(false);
-    }
-  };
+  const send = (command: { kind: string; seconds?: number }) =>
+    void act.run(() =>
+      call("POST", `/v1/boxes/${encodeURIComponent(id)}/commands`, { ...command, expires_in_secs: EXPIRES_IN_SECS }).then(list.read),
+    );
+  const cancel = (command: Command) => void act.run(() => call("POST", `/v1/commands/${encodeURIComponent(command.id)}/cancel`).then(list.read));
 
   return (
     <Section title="Commands">
-      {me.value?.role !== "viewer" && (
+      {may("operator") && state === "active" && (
         <div class="actions">
-          <button disabled={busy} onClick={() => void send({ kind: "identify", seconds: 10 })}>
+          <button disabled={act.busy} onClick={() => send({ kind: "identify", seconds: 10 })}>
             Identify
           </button>
-          <button disabled={busy} onClick={() => void send({ kind: "report_now" })}>
+          <button disabled={act.busy} onClick={() => send({ kind: "report_now" })}>
             Report now
           </button>
           <form
             onSubmit={(event) => {
               event.preventDefault();
-              void send({ kind: "set_telemetry_interval", seconds });
+              send({ kind: "set_telemetry_interval", seconds });
             }}
           >
             <label for="interval">Telemetry every</label>
@@ -54,26 +45,34 @@ export function Commands({ id, commands, changed }: { id: string; commands: read
               value={seconds}
               onInput={(event) => setSeconds(event.currentTarget.valueAsNumber)}
             />
-            s <button disabled={busy}>Set</button>
+            s <button disabled={act.busy}>Set</button>
           </form>
         </div>
       )}
-      <Trouble text={trouble} />
-      {commands.length === 0 ? (
-        <p class="quiet">No commands yet.</p>
-      ) : (
-        <ul class="list" aria-live="polite">
-          {commands.map((c) => (
-            <li key={c.id}>
-              <Mark kind={c.state} /> <strong>{words(c.kind)}</strong>{" "}
+      {state !== "active" && <p class="quiet">A box that is {words(state)} gets no commands.</p>}
+      <Trouble text={act.trouble ?? list.trouble} />
+      {list.items?.length === 0 && <p class="quiet">No commands yet.</p>}
+      <ul class="list" aria-live="polite">
+        {list.items?.map((c) => (
+          <li key={c.id} class="line">
+            <Mark kind={c.state} />
+            <span class="what">
+              {words(c.kind)}{" "}
               {c.percent != null && c.state === "accepted" && <progress max={100} value={c.percent} aria-label="progress" />}{" "}
-              <Age at={c.updated} /> <span class="quiet">by {c.created_by}</span>
+              <span class="quiet">by {c.created_by}</span>
               {(c.reason ?? c.progress) != null && <p>{c.reason ?? c.progress}</p>}
-              {c.result != null && <p class="quiet">{brief(c.result)}</p>}
-            </li>
-          ))}
-        </ul>
-      )}
+              {c.result != null && brief(c.result) !== "" && <p class="quiet">{brief(c.result)}</p>}
+            </span>
+            {may("operator") && (c.state === "queued" || c.state === "sent") && (
+              <button disabled={act.busy} onClick={() => cancel(c)} aria-label={`Cancel ${words(c.kind)}`}>
+                Cancel
+              </button>
+            )}
+            <Age at={c.updated} />
+          </li>
+        ))}
+      </ul>
+      <More list={list} />
     </Section>
   );
 }

@@ -1,8 +1,11 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { call, get, me, query, told } from "./api";
+import { call, get, may, query, told } from "./api";
+import { Confirm } from "./dialog";
 import { bytes, objectUrl } from "./format";
+import { useLive, useSoon } from "./hooks";
 import { Age, Mark, Trouble } from "./marks";
 import { boxLink, dataLink } from "./route";
+import { Table } from "./table";
 import type { Page, StoredObject } from "./types";
 
 type Listing = Page<StoredObject> & { prefixes: string[] };
@@ -12,6 +15,9 @@ export function Data({ bucket, prefix }: { bucket: string | undefined; prefix: s
   const [listing, setListing] = useState<Listing>();
   const [trouble, setTrouble] = useState<string>();
   const [doomed, setDoomed] = useState<StoredObject>();
+  const [paged, setPaged] = useState(false);
+  // Answers may overtake one another: only the newest question's answer counts.
+  const asked = useRef(0);
   const chosen = bucket ?? buckets?.[0];
 
   useEffect(() => {
@@ -23,8 +29,12 @@ export function Data({ bucket, prefix }: { bucket: string | undefined; prefix: s
 
   const read = async (cursor?: string) => {
     if (chosen === undefined) return;
+    asked.current += 1;
+    const mine = asked.current;
     try {
       const page = await get<Listing>(query("/v1/objects", { bucket: chosen, prefix, delimiter: "/", cursor }));
+      if (mine !== asked.current) return;
+      setPaged(cursor !== undefined);
       setListing((before) =>
         cursor === undefined || before === undefined
           ? page
@@ -32,14 +42,26 @@ export function Data({ bucket, prefix }: { bucket: string | undefined; prefix: s
       );
       setTrouble(undefined);
     } catch (error) {
-      setTrouble(told(error));
+      if (mine === asked.current) setTrouble(told(error));
     }
   };
   useEffect(() => {
     setListing(undefined);
+    setTrouble(undefined);
     void read();
   }, [chosen, prefix]);
 
+  const soon = useSoon(() => void read(), 500);
+  useLive(
+    undefined,
+    (event) => {
+      // What is under the operator's eyes does not move while they read on.
+      if (event.event === "object_verified" && event.bucket === chosen && event.key?.startsWith(prefix) === true && !paged) soon();
+    },
+    soon,
+  );
+
+  const rows: readonly (string | StoredObject)[] = listing === undefined ? [] : [...listing.prefixes, ...listing.items];
   const steps = prefix.split("/").filter((step) => step !== "");
   return (
     <main>
@@ -56,14 +78,16 @@ export function Data({ bucket, prefix }: { bucket: string | undefined; prefix: s
           </nav>
         )}
         {buckets !== undefined && buckets.length > 1 && (
-          <label>
-            Bucket{" "}
-            <select value={chosen} onChange={(event) => (location.hash = dataLink(event.currentTarget.value, ""))}>
+          <>
+            <label class="aside" for="bucket">
+              Bucket
+            </label>
+            <select id="bucket" value={chosen} onChange={(event) => (location.hash = dataLink(event.currentTarget.value, ""))}>
               {buckets.map((name) => (
                 <option key={name}>{name}</option>
               ))}
             </select>
-          </label>
+          </>
         )}
       </div>
       <Trouble text={trouble} />
@@ -73,105 +97,72 @@ export function Data({ bucket, prefix }: { bucket: string | undefined; prefix: s
           <p>A bucket appears here with the first order or ticket that names it.</p>
         </div>
       )}
-      {listing !== undefined && listing.items.length + listing.prefixes.length === 0 && (
+      {listing !== undefined && rows.length === 0 && (
         <div class="empty card">
           <h2>Nothing here</h2>
           <p>Objects appear here when boxes have delivered them and the cloud has verified them.</p>
         </div>
       )}
-      {chosen !== undefined && listing !== undefined && listing.items.length + listing.prefixes.length > 0 && (
-        <div class="card scroll" tabIndex={0} role="region" aria-label="Objects">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col">Size</th>
-                <th scope="col">Verified</th>
-                <th scope="col">From</th>
-                <th scope="col">Changed</th>
-                <th scope="col">
-                  <span class="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {listing.prefixes.map((folder) => (
-                <tr key={folder}>
-                  <th scope="row">
-                    <a href={dataLink(chosen, folder)}>{folder.slice(prefix.length)}</a>
-                  </th>
-                  <td colSpan={5} />
-                </tr>
-              ))}
-              {listing.items.map((object) => (
-                <tr key={object.key}>
-                  <th scope="row">
-                    <a href={objectUrl(chosen, object.key)} download>
-                      {object.key.slice(prefix.length)}
-                    </a>
-                  </th>
-                  <td>{bytes(object.bytes)}</td>
-                  <td>{object.verified == null ? <Mark kind="unknown" /> : <><Mark kind="verified" /> <Age at={object.verified} /></>}</td>
-                  <td>{object.box_id == null ? "–" : <a href={boxLink(object.box_id)}>{object.box_id}</a>}</td>
-                  <td>
-                    <Age at={object.modified} />
-                  </td>
-                  <td>
-                    {me.value?.role !== "viewer" && (
-                      <button onClick={() => setDoomed(object)} aria-label={`Delete ${object.key}`}>
-                        Delete
-                      </button>
-                    )}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+      {chosen !== undefined && rows.length > 0 && (
+        <Table
+          label="Objects"
+          rows={rows}
+          name={(row) => (typeof row === "string" ? row : row.key)}
+          columns={[
+            {
+              head: "Name",
+              cell: (row) =>
+                typeof row === "string" ? (
+                  <a class="id" href={dataLink(chosen, row)}>{row.slice(prefix.length)}</a>
+                ) : (
+                  <a class="id" href={objectUrl(chosen, row.key)} download>
+                    {row.key.slice(prefix.length)}
+                  </a>
+                ),
+            },
+            { head: "Size", figure: true, cell: (row) => (typeof row === "string" ? "folder" : bytes(row.bytes)) },
+            { head: "Verified", cell: (row) => typeof row !== "string" && <Verified object={row} /> },
+            {
+              head: "From",
+              cell: (row) => typeof row !== "string" && (row.box_id == null ? "–" : <a href={boxLink(row.box_id)}>{row.box_id}</a>),
+            },
+            { head: "Written", cell: (row) => typeof row !== "string" && <Age at={row.modified} /> },
+            {
+              head: "Actions",
+              hidden: true,
+              cell: (row) =>
+                typeof row !== "string" &&
+                may("operator") && (
+                  <button onClick={() => setDoomed(row)} aria-label={`Delete ${row.key}`}>
+                    Delete
+                  </button>
+                ),
+            },
+          ]}
+        />
       )}
       {listing?.next != null && <button onClick={() => void read(listing.next ?? undefined)}>Show more</button>}
       {doomed !== undefined && chosen !== undefined && (
         <Confirm
           title={`Delete ${doomed.key}?`}
-          text={`${bytes(doomed.bytes)} in ${chosen}. This cannot be undone.`}
+          verb="Delete"
+          send={() => call("DELETE", objectUrl(chosen, doomed.key)).then(() => read())}
           close={() => setDoomed(undefined)}
-          act={async () => {
-            await call("DELETE", objectUrl(chosen, doomed.key));
-            await read();
-          }}
-        />
+        >
+          <p>
+            {bytes(doomed.bytes)} in {chosen}. This cannot be undone.
+          </p>
+        </Confirm>
       )}
     </main>
   );
 }
 
-/** Asks before something that cannot be undone. The browser's own dialog keeps the focus, and begins
- * with the first button, which is the harmless one. */
-function Confirm({ title, text, act, close }: { title: string; text: string; act: () => Promise<void>; close: () => void }) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  const [trouble, setTrouble] = useState<string>();
-  useEffect(() => dialog.current?.showModal(), []);
+function Verified({ object }: { object: StoredObject }) {
+  if (object.verified == null) return <Mark kind="unknown" text="not by this cloud" />;
   return (
-    <dialog ref={dialog} onClose={close} aria-labelledby="confirm-title">
-      <h2 id="confirm-title">{title}</h2>
-      <p>{text}</p>
-      <Trouble text={trouble} />
-      <div class="actions">
-        <button onClick={() => dialog.current?.close()}>
-          Keep
-        </button>
-        <button
-          class="danger"
-          onClick={() =>
-            act().then(
-              () => dialog.current?.close(),
-              (error: unknown) => setTrouble(told(error)),
-            )
-          }
-        >
-          Delete
-        </button>
-      </div>
-    </dialog>
+    <span title={object.blake3 == null ? "" : `BLAKE3 ${object.blake3}`}>
+      <Mark kind="verified" /> <Age at={object.verified} />
+    </span>
   );
 }

@@ -1,87 +1,60 @@
-import { useEffect, useRef, useState } from "preact/hooks";
-import { get, now, query, told } from "./api";
-import { broken, presence } from "./format";
-import { applied, listen } from "./live";
-import { Age, Mark, Trouble } from "./marks";
+import { useEffect, useState } from "preact/hooks";
+import { call, may, now } from "./api";
+import { Ask, Field } from "./dialog";
+import { broken, bytes, count, presence, rungName } from "./format";
+import { useList, useLive, useSoon } from "./hooks";
+import { applied } from "./live";
+import { Age, Mark } from "./marks";
 import { boxLink } from "./route";
-import type { BoxLine, Page } from "./types";
+import { ListTable } from "./table";
+import type { BoxLine } from "./types";
+
+const ROWS = 100;
 
 export function Fleet() {
-  const [boxes, setBoxes] = useState<readonly BoxLine[]>();
-  const [next, setNext] = useState<string | null>();
   const [search, setSearch] = useState("");
-  const [trouble, setTrouble] = useState<string>();
-  // Answers may overtake one another: only the newest question's answer counts.
-  const asked = useRef(0);
-
-  const read = async (cursor?: string) => {
-    asked.current += 1;
-    const mine = asked.current;
-    try {
-      const page = await get<Page<BoxLine>>(query("/v1/boxes", { q: search.trim(), cursor }));
-      if (mine !== asked.current) return;
-      setBoxes((before) => (cursor === undefined ? page.items : [...(before ?? []), ...page.items]));
-      setNext(page.next);
-      setTrouble(undefined);
-    } catch (error) {
-      if (mine === asked.current) setTrouble(told(error));
-    }
-  };
-  const readNow = useRef(read);
-  readNow.current = read;
-
+  const [asked, setAsked] = useState("");
+  const [adding, setAdding] = useState(false);
+  const list = useList<BoxLine>("/v1/boxes", { q: asked }, ROWS);
+  const { items } = list;
   useEffect(() => {
-    const soon = setTimeout(() => void readNow.current(), boxes === undefined ? 0 : 200);
+    const soon = setTimeout(() => setAsked(search.trim()), 200);
     return () => clearTimeout(soon);
   }, [search]);
+  const soon = useSoon(() => void list.read(), 300);
+  useLive(
+    undefined,
+    (event) => {
+      list.change((before) => {
+        const after = applied(before, event);
+        if (after === undefined) soon();
+        return after ?? before;
+      });
+    },
+    soon,
+  );
 
-  useEffect(() => {
-    let soon: ReturnType<typeof setTimeout> | undefined;
-    // Many happenings at once are one reading.
-    const again = () => {
-      clearTimeout(soon);
-      soon = setTimeout(() => void readNow.current(), 300);
-    };
-    const stop = listen(
-      undefined,
-      (event) =>
-        setBoxes((before) => {
-          if (before === undefined) return before;
-          const after = applied(before, event);
-          if (after === undefined) again();
-          return after ?? before;
-        }),
-      again,
-    );
-    return () => {
-      clearTimeout(soon);
-      stop();
-    };
-  }, []);
-
-  const online = boxes?.filter((box) => box.online).length ?? 0;
+  const online = items?.filter((box) => box.online).length ?? 0;
   return (
     <main>
       <div class="title">
         <h1>Fleet</h1>
         <span class="quiet" aria-live="polite">
-          {boxes !== undefined && `${boxes.length}${next ? "+" : ""} ${boxes.length === 1 ? "box" : "boxes"}, ${online} online`}
+          {items !== undefined && `${items.length}${list.more === undefined ? "" : "+"} ${items.length === 1 ? "box" : "boxes"}, ${online} online`}
         </span>
-        <label class="search">
+        <label class="search aside">
           <span class="hidden">Search boxes</span>
-          <input
-            type="search"
-            placeholder="Search id, label, site"
-            value={search}
-            onInput={(event) => setSearch(event.currentTarget.value)}
-          />
+          <input type="search" placeholder="Search id, label, site" value={search} onInput={(event) => setSearch(event.currentTarget.value)} />
         </label>
+        {may("operator") && <button onClick={() => setAdding(true)}>Add a box</button>}
       </div>
-      <Trouble text={trouble} />
-      {boxes === undefined && trouble === undefined && <p class="quiet">Reading the fleet…</p>}
-      {boxes?.length === 0 && (
-        <div class="empty card">
-          {search.trim() === "" ? (
+      <ListTable
+        list={list}
+        label="Boxes"
+        name={(box) => box.id}
+        look={(box) => (presence(box, now.value) === "online" ? "" : "dim")}
+        empty={
+          asked === "" ? (
             <>
               <h2>No boxes yet</h2>
               <p>A box appears here when its inventory record is imported, before it first connects.</p>
@@ -89,72 +62,84 @@ export function Fleet() {
           ) : (
             <>
               <h2>Nothing found</h2>
-              <p>No box has “{search.trim()}” in its id, label or site.</p>
+              <p>No box has “{asked}” in its id, label, site or hardware.</p>
             </>
-          )}
-        </div>
-      )}
-      {boxes !== undefined && boxes.length > 0 && (
-        <div class="card scroll" tabIndex={0} role="region" aria-label="Boxes">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Box</th>
-                <th scope="col">Connection</th>
-                <th scope="col">Standing</th>
-                <th scope="col">Site</th>
-                <th scope="col">Trouble</th>
-                <th scope="col">Agent</th>
-                <th scope="col">Last seen</th>
-                <th scope="col">Telemetry</th>
-              </tr>
-            </thead>
-            <tbody>
-              {boxes.map((box) => (
-                <Row key={box.id} box={box} />
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
-      {next != null && <button onClick={() => void read(next)}>Show more</button>}
+          )
+        }
+        columns={[
+          {
+            head: "Box",
+            cell: (box) => (
+              <>
+                <a href={boxLink(box.id)}>{box.label === "" ? box.id : box.label}</a>
+                {box.label !== "" && <small>{box.id}</small>}
+              </>
+            ),
+          },
+          { head: "Connection", cell: connection },
+          { head: "Standing", cell: (box) => <Mark kind={box.state} /> },
+          { head: "Site", cell: (box) => (box.site === "" ? "–" : box.site) },
+          { head: "Trouble", cell: trouble },
+          { head: "Agent", cell: (box) => box.agent_version ?? "–" },
+          { head: "Store", cell: store },
+          { head: "Seen", cell: (box) => <Age at={box.last_seen} /> },
+        ]}
+      />
+      {adding && <AddBox added={list.read} close={() => setAdding(false)} />}
     </main>
   );
 }
 
-function Row({ box }: { box: BoxLine }) {
+function connection(box: BoxLine) {
   const seen = presence(box, now.value);
   const since = { online: box.online_since, stale: box.telemetry_at, offline: box.last_seen, unknown: undefined }[seen];
-  const rung = broken(box.rungs);
   return (
-    <tr class={seen === "online" ? "" : "dim"}>
-      <th scope="row">
-        <a href={boxLink(box.id)}>{box.label === "" ? box.id : box.label}</a>
-        {box.label !== "" && <small>{box.id}</small>}
-      </th>
-      <td>
-        <Mark kind={seen} /> {since !== undefined && <Age at={since} />}
-      </td>
-      <td>
-        <Mark kind={box.state} />
-      </td>
-      <td>{box.site === "" ? "–" : box.site}</td>
-      <td>
-        {rung === undefined ? (
-          "–"
-        ) : (
-          <>
-            <Mark kind={rung.status} text={`${rung.rung}${rung.code ? ` ${rung.code}` : ""}`} /> <Age at={rung.since} />
-          </>
-        )}
-      </td>
-      <td>{box.agent_version ?? "–"}</td>
-      <td>
-        <Age at={box.last_seen} />
-      </td>
-      <td>
-        <Age at={box.telemetry_at} />
-      </td>
-    </tr>
+    <>
+      <Mark kind={seen} text={seen === "unknown" ? "never came" : seen} /> {since !== undefined && <Age at={since} />}
+    </>
+  );
+}
+
+function trouble(box: BoxLine) {
+  const rung = broken(box.rungs);
+  if (rung === undefined) return "–";
+  return (
+    <>
+      <Mark kind={rung.status} text={`${rungName(rung.rung)}${rung.code ? ` ${rung.code}` : ""}`} /> <Age at={rung.since} />
+    </>
+  );
+}
+
+function store({ vault, telemetry_at }: BoxLine) {
+  if (vault == null) return "–";
+  const share = vault.capacity_bytes === 0 ? 0 : (100 * vault.used_bytes) / vault.capacity_bytes;
+  return (
+    <>
+      {share > 0 && share < 1 ? "<1" : Math.round(share)} % full <Age at={telemetry_at} />
+      {vault.pending_objects > 0 && (
+        <small>
+          {count(vault.pending_objects, "object")} waiting, {bytes(vault.pending_bytes)}
+        </small>
+      )}
+    </>
+  );
+}
+
+/** Takes a box into the inventory by the factory's record. */
+function AddBox({ added, close }: { added: () => Promise<void>; close: () => void }) {
+  const [record, setRecord] = useState("");
+  return (
+    <Ask title="Add a box" verb="Add" send={() => call("POST", "/v1/inventory", { jws: record.trim() }).then(added)} close={close}>
+      <Field label="Record" hint="The file that the factory signed for it: inventory/{box}.jws">
+        <input
+          type="file"
+          required
+          accept=".jws"
+          onChange={(event) => {
+            void event.currentTarget.files?.[0]?.text().then(setRecord);
+          }}
+        />
+      </Field>
+    </Ask>
   );
 }

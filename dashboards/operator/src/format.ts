@@ -1,7 +1,21 @@
 import type { BoxLine, Point, Rung, Telemetry } from "./types";
 
-/** Longer than this without a sample from a box that is online, and its values are stale. */
+/** Longer than this without a sample from a box that is online, and its values are stale; for a box
+ * that has not said how often it takes one. */
 export const STALE_AFTER_MS = 3 * 60_000;
+
+/** What a sample may be late by. */
+const LATE_MS = 15_000;
+
+/** How long until then, in one unit, or how long ago it was. */
+export function until(at: number, now: number): string {
+  const seconds = Math.ceil((at - now) / 1000);
+  if (seconds <= 0) return age(at, now);
+  if (seconds < 60) return `in ${seconds} s`;
+  if (seconds < 3600) return `in ${Math.ceil(seconds / 60)} min`;
+  if (seconds < 2 * 86_400) return `in ${Math.round(seconds / 3600)} h`;
+  return `in ${Math.round(seconds / 86_400)} d`;
+}
 
 /** How long ago, in one unit. The future is clock skew and reads as now. */
 export function age(at: number | null | undefined, now: number): string {
@@ -28,22 +42,19 @@ export function bytes(count: number | null | undefined): string {
 
 export type Presence = "online" | "stale" | "offline" | "unknown";
 
-/** When the values of a box that reports every so often are stale: after three samples that did not
- * come, and not before a box with the usual interval. */
-export function staleAfter(reported: Record<string, unknown> | null | undefined): number {
-  const seconds = reported?.telemetry_interval_secs;
-  return typeof seconds === "number" ? Math.max(STALE_AFTER_MS, 3 * seconds * 1000) : STALE_AFTER_MS;
+/** When the values of a box that takes a sample every so often are stale: after three that did not come. */
+export function staleAfter(intervalSecs: number | null | undefined): number {
+  return intervalSecs == null ? STALE_AFTER_MS : 3 * intervalSecs * 1000 + LATE_MS;
 }
 
 /** What can be said about a box's connection. */
 export function presence(
-  box: Pick<BoxLine, "online" | "last_seen" | "telemetry_at" | "online_since">,
+  box: Pick<BoxLine, "online" | "last_seen" | "telemetry_at" | "telemetry_interval_secs" | "online_since">,
   now: number,
-  staleAfter = STALE_AFTER_MS,
 ): Presence {
   if (!box.online) return box.last_seen == null ? "unknown" : "offline";
   const heard = Math.max(box.telemetry_at ?? 0, box.online_since ?? 0);
-  return now - heard > staleAfter ? "stale" : "online";
+  return now - heard > staleAfter(box.telemetry_interval_secs) ? "stale" : "online";
 }
 
 /** The rung at which the ladder breaks, if any. */
@@ -54,13 +65,24 @@ export function broken(rungs: readonly Rung[]): Rung | undefined {
 /** A live sample as a point of the chart. */
 export function pointOf(sample: Telemetry, at: number): Point {
   const heat = sample.temperatures.map((t) => t.celsius);
+  const sum = (counts: number[]) => counts.reduce((a, b) => a + b, 0);
   return {
     at,
     load_1m: sample.load_1m,
     memory_used_bytes: sample.memory_total_bytes - sample.memory_available_bytes,
     celsius: heat.length > 0 ? Math.max(...heat) : null,
     pending_bytes: sample.vault?.pending_bytes ?? null,
+    network_sent_bytes: sum(sample.networks.map((n) => n.sent_bytes)),
+    network_received_bytes: sum(sample.networks.map((n) => n.received_bytes)),
   };
+}
+
+/** Names under which milliseconds stand. */
+const TIMES = ["at", "expires", "since"];
+
+function plain(key: string, value: unknown): string {
+  if (typeof value === "number" && TIMES.includes(key)) return new Date(value).toLocaleString();
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 /** A few words for a document of any shape. */
@@ -69,7 +91,7 @@ export function brief(detail: unknown): string {
   if (typeof detail !== "object") return String(detail);
   return Object.entries(detail)
     .filter(([key, value]) => key !== "kind" && value != null)
-    .map(([key, value]) => `${words(key)} ${typeof value === "object" ? JSON.stringify(value) : String(value)}`)
+    .map(([key, value]) => `${words(key)} ${plain(key, value)}`)
     .join(", ");
 }
 
@@ -81,4 +103,15 @@ export function words(name: string): string {
 /** The address of an object: its key may have slashes, and anything else. */
 export function objectUrl(bucket: string, key: string): string {
   return `/v1/objects/${encodeURIComponent(bucket)}/${key.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+/** A rung as a person says it: the API and live samples write it differently. */
+export function rungName(rung: string): string {
+  const text = words(rung).toLowerCase();
+  return { dns: "DNS", "cloud tcp": "cloud TCP", "cloud tls": "cloud TLS" }[text] ?? text;
+}
+
+/** How many of what. */
+export function count(n: number, one: string, many = `${one}s`): string {
+  return `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 }

@@ -1,3 +1,4 @@
+import { rungName } from "./format";
 import { Age, Mark } from "./marks";
 import type { Code, Rung } from "./types";
 
@@ -11,7 +12,7 @@ export function Ladder({ rungs, codes }: { rungs: readonly Rung[]; codes: Readon
         return (
           <li key={rung.rung}>
             <div>
-              <strong>{rung.rung}</strong> <Mark kind={rung.status} /> <Age at={rung.since} />
+              <strong>{rungName(rung.rung)}</strong> <Mark kind={rung.status} /> <Age at={rung.since} />
             </div>
             {rung.code != null && (
               <p>

@@ -1,14 +1,15 @@
 import { signal } from "@preact/signals";
 import type { BoxLine, FleetEvent } from "./types";
 
-/** Whether what is on the screen is kept up to date. */
-export const live = signal(false);
+/** Whether what is on the screen is kept up to date; undefined for a page that does not claim to be. */
+export const live = signal<boolean | undefined>(undefined);
 
 /** Hears what happens in the fleet until the returned function is called. `again` says that
  * happenings may have been missed, and everything is to be read anew. */
 export function listen(boxId: string | undefined, hear: (event: FleetEvent) => void, again: () => void): () => void {
   const source = new EventSource(boxId === undefined ? "/v1/events" : `/v1/events?box_id=${encodeURIComponent(boxId)}`);
   let opened = false;
+  live.value = false;
   source.onopen = () => {
     live.value = true;
     // The browser connects anew by itself; between two connections anything may have happened.
@@ -26,7 +27,7 @@ export function listen(boxId: string | undefined, hear: (event: FleetEvent) => v
   };
   return () => {
     source.close();
-    live.value = false;
+    live.value = undefined;
   };
 }
 
@@ -59,7 +60,14 @@ export function applied(boxes: readonly BoxLine[], event: FleetEvent): readonly 
     case "offline":
       return change(() => ({ online: false, last_seen: at }));
     case "telemetry":
-      return change((box) => ({ last_seen: at, telemetry_at: at, rungs: event.sample?.rungs ?? box.rungs }));
+      return change((box) => ({
+        last_seen: at,
+        telemetry_at: at,
+        rungs: event.sample?.rungs ?? box.rungs,
+        vault: event.sample === undefined ? (box.vault ?? null) : (event.sample.vault ?? null),
+      }));
+    case "reported":
+      return change((box) => ({ telemetry_interval_secs: event.telemetry_interval_secs ?? box.telemetry_interval_secs ?? null }));
     case "box_added":
     case "box_labelled":
     case "box_enrolled":

@@ -1,18 +1,34 @@
 import { render } from "preact";
 import { useEffect } from "preact/hooks";
-import { call, get, me, told } from "./api";
+import { Access } from "./access";
+import { call, get, may, me, told } from "./api";
 import "./app.css";
+import { Audit } from "./audit";
 import { BoxPage } from "./box";
 import { Data } from "./data";
 import { Fleet } from "./fleet";
 import { live } from "./live";
 import { LogIn } from "./login";
 import { Mark } from "./marks";
-import { route } from "./route";
-import type { Me } from "./types";
+import { OrderPage, Orders } from "./orders";
+import { Password } from "./password";
+import { Releases } from "./releases";
+import { RolloutPage } from "./rollout";
+import { route, type Route } from "./route";
+import type { Me, Role } from "./types";
+
+/** The pages in the bar, who may see them, and which places belong to them. */
+const PAGES: readonly { name: string; href: string; role: Role; places: readonly Route["page"][] }[] = [
+  { name: "Fleet", href: "#/", role: "viewer", places: ["fleet", "box"] },
+  { name: "Data", href: "#/data", role: "viewer", places: ["data"] },
+  { name: "Orders", href: "#/orders", role: "viewer", places: ["orders", "order"] },
+  { name: "Releases", href: "#/releases", role: "viewer", places: ["releases", "rollout"] },
+  { name: "Audit", href: "#/audit", role: "operator", places: ["audit"] },
+  { name: "Access", href: "#/access", role: "admin", places: ["access"] },
+];
 
 function Bar() {
-  const page = route.value.page;
+  const here = route.value.page;
   const leave = async () => {
     try {
       await call("DELETE", "/v1/session");
@@ -28,21 +44,47 @@ function Bar() {
         <img src="/icon.svg" alt="" width="24" height="24" /> Longhaul
       </a>
       <nav aria-label="Pages">
-        <a href="#/" aria-current={page === "data" ? undefined : "page"}>
-          Fleet
-        </a>
-        <a href="#/data" aria-current={page === "data" ? "page" : undefined}>
-          Data
-        </a>
+        {PAGES.filter((page) => may(page.role)).map((page) => (
+          <a key={page.name} href={page.href} aria-current={page.places.includes(here) ? "page" : undefined}>
+            {page.name}
+          </a>
+        ))}
       </nav>
-      <span class="grow" />
-      {page !== "data" && <Mark kind={live.value ? "online" : "stale"} text={live.value ? "live" : "not live"} />}
-      <span class="quiet">
-        {me.value?.name} ({me.value?.role})
+      <span class="who">
+        {live.value !== undefined && <Mark kind={live.value ? "online" : "stale"} text={live.value ? "live" : "not live"} />}
+        <a href="#/me" aria-current={here === "me" ? "page" : undefined} title="Your password">
+          {me.value?.name}
+        </a>
+        <button onClick={leave}>Log out</button>
       </span>
-      <button onClick={leave}>Log out</button>
     </header>
   );
+}
+
+function Place() {
+  const where = route.value;
+  switch (where.page) {
+    case "fleet":
+      return <Fleet />;
+    case "box":
+      return <BoxPage key={where.id} id={where.id} />;
+    case "data":
+      return <Data bucket={where.bucket} prefix={where.prefix} />;
+    case "orders":
+      return <Orders />;
+    case "order":
+      return <OrderPage key={where.id} id={where.id} />;
+    case "releases":
+      return <Releases />;
+    case "rollout":
+      return <RolloutPage key={where.id} id={where.id} />;
+    case "audit":
+      return <Audit />;
+    case "access":
+      return <Access />;
+    case "me":
+      return <Password />;
+  }
 }
 
 function App() {
@@ -58,13 +100,10 @@ function App() {
   }, []);
   if (me.value === undefined) return <p class="quiet waiting">Longhaul…</p>;
   if (me.value === null) return <LogIn />;
-  const where = route.value;
   return (
     <>
       <Bar />
-      {where.page === "fleet" && <Fleet />}
-      {where.page === "box" && <BoxPage key={where.id} id={where.id} />}
-      {where.page === "data" && <Data bucket={where.bucket} prefix={where.prefix} />}
+      <Place />
     </>
   );
 }

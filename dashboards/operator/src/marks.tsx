@@ -1,22 +1,29 @@
 import type { ComponentChildren } from "preact";
 import { now } from "./api";
-import { age } from "./format";
+import { age, until } from "./format";
 
 /** A state as shape, colour and word: none of the three has to be seen for the others to tell. */
 export function Mark({ kind, text }: { kind: string; text?: string }) {
   return (
     <span class={`mark mark-${tone(kind)}`}>
-      <svg viewBox="0 0 16 16" width="12" height="12" aria-hidden="true">
-        {shape(tone(kind))}
-      </svg>
+      <Glyph kind={kind} />
       {text ?? kind.replaceAll("_", " ")}
     </span>
   );
 }
 
-export type Tone = "good" | "warn" | "bad" | "off" | "none";
+/** The shape alone, for where words say the state anyway. */
+export function Glyph({ kind }: { kind: string }) {
+  return (
+    <svg class={`glyph mark-${tone(kind)}`} viewBox="0 0 16 16" width="12" height="12" aria-hidden="true">
+      {shape(tone(kind))}
+    </svg>
+  );
+}
 
-/** Which of the five looks a state of a box, rung, command or transfer has. */
+export type Tone = "good" | "busy" | "warn" | "bad" | "off" | "none";
+
+/** Which of the six looks a state of a box, rung, command, ticket, update or transfer has. */
 export function tone(kind: string): Tone {
   switch (kind) {
     case "online":
@@ -24,19 +31,34 @@ export function tone(kind: string): Tone {
     case "ok":
     case "done":
     case "verified":
+    case "valid":
+    case "committed":
       return "good";
-    case "stale":
-    case "degraded":
-    case "quarantined":
+    case "trying":
     case "sent":
     case "accepted":
     case "queued":
     case "started":
     case "completing":
+    case "assigned":
+    case "metadata":
+    case "preflight":
+    case "download":
+    case "verify":
+    case "wait_window":
+    case "arm":
+    case "reboot":
+    case "trial":
+      return "busy";
+    case "stale":
+    case "degraded":
+    case "quarantined":
       return "warn";
     case "failed":
     case "rejected":
+    case "refused":
     case "revoked":
+    case "rolled_back":
       return "bad";
     case "offline":
     case "expired":
@@ -53,6 +75,13 @@ function shape(tone: Tone) {
   switch (tone) {
     case "good":
       return <circle cx="8" cy="8" r="6" fill="currentColor" />;
+    case "busy":
+      return (
+        <>
+          <circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-width="2" />
+          <path d="M8 2A6 6 0 0 1 8 14Z" fill="currentColor" />
+        </>
+      );
     case "warn":
       return <path d="M8 1 15 14H1Z" fill="currentColor" />;
     case "bad":
@@ -71,6 +100,17 @@ export function Age({ at }: { at: number | null | undefined }) {
   return (
     <time class="age" dateTime={exact.toISOString()} title={exact.toLocaleString()}>
       {age(at, now.value)}
+    </time>
+  );
+}
+
+/** When something ends. */
+export function Until({ at }: { at: number | null | undefined }) {
+  if (at == null) return <span class="age">never</span>;
+  const exact = new Date(at);
+  return (
+    <time class="age" dateTime={exact.toISOString()} title={exact.toLocaleString()}>
+      {until(at, now.value)}
     </time>
   );
 }

@@ -3,20 +3,29 @@ import { signal } from "@preact/signals";
 export type Route =
   | { page: "fleet" }
   | { page: "box"; id: string }
-  | { page: "data"; bucket: string | undefined; prefix: string };
+  | { page: "data"; bucket: string | undefined; prefix: string }
+  | { page: "order" | "rollout"; id: string }
+  | { page: "orders" | "releases" | "audit" | "access" | "me" };
+
+const PLAIN = ["orders", "releases", "audit", "access", "me"] as const;
+/** Where things have pages of their own. */
+const ONE = { boxes: "box", orders: "order", rollouts: "rollout" } as const;
 
 /** The page that the fragment of the address names; what is not understood is the fleet. */
 export function routeOf(hash: string): Route {
   const [path = "", search = ""] = hash.replace(/^#\/?/, "").split("?", 2);
   const parts = path.split("/");
-  if (parts[0] === "boxes" && parts[1] !== undefined && parts[1] !== "") {
+  const [place = "", name = ""] = parts;
+  const plain = PLAIN.find((page) => page === place);
+  if (name !== "" && Object.hasOwn(ONE, place)) {
     try {
-      return { page: "box", id: decodeURIComponent(parts[1]) };
+      return { page: ONE[place as keyof typeof ONE], id: decodeURIComponent(name) };
     } catch {
       return { page: "fleet" };
     }
   }
-  if (parts[0] === "data") {
+  if (plain !== undefined) return { page: plain };
+  if (place === "data") {
     const set = new URLSearchParams(search);
     return { page: "data", bucket: set.get("bucket") ?? undefined, prefix: set.get("prefix") ?? "" };
   }
@@ -29,5 +38,7 @@ addEventListener("hashchange", () => {
 });
 
 export const boxLink = (id: string): string => `#/boxes/${encodeURIComponent(id)}`;
+export const orderLink = (id: string): string => `#/orders/${encodeURIComponent(id)}`;
+export const rolloutLink = (id: string): string => `#/rollouts/${encodeURIComponent(id)}`;
 export const dataLink = (bucket: string, prefix: string): string =>
   `#/data?${new URLSearchParams({ bucket, prefix }).toString()}`;

@@ -7,9 +7,11 @@ export interface Page<T> {
   server_time: number;
 }
 
+export type Role = "admin" | "operator" | "viewer";
+
 export interface Me {
   name: string;
-  role: "admin" | "operator" | "viewer";
+  role: Role;
 }
 
 export interface Rung {
@@ -42,14 +44,40 @@ export interface Box {
 
 export interface BoxLine extends Box {
   telemetry_at?: number | null;
+  telemetry_interval_secs?: number | null;
+  vault?: Vault | null;
+}
+
+export interface Vault {
+  capacity_bytes: number;
+  used_bytes: number;
+  pending_bytes: number;
+  pending_objects: number;
+}
+
+export interface Reported {
+  desired_version: number;
+  telemetry_interval_secs: number;
+  agent_version: string;
+  slots: { active: string; a?: string | null; b?: string | null };
+  problems?: string[];
+}
+
+export interface BoxUpdate {
+  rollout: string;
+  version: string;
+  state: string;
+  reason?: string | null;
+  since: number;
 }
 
 export interface BoxDetail {
   box: Box;
   telemetry?: Telemetry | null;
   telemetry_at?: number | null;
-  reported?: Record<string, unknown> | null;
+  reported?: Reported | null;
   reported_at?: number | null;
+  update?: BoxUpdate | null;
   uploads: { state: string; count: number; bytes: number }[];
   server_time: number;
 }
@@ -64,12 +92,7 @@ export interface Telemetry {
   networks: { interface: string; received_bytes: number; sent_bytes: number }[];
   temperatures: { sensor: string; celsius: number }[];
   rungs: Rung[];
-  vault?: {
-    capacity_bytes: number;
-    used_bytes: number;
-    pending_bytes: number;
-    pending_objects: number;
-  } | null;
+  vault?: Vault | null;
 }
 
 export interface Point {
@@ -78,6 +101,8 @@ export interface Point {
   memory_used_bytes: number;
   celsius?: number | null;
   pending_bytes?: number | null;
+  network_sent_bytes?: number | null;
+  network_received_bytes?: number | null;
 }
 
 export interface Code {
@@ -100,6 +125,7 @@ export interface Command {
   created_by: string;
   expires: number;
   updated: number;
+  rollout?: string | null;
 }
 
 export interface Transfer {
@@ -138,5 +164,73 @@ export interface FleetEvent {
   at?: number;
   box_id?: string;
   agent_version?: string;
+  telemetry_interval_secs?: number;
+  bucket?: string;
+  key?: string;
   sample?: Telemetry;
+}
+
+export interface Order {
+  id: string;
+  customer: string;
+  bucket: string;
+  note: string;
+  created_by: string;
+  created: number;
+}
+
+export interface Ticket {
+  id: string;
+  box_id: string;
+  order?: string | null;
+  bucket: string;
+  access_key: string;
+  created_by: string;
+  created: number;
+  expires: number;
+  revoked?: number | null;
+}
+
+export interface Release {
+  version: string;
+  target: string;
+  sha256: string;
+  length: number;
+}
+
+export interface RolloutLine {
+  id: string;
+  version: string;
+  started_by: string;
+  started_at: number;
+}
+
+export interface Rollout extends RolloutLine {
+  boxes: { box_id: string; command: string; state: string; reason?: string | null; since: number }[];
+}
+
+export interface Operator {
+  name: string;
+  role: Role;
+  created: number;
+}
+
+export interface Token {
+  id: string;
+  name: string;
+  role: Role;
+  created_by: string;
+  created: number;
+  expires?: number | null;
+  revoked?: number | null;
+}
+
+export interface AuditItem {
+  number: number;
+  at: number;
+  actor: string;
+  action: string;
+  subject: string;
+  detail: unknown;
+  hash: string;
 }

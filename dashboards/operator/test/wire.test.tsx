@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { render } from "preact";
 import { expect, test } from "vitest";
 import { query } from "../src/api";
-import { age, broken, brief, bytes, objectUrl, pointOf, presence, STALE_AFTER_MS, staleAfter } from "../src/format";
+import { age, broken, brief, bytes, objectUrl, pointOf, presence, STALE_AFTER_MS, until } from "../src/format";
 import { Ladder } from "../src/ladder";
 import { applied, parse } from "../src/live";
 import { Mark } from "../src/marks";
@@ -22,6 +22,7 @@ const box: BoxLine = {
 test("a golden sample becomes a point of the chart", () => {
   expect(pointOf(sample, sent)).toEqual({
     at: sent, load_1m: 0.25, memory_used_bytes: 4 * 1024 ** 3, celsius: 48.5, pending_bytes: 4096,
+    network_sent_bytes: 20, network_received_bytes: 10,
   });
 });
 
@@ -50,6 +51,12 @@ test("an age has one unit, and a clock that is ahead shows no negative age", () 
   expect(age(null, sent)).toBe("never");
 });
 
+test("what ends is said by the time that is left, and then by its age", () => {
+  expect([7 * 86_400_000, 3_600_000, 61_000, 1000, -60_000].map((ms) => until(sent + ms, sent))).toEqual([
+    "in 7 d", "in 1 h", "in 2 min", "in 1 s", "1 min ago",
+  ]);
+});
+
 test("sizes are said in the largest unit that fits", () => {
   expect([0, 1023, 1024, 549_755_813_888, null].map(bytes)).toEqual(["0 B", "1023 B", "1.0 KiB", "512 GiB", "–"]);
 });
@@ -70,10 +77,13 @@ test("online, stale, offline and unknown are four different things with four sha
   expect(new Set(shapes).size).toBe(4);
 });
 
-test("a box that was told to report seldom is not stale between two samples", () => {
-  const reported = { telemetry_interval_secs: 600 };
-  expect(presence(box, sent + 600_000, staleAfter(reported))).toBe("online");
-  expect(presence(box, sent + 600_000, staleAfter(golden("reported").body as unknown as Record<string, unknown>))).toBe("stale");
+test("a box is stale when three samples by its own interval have not come", () => {
+  const telling = (seconds: number) => ({ ...box, telemetry_interval_secs: seconds });
+  expect(presence(telling(600), sent + 1_800_000)).toBe("online");
+  expect(presence(telling(600), sent + 1_900_000)).toBe("stale");
+  expect(presence(telling(2), sent + 22_000)).toBe("stale");
+  const told = applied([box], { event: "reported", box_id: box.id, telemetry_interval_secs: 600 });
+  expect(told?.[0]?.telemetry_interval_secs).toBe(600);
 });
 
 test("events change the boxes they are about and no others", () => {
@@ -96,6 +106,10 @@ test("keys and searches survive the address whatever is in them", () => {
   expect(routeOf("#/boxes/0123456789AB")).toEqual({ page: "box", id: "0123456789AB" });
   expect(routeOf("#/data?bucket=b&prefix=a%2F")).toEqual({ page: "data", bucket: "b", prefix: "a/" });
   expect(routeOf("#/boxes/%E0%A4%A")).toEqual({ page: "fleet" });
+  expect(["#/orders", "#/orders/ORDER-17", "#/rollouts/ro-1", "#/rollouts", "#/constructor/x", "#/me"].map(routeOf)).toEqual([
+    { page: "orders" }, { page: "order", id: "ORDER-17" }, { page: "rollout", id: "ro-1" }, { page: "fleet" }, { page: "fleet" },
+    { page: "me" },
+  ]);
   expect(brief({ kind: "x", percent: 40, text: null })).toBe("percent 40");
 });
 
@@ -111,11 +125,32 @@ test("every request and field that the dashboard uses is in the API's contract",
     "get /v1/boxes/{box_id}/telemetry", "get /v1/boxes/{box_id}/commands", "post /v1/boxes/{box_id}/commands",
     "get /v1/boxes/{box_id}/transfers", "post /v1/boxes/{box_id}/release", "get /v1/boxes/{box_id}/timeline", "get /v1/codes", "get /v1/buckets",
     "get /v1/objects", "get /v1/objects/{bucket}/{key}", "delete /v1/objects/{bucket}/{key}", "get /v1/events",
+    "patch /v1/boxes/{box_id}", "post /v1/boxes/{box_id}/quarantine", "post /v1/boxes/{box_id}/revoke", "post /v1/inventory",
+    "post /v1/commands/{command_id}/cancel", "post /v1/me/password", "get /v1/audit", "get /v1/orders", "post /v1/orders",
+    "get /v1/orders/{order_id}", "get /v1/tickets", "get /v1/boxes/{box_id}/tickets", "post /v1/boxes/{box_id}/tickets",
+    "get /v1/tickets/{ticket_id}/download", "delete /v1/tickets/{ticket_id}", "get /v1/releases", "get /v1/rollouts", "post /v1/rollouts",
+    "get /v1/rollouts/{rollout_id}", "get /v1/operators", "post /v1/operators", "patch /v1/operators/{name}", "delete /v1/operators/{name}",
+    "get /v1/tokens", "post /v1/tokens", "delete /v1/tokens/{token_id}",
   ];
   for (const request of requests) {
     const [method = "", path = ""] = request.split(" ");
     expect(contract.paths[path]?.[method], request).toBeDefined();
   }
-  const fields = Object.keys(contract.components.schemas.BoxView?.properties ?? {});
-  expect(fields).toEqual(expect.arrayContaining(Object.keys(box).filter((name) => name !== "telemetry_at")));
+  const fields = (schema: string) => Object.keys(contract.components.schemas[schema]?.properties ?? {});
+  const read: Record<string, string[]> = {
+    BoxView: Object.keys(box).filter((name) => name !== "telemetry_at"),
+    BoxDetail: ["box", "telemetry", "telemetry_at", "reported", "reported_at", "update", "uploads"],
+    BoxUpdateView: ["rollout", "version", "state", "reason", "since"],
+    TicketView: ["id", "box_id", "order", "bucket", "created_by", "created", "expires", "revoked"],
+    Order: ["id", "customer", "bucket", "note", "created_by", "created"],
+    Rollout: ["id", "version", "started_by", "started_at", "boxes"],
+    RolloutBox: ["box_id", "state", "reason", "since"],
+    Release: ["version", "target", "sha256", "length"],
+    Token: ["id", "name", "role", "created_by", "created", "expires", "revoked"],
+    MadeToken: ["token", "secret"],
+    AuditItem: ["number", "at", "actor", "action", "subject", "detail", "hash"],
+    TimelineItem: ["source", "kind", "at", "id", "number", "state", "detail"],
+    TelemetryPoint: Object.keys(pointOf(sample, sent)),
+  };
+  for (const [schema, names] of Object.entries(read)) expect(fields(schema), schema).toEqual(expect.arrayContaining(names));
 });
