@@ -126,7 +126,7 @@ function options(here: HTMLElement, view: View): uPlot.Options {
       ...axis,
       scale: scale(i),
       side: i === 0 ? 3 : 1,
-      size: 76,
+      size: series.unit === plain ? 44 : 76,
       values: (_, splits) => splits.map(series.unit),
       // Steps of bytes are round in powers of two.
       ...(series.unit !== plain && { incrs: POWERS }),

@@ -1,32 +1,53 @@
 import { signal } from "@preact/signals";
-import type { BoxLine, FleetEvent } from "./types";
+import { get, me, query } from "./api";
+import type { BoxLine, FleetEvent, Me } from "./types";
 
 /** Whether what is on the screen is kept up to date; undefined for a page that does not claim to be. */
 export const live = signal<boolean | undefined>(undefined);
 
+/** How long after the cloud refused to say what happens it is asked again. */
+const AGAIN_MS = 5000;
+
 /** Hears what happens in the fleet until the returned function is called. `again` says that
  * happenings may have been missed, and everything is to be read anew. */
 export function listen(boxId: string | undefined, hear: (event: FleetEvent) => void, again: () => void): () => void {
-  const source = new EventSource(boxId === undefined ? "/v1/events" : `/v1/events?box_id=${encodeURIComponent(boxId)}`);
+  let source: EventSource;
+  let later: ReturnType<typeof setTimeout> | undefined;
   let opened = false;
+  let stopped = false;
   live.value = false;
-  source.onopen = () => {
-    live.value = true;
-    // The browser connects anew by itself; between two connections anything may have happened.
-    if (opened) again();
-    opened = true;
+
+  const open = () => {
+    if (stopped) return;
+    source = new EventSource(query("/v1/events", { box_id: boxId }));
+    source.onopen = () => {
+      live.value = true;
+      // Between two connections anything may have happened.
+      if (opened) again();
+      opened = true;
+    };
+    source.onerror = () => {
+      live.value = false;
+      // The browser comes back by itself after a broken line, not after a refusal. That may be the
+      // session's end, which any other request finds out.
+      if (source.readyState !== EventSource.CLOSED) return;
+      clearTimeout(later);
+      later = setTimeout(() => {
+        get<Me>("/v1/me").then(open, () => me.value !== null && open());
+      }, AGAIN_MS);
+    };
+    source.onmessage = (message: MessageEvent<string>) => {
+      const event = parse(message.data);
+      if (event === undefined) return;
+      if (event.event === "lost") again();
+      else hear(event);
+    };
   };
-  source.onerror = () => {
-    live.value = false;
-  };
-  source.onmessage = (message: MessageEvent<string>) => {
-    const event = parse(message.data);
-    if (event === undefined) return;
-    if (event.event === "lost") again();
-    else hear(event);
-  };
+  open();
   return () => {
+    clearTimeout(later);
     source.close();
+    stopped = true;
     live.value = undefined;
   };
 }
@@ -48,7 +69,8 @@ export function parse(text: string): FleetEvent | undefined {
 export function applied(boxes: readonly BoxLine[], event: FleetEvent): readonly BoxLine[] | undefined {
   const at = event.at ?? Date.now();
   const change = (part: (box: BoxLine) => Partial<BoxLine>): readonly BoxLine[] =>
-    boxes.map((box) => (box.id === event.box_id ? { ...box, ...part(box) } : box));
+    // The same list where it is about none of these: then nothing is drawn anew.
+    boxes.some((box) => box.id === event.box_id) ? boxes.map((box) => (box.id === event.box_id ? { ...box, ...part(box) } : box)) : boxes;
   switch (event.event) {
     case "online":
       return change((box) => ({

@@ -63,6 +63,10 @@ function Bar() {
 
 function Place() {
   const where = route.value;
+  useEffect(() => {
+    const page = PAGES.find(({ places }) => places.includes(where.page))?.name ?? "You";
+    document.title = `${"id" in where ? where.id : page} · Longhaul`;
+  }, [where]);
   switch (where.page) {
     case "fleet":
       return <Fleet />;

@@ -53,7 +53,7 @@ export function Software({ detail }: { detail: BoxDetail }) {
         <dt>Certificate</dt>
         <dd>{box.certificate_expires == null ? "none" : <>ends <Until at={box.certificate_expires} /></>}</dd>
         <dt>On the LAN</dt>
-        <dd>{box.lan_urls.length === 0 ? "not said" : box.lan_urls.join(", ")}</dd>
+        <dd>{box.lan_urls.length === 0 ? "not said" : box.lan_urls.map((url) => <div key={url}>{url}</div>)}</dd>
       </dl>
     </Section>
   );

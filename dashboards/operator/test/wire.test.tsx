@@ -95,6 +95,11 @@ test("events change the boxes they are about and no others", () => {
   expect(applied([box], { event: "box_added", box_id: "X" })).toBeUndefined();
 });
 
+test("an event about a box that is not shown draws nothing anew", () => {
+  const shown = [box];
+  expect(applied(shown, { event: "telemetry", at: sent, box_id: "BA9876543210", sample })).toBe(shown);
+});
+
 test("what is no event is passed over", () => {
   expect(["", "null", "[]", "{}", '{"event":1}', "{"].map(parse)).toEqual(Array(6).fill(undefined));
   expect(parse('{"event":"lost"}')).toEqual({ event: "lost" });
