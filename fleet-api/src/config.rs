@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use longhaul_protocol::upload::StoreTrust;
 use longhaul_provisioning::ca::ServerNames;
 use serde::Deserialize;
 
@@ -117,6 +118,18 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub s3_secret_key: Option<String>,
+    /// Who vouches for the S3 service's certificate: `public` authorities, as boxes' systems know
+    /// them, or the `fleet`'s own root. Default: public.
+    #[arg(long, env = "LONGHAUL_S3_TRUST", value_name = "WHO", value_parser = store_trust)]
+    pub s3_trust: Option<StoreTrust>,
+}
+
+fn store_trust(text: &str) -> Result<StoreTrust, String> {
+    match text {
+        "fleet" => Ok(StoreTrust::Fleet),
+        "public" => Ok(StoreTrust::Public),
+        _ => Err("it is `public` or `fleet`".to_owned()),
+    }
 }
 
 /// An S3 service elsewhere.
@@ -130,6 +143,8 @@ pub struct RemoteStore {
     pub access_key: String,
     /// Secret key.
     pub secret_key: String,
+    /// Who vouches for its certificate.
+    pub trust: StoreTrust,
 }
 
 /// A complete configuration.
@@ -185,6 +200,7 @@ impl Settings {
             s3_region: self.s3_region.or(other.s3_region),
             s3_access_key: self.s3_access_key.or(other.s3_access_key),
             s3_secret_key: self.s3_secret_key.or(other.s3_secret_key),
+            s3_trust: self.s3_trust.or(other.s3_trust),
         }
     }
 
@@ -241,6 +257,7 @@ impl Settings {
                 .unwrap_or_else(|| "us-east-1".to_owned()),
             access_key: need(&self.s3_access_key, "s3_access_key")?,
             secret_key: need(&self.s3_secret_key, "s3_secret_key")?,
+            trust: self.s3_trust.unwrap_or(StoreTrust::Public),
         }))
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Message;
-use crate::ids::{BoxId, CommandId};
+use crate::ids::{BoxId, CommandId, ObjectKey};
 use crate::release::Assignment;
 use crate::value::{Jws, UnixMillis};
 
@@ -46,6 +46,38 @@ pub enum CommandKind {
     },
     /// Update to a release.
     Update(Assignment),
+    /// Try again to deliver objects that were given up.
+    Retry(RetryScope),
+}
+
+/// Which of the objects that were given up are tried again.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "scope", rename_all = "snake_case")]
+pub enum RetryScope {
+    /// Every one.
+    All,
+    /// Those bound for one bucket.
+    Bucket {
+        /// The bucket.
+        bucket: String,
+    },
+    /// One object.
+    Object {
+        /// The bucket.
+        bucket: String,
+        /// Its name there.
+        key: ObjectKey,
+    },
+}
+
+impl RetryScope {
+    /// The bucket, where not all of them are meant.
+    pub fn bucket(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::Bucket { bucket } | Self::Object { bucket, .. } => Some(bucket),
+        }
+    }
 }
 
 impl CommandKind {
@@ -56,6 +88,7 @@ impl CommandKind {
             Self::ReportNow => "report_now",
             Self::SetTelemetryInterval { .. } => "set_telemetry_interval",
             Self::Update(_) => "update",
+            Self::Retry(_) => "retry",
         }
     }
 
@@ -82,7 +115,7 @@ impl CommandKind {
             Self::SetTelemetryInterval { seconds } => {
                 within("set_telemetry_interval.seconds", *seconds, 1, 3600)
             }
-            Self::ReportNow | Self::Update(_) => Ok(()),
+            Self::ReportNow | Self::Update(_) | Self::Retry(_) => Ok(()),
         }
     }
 }

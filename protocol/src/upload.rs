@@ -95,6 +95,28 @@ pub struct PresignedPut {
     /// Headers that were signed and must be sent as they are.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Who vouches for the host in the URL.
+    #[serde(default, skip_serializing_if = "StoreTrust::is_fleet")]
+    pub trust: StoreTrust,
+}
+
+/// Who vouches for an object store. The box learns it from the cloud, together with the URL: a name
+/// that anybody can get a certificate for is only as good as who says that it is the right name.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreTrust {
+    /// The fleet's root.
+    #[default]
+    Fleet,
+    /// The public authorities that the box's system trusts.
+    Public,
+}
+
+impl StoreTrust {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_fleet(&self) -> bool {
+        *self == Self::Fleet
+    }
 }
 
 /// Asks for the URLs of parts; signed when they are needed, so never long before.

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use longhaul_protocol::command::{
-    CommandClaims, CommandKind, CommandState, CommandUpdate, Rejection, SignedCommand,
+    CommandClaims, CommandKind, CommandState, CommandUpdate, Rejection, RetryScope, SignedCommand,
 };
 use longhaul_protocol::diag::{Code, Rung, RungReport, RungStatus};
 use longhaul_protocol::enrol::{Challenge, ChallengeRequest, Evidence, Issued, Problem};
@@ -24,7 +24,8 @@ use longhaul_protocol::telemetry::{Disk, Network, Telemetry, Temperature, VaultF
 use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket};
 use longhaul_protocol::twin::{Desired, Reported, SignedDesired, Slots, TicketRef};
 use longhaul_protocol::upload::{
-    CompleteResult, Completed, PresignedPut, StartResult, StartUploads, Started, UploadObject,
+    CompleteResult, Completed, PresignedPut, StartResult, StartUploads, Started, StoreTrust,
+    UploadObject,
 };
 use longhaul_protocol::value::{Blob, Digest32, Jws, UnixMillis};
 use serde::Serialize;
@@ -264,6 +265,11 @@ fn commands() {
         &claims(CommandKind::Identify { seconds: 10 }),
     );
     golden("command-report-now", &claims(CommandKind::ReportNow));
+    let scope = RetryScope::Object {
+        bucket: "survey".into(),
+        key: "a/b".parse().expect("a key"),
+    };
+    golden("command-retry", &claims(CommandKind::Retry(scope)));
     golden(
         "command-set-telemetry-interval",
         &claims(CommandKind::SetTelemetryInterval { seconds: 5 }),
@@ -506,6 +512,7 @@ fn delivery() {
     let put = PresignedPut {
         url: "https://store.example/b/k?X-Amz-Signature=0".into(),
         headers: BTreeMap::from([("content-type".into(), "text/plain".into())]),
+        trust: StoreTrust::Public,
     };
     golden(
         "upload-started",

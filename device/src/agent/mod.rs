@@ -10,7 +10,7 @@ mod lifecycle;
 mod orders;
 pub mod saved;
 
-use longhaul_protocol::command::CommandUpdate;
+use longhaul_protocol::command::{CommandUpdate, RetryScope};
 use longhaul_protocol::diag::Code;
 use longhaul_protocol::diag::RungReport;
 use longhaul_protocol::envelope::{self, Message};
@@ -152,6 +152,11 @@ pub enum Effect {
     Update {
         command: CommandId,
         assignment: Assignment,
+    },
+    /// Try to deliver objects again; answer with [`Event::CommandEnded`].
+    Retry {
+        command: CommandId,
+        scope: RetryScope,
     },
 }
 

@@ -104,6 +104,10 @@ impl Agent {
                 self.set_interval(seconds, now);
                 serde_json::json!({ "seconds": seconds })
             }
+            CommandKind::Retry(scope) => {
+                self.effects.push(Effect::Retry { command: id, scope });
+                return;
+            }
             CommandKind::Update(assignment) => {
                 self.effects.push(Effect::Update {
                     command: id,
@@ -120,7 +124,9 @@ impl Agent {
         let unfinished: Vec<_> = self.saved.unfinished().cloned().collect();
         for Command { id, kind, .. } in unfinished {
             match kind {
-                CommandKind::Update(_) | CommandKind::SetTelemetryInterval { .. } => {
+                CommandKind::Update(_)
+                | CommandKind::Retry(_)
+                | CommandKind::SetTelemetryInterval { .. } => {
                     self.carry_out(id, kind, Now::default());
                 }
                 // Their moment has passed; the birth that follows reports anyway.

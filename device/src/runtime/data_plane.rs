@@ -17,11 +17,12 @@ use crate::intake::{self, Arrivals, IntakeConfig, IntakeParts};
 use crate::journal::JournalHandle;
 use crate::lan::LanTls;
 use crate::status::StatusSource;
-use crate::uplink::{self, UplinkConfig, UplinkParts};
+use crate::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkParts};
 
 /// What the data plane works with.
 pub(super) struct DataPlane {
     pub vault: Vault,
+    pub retrier: Retrier,
     pub journal: JournalHandle,
     pub credentials: CredentialStore,
     pub cloud: CloudClient,
@@ -70,7 +71,11 @@ impl DataPlane {
             vault: self.vault,
             cloud: Arc::new(self.cloud),
             journal: self.journal,
-            tls: store_tls(self.roots)?,
+            tls: StoreTls {
+                fleet: store_tls(self.roots)?,
+                public: store_tls(public_roots())?,
+            },
+            retrier: self.retrier,
             arrivals,
         };
         supervisor.spawn("the uplink", |stop| async move {
@@ -95,6 +100,21 @@ impl DataPlane {
         }
         Ok(())
     }
+}
+
+/// The authorities that this machine's system trusts, for object stores that the cloud calls
+/// public. Without any, such a store is not reached, and the delivery says so.
+fn public_roots() -> rustls::RootCertStore {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "an authority of the system cannot be read");
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        tracing::warn!("the system trusts no public authority: install ca-certificates");
+    }
+    roots
 }
 
 /// TLS towards the object store: no client certificate, because its URLs are signed.

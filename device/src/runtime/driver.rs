@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_protocol::envelope;
-use longhaul_protocol::journal::Fact;
+use longhaul_protocol::journal::{Fact, Outcome};
 use longhaul_protocol::lan::LanStatus;
 use longhaul_protocol::telemetry::VaultFill;
 use longhaul_protocol::topic::Up;
@@ -28,6 +28,7 @@ use crate::rungs::{self, TlsProbe};
 use crate::status::VaultMeter;
 use crate::telemetry::Sampler;
 use crate::update::UpdateRequest;
+use crate::uplink::Retrier;
 
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -47,6 +48,7 @@ pub(super) struct Driver {
     pub sampler: Arc<Mutex<Sampler>>,
     pub meter: Arc<dyn VaultMeter>,
     pub updates: Option<mpsc::Sender<UpdateRequest>>,
+    pub retrier: Retrier,
     pub lan_status: watch::Sender<LanStatus>,
     pub console: watch::Sender<Status>,
     pub tasks: JoinSet<()>,
@@ -156,6 +158,21 @@ impl Driver {
                 let (tickets, events) = (Arc::clone(&self.tickets), self.events.clone());
                 self.tasks.spawn(async move {
                     let _ = events.send(tickets.fetch().await).await;
+                });
+            }
+            Effect::Retry { command, scope } => {
+                let (retrier, events) = (self.retrier.clone(), self.events.clone());
+                self.tasks.spawn(async move {
+                    let outcome = match retrier.retry(scope).await {
+                        Ok(objects) => Outcome::Done {
+                            detail: serde_json::json!({ "objects": objects }),
+                        },
+                        Err(error) => Outcome::Failed {
+                            reason: crate::cloud::chain(&error),
+                        },
+                    };
+                    let id = command;
+                    let _ = events.send(Event::CommandEnded { id, outcome }).await;
                 });
             }
             Effect::Update {

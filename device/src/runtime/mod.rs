@@ -39,6 +39,7 @@ use crate::sealed::{MasterKey, SealError};
 use crate::status::StatusSource;
 use crate::telemetry::Sampler;
 use crate::update::{self, AgentHandle};
+use crate::uplink;
 use data_plane::DataPlane;
 use driver::Driver;
 use enrolment::Enrolment;
@@ -216,15 +217,7 @@ impl Parts {
             crate::clock::now(),
             Dice::new(rand::random()),
         );
-        let first = LanStatus {
-            v: VERSION,
-            box_id,
-            agent_version: options.agent_version.clone(),
-            rungs: agent.rungs(),
-            vault: machine::fill(&vault),
-            identifying: false,
-            capabilities: Vec::new(),
-        };
+        let first = first_status(options, box_id, &agent, &vault);
         let (lan_status, status_source) = StatusSource::channel(first.clone());
         let (console_status, console_source) = watch::channel(first_console(first));
         let probe = TlsProbe::new(enrolment.roots(), enrolment.idevid_resolver()?)?;
@@ -246,8 +239,10 @@ impl Parts {
         supervisor.spawn("the console", |stop| async move {
             Ok(console::serve(socket, console_source, stop).await?)
         });
+        let retrier = uplink::Retrier::new(vault.clone());
         let data = DataPlane {
             vault: vault.clone(),
+            retrier: retrier.clone(),
             journal: journal.clone(),
             credentials: tickets.store(),
             cloud: cloud.clone(),
@@ -271,6 +266,7 @@ impl Parts {
             sampler: Arc::new(Mutex::new(Sampler::new(state.to_owned()))),
             meter: Arc::new(machine::Meter(vault.clone())),
             updates: Some(update_sender),
+            retrier,
             lan_status,
             console: console_status,
             tasks: JoinSet::new(),
@@ -316,6 +312,18 @@ impl Parts {
         })
         .await;
         driver.and(helpers).and(closed)
+    }
+}
+
+fn first_status(options: &Options, box_id: BoxId, agent: &Agent, vault: &Vault) -> LanStatus {
+    LanStatus {
+        v: VERSION,
+        box_id,
+        agent_version: options.agent_version.clone(),
+        rungs: agent.rungs(),
+        vault: machine::fill(vault),
+        identifying: false,
+        capabilities: Vec::new(),
     }
 }
 

@@ -22,7 +22,7 @@ const WINDOW: usize = 2 * MAX_ITEMS;
 const AHEAD: usize = 4096;
 /// Pauses between questions to a cloud that does not answer, in milliseconds.
 const CLOUD_PAUSE_MS: (u64, u64) = (1_000, 60_000);
-/// The vault is looked at this often, even if nothing rings: an operator may have reset a failure.
+/// The vault is looked at this often, even if nothing rings.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// What a task has found out.
@@ -72,6 +72,7 @@ pub(super) async fn run(
         cloud_from_ms: 0,
         alone: 0,
     };
+    let retrier = parts.retrier.clone();
     while !stop.is_cancelled() {
         runtime.offer();
         runtime.ask();
@@ -84,6 +85,7 @@ pub(super) async fn run(
                     stop.cancelled().await;
                 }
             }
+            () = retrier.rung() => runtime.offered = None,
             () = tokio::time::sleep(pause) => {}
         }
     }

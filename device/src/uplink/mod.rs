@@ -15,8 +15,10 @@ mod deliver;
 pub mod plan;
 mod record;
 mod release;
+mod retry;
 mod send;
 mod settle;
+mod walk;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ use crate::disk::DiskError;
 use crate::intake::Arrivals;
 use crate::journal::{JournalError, JournalHandle};
 use cloud::Cloud;
+
+pub use retry::Retrier;
 
 /// How the uplink behaves.
 #[derive(Clone, Debug)]
@@ -76,9 +80,21 @@ pub struct UplinkParts {
     /// Where facts for the cloud are written down.
     pub journal: JournalHandle,
     /// Trust in the object store: it needs no client certificate, its URLs are presigned.
-    pub tls: rustls::ClientConfig,
+    pub tls: StoreTls,
+    /// Rung when an operator wants failed objects tried again.
+    pub retrier: Retrier,
     /// Rung by the intake.
     pub arrivals: Arrivals,
+}
+
+/// Whom the uplink believes that it talks to the object store; the cloud says with each URL which of
+/// them counts.
+#[derive(Clone)]
+pub struct StoreTls {
+    /// Trusts the fleet's root alone.
+    pub fleet: rustls::ClientConfig,
+    /// Trusts the public authorities alone.
+    pub public: rustls::ClientConfig,
 }
 
 /// Why the uplink ended.
@@ -105,7 +121,7 @@ pub async fn run(
     parts: UplinkParts,
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
-    let store = send::Store::new(parts.tls.clone(), config.stall_limit)?;
+    let store = send::Store::new(&parts.tls, config.stall_limit)?;
     let (through, follow) = watch::channel(longhaul_vault::Version(0));
     let recorder = record::run(&config, &parts, through, stop.clone());
     let delivery = deliver::run(&config, &parts, store, follow, stop.clone());

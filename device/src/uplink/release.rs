@@ -3,15 +3,13 @@
 
 use std::time::Duration;
 
-use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, Vault, Version};
+use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, Vault};
 use tokio_util::sync::CancellationToken;
 
-use super::{UplinkConfig, UplinkError};
+use super::{UplinkConfig, UplinkError, walk};
 
 /// How often the fill is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// Objects in one step of the walk.
-const STEP: usize = 1000;
 
 pub(super) async fn run(
     config: &UplinkConfig,
@@ -28,7 +26,12 @@ pub(super) async fn run(
             continue;
         }
         let walked = vault.clone();
-        let delivered = tokio::task::spawn_blocking(move || delivered(&walked)).await;
+        let delivered = tokio::task::spawn_blocking(move || {
+            walk::versions(&walked, &walked.jobs(), |info| {
+                info.resident && info.delivery == Delivery::Verified
+            })
+        })
+        .await;
         for (version, size) in delivered.unwrap_or_default() {
             if excess == 0 || stop.is_cancelled() {
                 break;
@@ -52,25 +55,4 @@ fn excess(vault: &Vault, percent: u8) -> u64 {
     let stats = vault.stats();
     let mark = stats.capacity_bytes / 100 * u64::from(percent.min(100));
     stats.used_bytes.saturating_sub(mark)
-}
-
-/// Delivered versions whose bytes are still here, oldest first.
-fn delivered(vault: &Vault) -> Vec<(Version, u64)> {
-    let mut found = Vec::new();
-    for job in vault.jobs() {
-        let mut after: Option<String> = None;
-        while let Ok(page) = vault.list(&job, "", after.as_deref(), STEP) {
-            after = page.items.last().map(|info| info.key.clone());
-            let fits = page
-                .items
-                .into_iter()
-                .filter(|info| info.resident && info.delivery == Delivery::Verified);
-            found.extend(fits.map(|info| (info.version, info.size)));
-            if !page.more {
-                break;
-            }
-        }
-    }
-    found.sort_unstable();
-    found
 }

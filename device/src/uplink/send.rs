@@ -8,12 +8,12 @@ use futures::StreamExt as _;
 
 use http::header::{CONTENT_LENGTH, ETAG};
 use http::{HeaderName, HeaderValue, StatusCode};
-use longhaul_protocol::upload::PresignedPut;
+use longhaul_protocol::upload::{PresignedPut, StoreTrust};
 use longhaul_vault::{Error as VaultError, Vault, Version};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-use super::UplinkError;
+use super::{StoreTls, UplinkError};
 use crate::cloud::chain;
 use crate::intake::VersionStream;
 
@@ -25,7 +25,8 @@ const REASON_BYTES: usize = 400;
 /// The object store, as whoever holds a presigned URL sees it.
 #[derive(Clone)]
 pub(super) struct Store {
-    http: reqwest::Client,
+    fleet: reqwest::Client,
+    public: reqwest::Client,
     stall_limit: Duration,
 }
 
@@ -65,18 +66,24 @@ impl From<VaultError> for SendError {
 }
 
 impl Store {
-    /// A client that trusts what `tls` trusts. Without a time limit on the whole request: a part
+    /// Clients that trust what `tls` trusts. Without a time limit on the whole request: a part
     /// takes as long as the line needs, as long as something moves.
-    pub fn new(tls: rustls::ClientConfig, stall_limit: Duration) -> Result<Self, UplinkError> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_LIMIT)
-            .http1_only()
-            .build()
-            .map_err(UplinkError::Client)?;
-        Ok(Self { http, stall_limit })
+    pub fn new(tls: &StoreTls, stall_limit: Duration) -> Result<Self, UplinkError> {
+        let client = |tls: &rustls::ClientConfig| {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_LIMIT)
+                .http1_only()
+                .build()
+                .map_err(UplinkError::Client)
+        };
+        Ok(Self {
+            fleet: client(&tls.fleet)?,
+            public: client(&tls.public)?,
+            stall_limit,
+        })
     }
 
     /// Sends `range` of `version`, all of it where absent; returns the store's `ETag`.
@@ -91,7 +98,11 @@ impl Store {
         let range = range.filter(|r| !r.is_empty());
         let reader = vault.get_version(version, range)?;
         let length = reader.remaining();
-        let mut request = self.http.put(&put.url);
+        let http = match put.trust {
+            StoreTrust::Fleet => &self.fleet,
+            StoreTrust::Public => &self.public,
+        };
+        let mut request = http.put(&put.url);
         for (name, value) in &put.headers {
             let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value))
             else {

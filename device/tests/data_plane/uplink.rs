@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::lan::{Authority, BUCKET, noise, open_journal, open_vault};
-use crate::wan::{Line, PART_BYTES, TestCloud, bucket_server};
+use crate::wan::{Line, PART_BYTES, TestCloud, bucket_server, tls_front};
 use longhaul_device::intake::Arrivals;
 use longhaul_device::journal::JournalHandle;
-use longhaul_device::uplink::{self, UplinkConfig, UplinkError, UplinkParts};
+use longhaul_device::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkError, UplinkParts};
+use longhaul_protocol::command::RetryScope;
 use longhaul_protocol::journal::Fact;
+use longhaul_protocol::upload::StoreTrust;
 use longhaul_vault::{Checksums, Condition, Delivery, Metadata, Vault, VaultConfig, Version};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -21,6 +23,8 @@ struct Haul {
     arrivals: Arrivals,
     cloud: Arc<TestCloud>,
     line: Line,
+    tls: StoreTls,
+    retrier: Retrier,
     dir: TempDir,
 }
 
@@ -41,8 +45,14 @@ impl Haul {
         let server = bucket_server(&bucket).await;
         let line = Line::default();
         let through = line.lay(server).await;
+        let vault = open_vault(dir.path(), vault);
         Self {
-            vault: open_vault(dir.path(), vault),
+            tls: StoreTls {
+                fleet: Authority::new().client_tls(),
+                public: Authority::new().client_tls(),
+            },
+            retrier: Retrier::new(vault.clone()),
+            vault,
             journal: open_journal(dir.path()),
             arrivals: Arrivals::default(),
             cloud: TestCloud::new(server, through),
@@ -79,7 +89,8 @@ impl Haul {
             vault: self.vault.clone(),
             cloud: self.cloud.clone(),
             journal: self.journal.clone(),
-            tls: Authority::new().client_tls(),
+            tls: self.tls.clone(),
+            retrier: self.retrier.clone(),
             arrivals: self.arrivals.clone(),
         };
         let stop = CancellationToken::new();
@@ -331,4 +342,78 @@ async fn bytes_stay_until_space_is_needed_and_then_the_oldest_go_first() {
     let oldest_gone = 20 - held.len();
     assert_eq!(held.first(), Some(&format!("{oldest_gone:02}")), "{held:?}");
     assert_eq!(haul.in_bucket("00").await, noise(100_000, 0));
+}
+
+#[tokio::test]
+async fn what_was_given_up_goes_again_when_an_operator_says_so() {
+    let haul = Haul::new().await;
+    for key in ["bad-1", "bad-2"] {
+        haul.cloud.refused.lock().push(key.to_owned());
+        haul.store(key, b"x").await;
+    }
+    let running = haul.start();
+    haul.until("both have failed", |haul| haul.vault.stats().pending == 0)
+        .await;
+    let object = |key: &str| RetryScope::Object {
+        bucket: BUCKET.to_owned(),
+        key: key.parse().unwrap(),
+    };
+    let elsewhere = RetryScope::Bucket {
+        bucket: "elsewhere".to_owned(),
+    };
+    assert_eq!(haul.retrier.retry(elsewhere).await.unwrap(), 0);
+    assert_eq!(haul.retrier.retry(object("missing")).await.unwrap(), 0);
+
+    haul.cloud.refused.lock().clear();
+    assert_eq!(haul.retrier.retry(object("bad-1")).await.unwrap(), 1);
+    haul.until("one has arrived", |haul| {
+        haul.delivery("bad-1") == Delivery::Verified
+    })
+    .await;
+    assert!(matches!(haul.delivery("bad-2"), Delivery::Failed { .. }));
+    assert_eq!(haul.retrier.retry(RetryScope::All).await.unwrap(), 1);
+    haul.until("the other has arrived", |haul| {
+        haul.delivery("bad-2") == Delivery::Verified
+    })
+    .await;
+    assert_eq!(haul.retrier.retry(RetryScope::All).await.unwrap(), 0);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_store_is_believed_only_as_the_cloud_vouches_for_it() {
+    let mut haul = Haul::new().await;
+    let (fleet, public) = (Authority::new(), Authority::new());
+    haul.tls = StoreTls {
+        fleet: fleet.client_tls(),
+        public: public.client_tls(),
+    };
+    let bucket = haul.dir.path().join("s3");
+    let server = bucket_server(&bucket).await;
+    let cases = [
+        (&fleet, StoreTrust::Fleet, StoreTrust::Public),
+        (&public, StoreTrust::Public, StoreTrust::Fleet),
+    ];
+    for (number, (authority, right, wrong)) in cases.into_iter().enumerate() {
+        let front = tls_front(authority.loopback(), server).await;
+        haul.cloud = TestCloud::at(server, &format!("https://{front}"));
+        *haul.cloud.trust.lock() = wrong;
+        let (key, large) = (format!("small-{number}"), format!("large-{number}"));
+        haul.store(&key, b"bytes").await;
+        haul.store(&large, &noise(6 << 20, 1)).await;
+
+        let running = haul.start();
+        haul.until("the wrong authority was asked", |haul| {
+            haul.cloud.started() >= 4
+        })
+        .await;
+        assert_eq!(haul.vault.stats().pending, 2, "nothing went out");
+        *haul.cloud.trust.lock() = right;
+
+        haul.until("everything arrives", |haul| haul.vault.stats().pending == 0)
+            .await;
+        assert_eq!(haul.in_bucket(&key).await, b"bytes");
+        assert_eq!(haul.delivery(&large), Delivery::Verified);
+        running.end().await;
+    }
 }

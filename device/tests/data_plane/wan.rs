@@ -19,9 +19,10 @@ use longhaul_device::uplink::cloud::{AskError, Cloud};
 use longhaul_protocol::ids::UploadId;
 use longhaul_protocol::upload::{
     AbortUploads, CompleteResult, CompleteUpload, CompleteUploads, Completed, PartUrls,
-    PartUrlsRequest, PresignedPut, StartResult, StartUploads, Started, UploadObject,
+    PartUrlsRequest, PresignedPut, StartResult, StartUploads, Started, StoreTrust, UploadObject,
 };
 use parking_lot::Mutex;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -48,11 +49,11 @@ pub async fn bucket_server(dir: &Path) -> SocketAddr {
     address
 }
 
-pub fn client(address: SocketAddr) -> Client {
+pub fn client(url: &str) -> Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
-        .endpoint_url(format!("http://{address}"))
+        .endpoint_url(url)
         .force_path_style(true)
         .credentials_provider(Credentials::new(
             "cloud",
@@ -127,9 +128,12 @@ pub struct TestCloud {
     /// Signs URLs that lead through the line.
     signer: Client,
     uploads: Mutex<HashMap<UploadId, Upload>>,
+    started: AtomicUsize,
     /// Every part number that a URL was signed for.
     pub signed: Mutex<Vec<u32>>,
     pub aborted: Mutex<Vec<UploadId>>,
+    /// Who vouches for the bucket, as the box is told.
+    pub trust: Mutex<StoreTrust>,
     /// Keys that will not be taken.
     pub refused: Mutex<Vec<String>>,
     /// Completions that are still to be answered with `Restart`.
@@ -140,10 +144,17 @@ pub struct TestCloud {
 
 impl TestCloud {
     pub fn new(bucket: SocketAddr, line: SocketAddr) -> Arc<Self> {
+        Self::at(bucket, &format!("http://{line}"))
+    }
+
+    /// Signs URLs at `signed`.
+    pub fn at(bucket: SocketAddr, signed: &str) -> Arc<Self> {
         Arc::new(Self {
-            bucket: client(bucket),
-            signer: client(line),
+            bucket: client(&format!("http://{bucket}")),
+            signer: client(signed),
+            trust: Mutex::default(),
             uploads: Mutex::default(),
+            started: AtomicUsize::new(0),
             signed: Mutex::default(),
             aborted: Mutex::default(),
             refused: Mutex::default(),
@@ -157,6 +168,11 @@ impl TestCloud {
             return Err(AskError::Later("the cloud is away".to_owned()));
         }
         Ok(())
+    }
+
+    /// How often an object was begun.
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
     }
 
     async fn begin(&self, object: UploadObject) -> StartResult {
@@ -176,7 +192,7 @@ impl TestCloud {
             let put = put.presigned(soon()).await.unwrap();
             return StartResult::Single {
                 upload,
-                put: presigned(&put),
+                put: presigned(&put, *self.trust.lock()),
             };
         }
         if known.flatten().is_none() {
@@ -252,7 +268,7 @@ fn soon() -> PresigningConfig {
     PresigningConfig::expires_in(Duration::from_mins(5)).unwrap()
 }
 
-fn presigned(request: &PresignedRequest) -> PresignedPut {
+fn presigned(request: &PresignedRequest, trust: StoreTrust) -> PresignedPut {
     let headers: BTreeMap<_, _> = request
         .headers()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -260,7 +276,34 @@ fn presigned(request: &PresignedRequest) -> PresignedPut {
     PresignedPut {
         url: request.uri().to_owned(),
         headers,
+        trust,
     }
+}
+
+/// Speaks TLS as `certified` in front of `target`.
+pub async fn tls_front(certified: CertifiedKey, target: SocketAddr) -> SocketAddr {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut near) = acceptor.accept(near).await else {
+                    return;
+                };
+                let mut far = TcpStream::connect(target).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    address
 }
 
 impl Cloud for TestCloud {
@@ -269,6 +312,7 @@ impl Cloud for TestCloud {
             self.fail()?;
             let mut uploads = Vec::new();
             for object in request.objects {
+                self.started.fetch_add(1, Ordering::Relaxed);
                 uploads.push(self.begin(object).await);
             }
             Ok(Started { uploads })
@@ -296,7 +340,7 @@ impl Cloud for TestCloud {
                     .presigned(soon())
                     .await
                     .unwrap();
-                puts.push(presigned(&part));
+                puts.push(presigned(&part, *self.trust.lock()));
             }
             Ok(PartUrls { puts })
         })

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use longhaul_broker::{Edge, EdgeConfig, Incoming};
 use longhaul_protocol::inventory::CloudEndpoint;
+use longhaul_protocol::upload::StoreTrust;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -309,7 +310,11 @@ async fn object_store(
             region: remote.region.clone(),
             access_key: remote.access_key.clone(),
             secret_key: remote.secret_key.clone(),
-            root_pem: None,
+            root_pem: match remote.trust {
+                StoreTrust::Fleet => Some(identity.pki().root_pem()),
+                StoreTrust::Public => None,
+            },
+            trust: remote.trust,
         };
         return Ok((target, None, None));
     }
@@ -335,6 +340,7 @@ async fn object_store(
         access_key: keys.access_key,
         secret_key: keys.secret_key,
         root_pem: Some(identity.pki().root_pem()),
+        trust: StoreTrust::Fleet,
     };
     Ok((target, Some(disk), Some(address)))
 }

@@ -14,7 +14,7 @@ use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::boxes::box_set_seen;
 use crate::store::commands::{CommandNews, CommandState, command_advance, command_get};
 use crate::store::journal::{JournalCommit, journal_commit, journal_skip};
-use crate::store::rollouts::{RolloutBoxState, rollout_box_advance};
+use crate::store::rollouts::{RolloutBoxState, RolloutNews, rollout_box_advance};
 use crate::store::telemetry::telemetry_insert;
 use crate::store::uploads::{UploadState, upload_advance, upload_find};
 
@@ -196,18 +196,12 @@ async fn update(
         UpdateStep::Failed => RolloutBoxState::Failed,
         _ => RolloutBoxState::Running,
     };
-    let step = step_name(status.step);
-    let reason = status.reason.as_deref();
-    rollout_box_advance(
-        tx,
-        &status.rollout,
-        box_id,
+    let news = RolloutNews {
         state,
-        Some(step),
-        reason,
-        now.0,
-    )
-    .await?;
+        step: Some(step_name(status.step)),
+        reason: status.reason.as_deref(),
+    };
+    rollout_box_advance(tx, &status.rollout, box_id, news, now.0).await?;
     effects.push(Effect::Tell(
         box_id.clone(),
         FleetEventKind::Update {

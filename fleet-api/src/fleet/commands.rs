@@ -17,7 +17,7 @@ use crate::store::commands::{
     CommandNews, CommandState, NewCommand, command_advance, command_expire, command_get,
     command_insert, command_list_open,
 };
-use crate::store::rollouts::{RolloutBoxState, rollout_box_advance};
+use crate::store::rollouts::{RolloutBoxState, RolloutNews, rollout_box_advance};
 
 /// The longest that a command may wait, in seconds: 90 days.
 const MAX_VALID_SECS: u32 = 90 * 86_400;
@@ -287,7 +287,12 @@ pub(crate) async fn rollout_end(
     now: i64,
 ) -> Result<(), FleetError> {
     if let Some(rollout) = rollout.and_then(|text| text.parse().ok()) {
-        rollout_box_advance(tx, &rollout, box_id, state, None, reason, now).await?;
+        let news = RolloutNews {
+            state,
+            step: None,
+            reason,
+        };
+        rollout_box_advance(tx, &rollout, box_id, news, now).await?;
     }
     Ok(())
 }

@@ -13,14 +13,14 @@ use super::{
 };
 use crate::store::Tx;
 use crate::store::boxes::box_get;
-use crate::store::commands::{CommandState, command_get};
+use crate::store::commands::{CommandNews, CommandState, command_advance, command_get};
 use crate::store::rollouts::{
-    RolloutBoxRow, RolloutBoxState, rollout_box_insert, rollout_box_last, rollout_box_list,
-    rollout_get, rollout_insert,
+    RolloutBoxRow, RolloutBoxState, RolloutNews, RolloutRow, rollout_abort, rollout_box_advance,
+    rollout_box_insert, rollout_box_last, rollout_box_list, rollout_get, rollout_insert,
 };
 
 /// Boxes in one rollout at the most: they are assigned in one transaction.
-const MAX_BOXES: usize = 1000;
+pub const MAX_ROLLOUT_BOXES: usize = 1000;
 
 impl Fleet {
     /// Assigns a release to boxes. Either every box is assigned it or none.
@@ -30,9 +30,9 @@ impl Fleet {
         rollout: NewRollout,
     ) -> Result<RolloutId, FleetError> {
         let boxes: BTreeSet<_> = rollout.boxes.into_iter().collect();
-        if boxes.is_empty() || boxes.len() > MAX_BOXES {
+        if boxes.is_empty() || boxes.len() > MAX_ROLLOUT_BOXES {
             return Err(FleetError::invalid(format!(
-                "a rollout has 1 to {MAX_BOXES} boxes, not {}",
+                "a rollout has 1 to {MAX_ROLLOUT_BOXES} boxes, not {}",
                 boxes.len()
             )));
         }
@@ -83,13 +83,57 @@ impl Fleet {
         let Some(row) = rollout_get(&mut tx, &last.rollout_id).await? else {
             return Ok(None);
         };
-        Ok(Some(RolloutView {
-            id: row.rollout_id,
-            version: row.version,
-            started_by: row.created_by,
-            started_at: UnixMillis(row.created),
-            boxes: vec![box_view(&mut tx, last).await?],
-        }))
+        let boxes = vec![box_view(&mut tx, last).await?];
+        Ok(Some(view(row, boxes)))
+    }
+
+    /// Ends a rollout: boxes that have not begun are not sent it any more. What a box has begun it
+    /// brings to an end.
+    pub async fn rollout_abort(&self, actor: &Actor, id: &RolloutId) -> Result<(), FleetError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let missing = || FleetError::not_found(format!("no rollout {id}"));
+        rollout_get(&mut tx, id).await?.ok_or_else(missing)?;
+        if !rollout_abort(&mut tx, id, &actor.0, now.0).await? {
+            return Err(FleetError::conflict(format!(
+                "rollout {id} was aborted before"
+            )));
+        }
+        let why = format!("{actor} aborted the rollout before the box began");
+        let mut cancelled = Vec::new();
+        for row in rollout_box_list(&mut tx, id).await? {
+            let Some(command) = row.command_id.as_deref().and_then(|text| text.parse().ok()) else {
+                continue;
+            };
+            let news = CommandNews {
+                reason: Some(&why),
+                ..CommandNews::default()
+            };
+            let state = CommandState::Cancelled;
+            if row.state == RolloutBoxState::Queued
+                && command_advance(&mut tx, &command, state, news, now.0).await?
+            {
+                let news = RolloutNews {
+                    state: RolloutBoxState::Cancelled,
+                    step: None,
+                    reason: Some(&why),
+                };
+                rollout_box_advance(&mut tx, id, &row.box_id, news, now.0).await?;
+                cancelled.push((row.box_id, command));
+            }
+        }
+        let what = json!({ "not_begun": cancelled.len() });
+        audit(&mut tx, actor, "rollout.abort", id.as_str(), what, now).await?;
+        tx.commit().await?;
+        for (box_id, id) in cancelled {
+            let (state, command) = (CommandState::Cancelled.to_string(), None);
+            self.tell(
+                Some(&box_id),
+                FleetEventKind::Command { id, state, command },
+            );
+        }
+        self.tell(None, FleetEventKind::Rollout { id: id.clone() });
+        Ok(())
     }
 
     /// A rollout and how far each of its boxes has come.
@@ -102,13 +146,19 @@ impl Fleet {
         for row in rollout_box_list(&mut tx, id).await? {
             boxes.push(box_view(&mut tx, row).await?);
         }
-        Ok(RolloutView {
-            id: row.rollout_id,
-            version: row.version,
-            started_by: row.created_by,
-            started_at: UnixMillis(row.created),
-            boxes,
-        })
+        Ok(view(row, boxes))
+    }
+}
+
+fn view(row: RolloutRow, boxes: Vec<RolloutBox>) -> RolloutView {
+    RolloutView {
+        id: row.rollout_id,
+        version: row.version,
+        started_by: row.created_by,
+        started_at: UnixMillis(row.created),
+        aborted_at: row.aborted.map(UnixMillis),
+        aborted_by: row.aborted_by,
+        boxes,
     }
 }
 
@@ -132,14 +182,20 @@ async fn box_view(tx: &mut Tx, row: RolloutBoxRow) -> Result<RolloutBox, FleetEr
             }
             .to_owned()
         }
-        RolloutBoxState::Running => row.step.unwrap_or_else(|| row.state.to_string()),
+        RolloutBoxState::Running => {
+            let step = row.step.clone();
+            step.unwrap_or_else(|| row.state.to_string())
+        }
         ended => ended.to_string(),
     };
     Ok(RolloutBox {
         box_id: row.box_id,
         command,
         state,
+        step: row.step,
         reason: row.reason,
+        version_before: row.version_before,
+        version_after: row.version_after,
         since: UnixMillis(row.updated),
     })
 }

@@ -61,11 +61,20 @@ pub struct RolloutBox {
     pub box_id: BoxId,
     /// The command that assigned the release.
     pub command: CommandId,
-    /// `offline`, `sent`, `expired`, `refused` or the name of the update's step.
+    /// `offline`, `sent`, `expired`, `cancelled`, `failed` or the name of the update's step.
     pub state: String,
-    /// Why it failed or was rolled back.
+    /// The step that the box reported last: where it was when it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Why it failed, was rolled back or was not begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The agent's version when the rollout began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_before: Option<String>,
+    /// The agent's version when the update ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_after: Option<String>,
     /// When the state was reached.
     pub since: UnixMillis,
 }
@@ -81,6 +90,12 @@ pub struct RolloutView {
     pub started_by: String,
     /// When.
     pub started_at: UnixMillis,
+    /// When it was aborted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aborted_at: Option<UnixMillis>,
+    /// Who aborted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aborted_by: Option<String>,
     /// Its boxes.
     pub boxes: Vec<RolloutBox>,
 }

@@ -12,15 +12,15 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
-use utoipa::IntoParams as _;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterIn};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{
-    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Paths,
+    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Paths, Ref,
     ResponseBuilder,
 };
+use utoipa::{IntoParams as _, ToSchema as _};
 use warp::reply::Response;
 
 use super::People;
@@ -113,18 +113,16 @@ impl Api {
 
     fn describe<E: Endpoint>(&mut self) {
         let reply = E::Reply::describe(&mut self.schemas);
-        let problem = reference::<ProblemSchema>(&mut self.schemas);
-        let content = ContentBuilder::new().schema(Some(problem)).build();
-        let problem = ResponseBuilder::new()
-            .description("Refused or failed.")
-            .content("application/problem+json", content)
-            .build();
+        reference::<ProblemSchema>(&mut self.schemas);
         let mut operation = OperationBuilder::new()
             .operation_id(Some(E::ID))
             .summary(Some(E::SUMMARY))
             .request_body(E::Body::describe(&mut self.schemas))
             .response(E::STATUS.as_str(), reply)
-            .response("default", problem);
+            .response("default", Ref::from_response_name("Failed"));
+        for (status, name) in refusals::<E>() {
+            operation = operation.response(status, Ref::from_response_name(name));
+        }
         for parameter in E::Path::into_params(|| Some(ParameterIn::Path)) {
             operation = operation.parameter(parameter);
         }
@@ -165,6 +163,15 @@ impl Api {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         let components = ComponentsBuilder::new()
             .schemas_from_iter(schemas)
+            .responses_from_iter(REFUSALS.map(|(name, text)| {
+                let problem = Ref::from_schema_name(ProblemSchema::name());
+                let content = ContentBuilder::new().schema(Some(problem)).build();
+                let response = ResponseBuilder::new()
+                    .description(text)
+                    .content("application/problem+json", content)
+                    .build();
+                (name, response)
+            }))
             .security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)))
             .security_scheme("token", SecurityScheme::Http(bearer));
         let info = InfoBuilder::new()
@@ -240,6 +247,53 @@ fn parse_path<T: DeserializeOwned>(parts: Parts) -> Result<T, Problem> {
         .map(|(name, value)| (name, value.into_deserializer()));
     let parts = MapDeserializer::<_, serde::de::value::Error>::new(pairs);
     T::deserialize(parts).map_err(|e| Problem::invalid(format!("the path does not fit: {e}")))
+}
+
+/// What the description says of refusals, by name.
+const REFUSALS: [(&str, &str); 7] = [
+    (
+        "Failed",
+        "Refused for another reason, or failed; 503 is worth trying again.",
+    ),
+    (
+        "Invalid",
+        "Path, query or body is not as described; `detail` says what.",
+    ),
+    (
+        "Unknown",
+        "Nobody is logged in: no session, no token, or one that has ended.",
+    ),
+    (
+        "Forbidden",
+        "The caller's role does not suffice, or X-Longhaul-Csrf is missing.",
+    ),
+    ("Missing", "There is no such thing."),
+    ("TooLarge", "The body is longer than this route reads."),
+    (
+        "NotJson",
+        "The body's content type is not application/json.",
+    ),
+];
+
+/// With what a route refuses, by status: it follows from what the route takes.
+fn refusals<E: Endpoint>() -> Vec<(&'static str, &'static str)> {
+    let parts = E::Path::into_params(|| Some(ParameterIn::Path));
+    let query = E::Query::into_params(|| Some(ParameterIn::Query));
+    let mut found = Vec::new();
+    let has_body = E::Body::LIMIT > 0;
+    if has_body || !parts.is_empty() || !query.is_empty() {
+        found.push(("400", "Invalid"));
+    }
+    if E::SCOPE != Scope::Public {
+        found.extend([("401", "Unknown"), ("403", "Forbidden")]);
+    }
+    if !parts.is_empty() {
+        found.push(("404", "Missing"));
+    }
+    if has_body {
+        found.extend([("413", "TooLarge"), ("415", "NotJson")]);
+    }
+    found
 }
 
 /// Reads a body of at most `limit` bytes whose pieces keep coming.

@@ -17,7 +17,7 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_smithy_http_client::tls::{self, TrustStore};
-use longhaul_protocol::upload::PresignedPut;
+use longhaul_protocol::upload::{PresignedPut, StoreTrust};
 use parking_lot::Mutex;
 
 pub use error::BucketError;
@@ -38,8 +38,10 @@ pub struct BucketTarget {
     pub access_key: String,
     /// Secret key.
     pub secret_key: String,
-    /// Certificates to trust beside the system's, PEM.
+    /// Certificates to trust instead of the system's, PEM.
     pub root_pem: Option<String>,
+    /// Who vouches for it, to boxes.
+    pub trust: StoreTrust,
 }
 
 /// What a presigned PUT sets beside the bytes.
@@ -55,6 +57,7 @@ pub struct PutHeaders<'a> {
 #[derive(Clone)]
 pub struct Buckets {
     client: Client,
+    trust: StoreTrust,
     /// Buckets that are known to exist.
     known: Arc<Mutex<HashSet<String>>>,
 }
@@ -105,6 +108,7 @@ impl Buckets {
         }
         Ok(Self {
             client: Client::from_conf(config.build()),
+            trust: target.trust,
             known: Arc::default(),
         })
     }
@@ -165,21 +169,22 @@ impl Buckets {
             .presigned(expiry()?)
             .await
             .map_err(BucketError::of("presign a PUT"))?;
-        Ok(presigned(&request))
+        Ok(self.presigned(&request))
+    }
+
+    fn presigned(&self, request: &PresignedRequest) -> PresignedPut {
+        let headers = request.headers().filter(|(name, _)| *name != "host");
+        PresignedPut {
+            url: request.uri().to_owned(),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            trust: self.trust,
+        }
     }
 }
 
 fn expiry() -> Result<PresigningConfig, BucketError> {
     PresigningConfig::expires_in(PRESIGNED_FOR)
         .map_err(|e| BucketError::new("presign a request", e.to_string()))
-}
-
-fn presigned(request: &PresignedRequest) -> PresignedPut {
-    let headers = request.headers().filter(|(name, _)| *name != "host");
-    PresignedPut {
-        url: request.uri().to_owned(),
-        headers: headers
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-    }
 }

@@ -52,6 +52,10 @@ pub struct RolloutRow {
     pub created_by: String,
     /// When.
     pub created: i64,
+    /// When it was aborted.
+    pub aborted: Option<i64>,
+    /// Who aborted it.
+    pub aborted_by: Option<String>,
 }
 
 /// One box of a rollout.
@@ -74,6 +78,10 @@ pub struct RolloutBoxRow {
     pub reason: Option<String>,
     /// When any of this changed.
     pub updated: i64,
+    /// The agent's version when the rollout began; absent for a box that had not come yet.
+    pub version_before: Option<String>,
+    /// The agent's version when the update ended.
+    pub version_after: Option<String>,
 }
 
 /// Takes down a rollout.
@@ -120,7 +128,20 @@ pub async fn rollout_list(tx: &mut Tx, limit: u32) -> StoreResult<Vec<RolloutRow
     )
 }
 
-/// Takes down a box of a rollout as queued; `false` if it is in it already.
+/// Takes down that a rollout was aborted; `false` if there is none or it was aborted before.
+pub async fn rollout_abort(tx: &mut Tx, id: &RolloutId, by: &str, now: i64) -> StoreResult<bool> {
+    let rows = execute!(
+        tx,
+        "UPDATE rollouts SET aborted = $2, aborted_by = $3 \
+         WHERE rollout_id = $1 AND aborted IS NULL",
+        id.as_str(),
+        now,
+        by,
+    )?;
+    Ok(rows == 1)
+}
+
+/// Takes down a box of a rollout, and the version that it runs now, as queued; `false` if it is in it already.
 pub async fn rollout_box_insert(
     tx: &mut Tx,
     rollout: &RolloutId,
@@ -130,8 +151,11 @@ pub async fn rollout_box_insert(
 ) -> StoreResult<bool> {
     let rows = execute!(
         tx,
-        "INSERT INTO rollout_boxes (rollout_id, box_id, command_id, state, updated) \
-         VALUES ($1, $2, $3, 'queued', $4) ON CONFLICT (rollout_id, box_id) DO NOTHING",
+        "INSERT INTO rollout_boxes (rollout_id, box_id, command_id, state, updated, \
+             version_before) \
+         VALUES ($1, $2, $3, 'queued', $4, \
+             (SELECT b.agent_version FROM boxes b WHERE b.box_id = $2)) \
+         ON CONFLICT (rollout_id, box_id) DO NOTHING",
         rollout.as_str(),
         box_id.as_str(),
         command,
@@ -140,27 +164,42 @@ pub async fn rollout_box_insert(
     Ok(rows == 1)
 }
 
-/// Moves a box of a rollout on; `false` if it is not in it, or has ended: that stays.
+/// What a box of a rollout has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct RolloutNews<'a> {
+    /// How far.
+    pub state: RolloutBoxState,
+    /// The step that the box reports; absent where the cloud alone knows.
+    pub step: Option<&'a str>,
+    /// Why it failed, was rolled back or was not begun.
+    pub reason: Option<&'a str>,
+}
+
+/// Moves a box of a rollout on; `false` if it is not in it, or has ended: that stays. Only a box
+/// that had begun before it could be told that the rollout is over goes on.
 pub async fn rollout_box_advance(
     tx: &mut Tx,
     rollout: &RolloutId,
     box_id: &BoxId,
-    state: RolloutBoxState,
-    step: Option<&str>,
-    reason: Option<&str>,
+    news: RolloutNews<'_>,
     now: i64,
 ) -> StoreResult<bool> {
     let rows = execute!(
         tx,
         "UPDATE rollout_boxes SET state = $3, step = coalesce($4, step), \
-             reason = coalesce($5, reason), updated = $6 \
-         WHERE rollout_id = $1 AND box_id = $2 AND state IN ('queued', 'running')",
+             reason = CASE state WHEN 'cancelled' THEN $5 ELSE coalesce($5, reason) END, \
+             updated = $6, \
+             version_after = CASE WHEN $7 THEN \
+                 (SELECT b.agent_version FROM boxes b WHERE b.box_id = $2) END \
+         WHERE rollout_id = $1 AND box_id = $2 AND (state IN ('queued', 'running') \
+             OR (state = 'cancelled' AND CAST($4 AS TEXT) IS NOT NULL))",
         rollout.as_str(),
         box_id.as_str(),
-        state.as_str(),
-        step,
-        reason.map(plain),
+        news.state.as_str(),
+        news.step,
+        news.reason.map(plain),
         now,
+        news.state.is_terminal(),
     )?;
     Ok(rows == 1)
 }

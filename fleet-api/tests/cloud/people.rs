@@ -104,7 +104,7 @@ async fn deliver(bench: &Bench, of: &TestBox, ticket: &str, key: &str, bytes: &[
     let [StartResult::Single { upload, put }] = started.uploads.as_slice() else {
         panic!("one piece: {started:?}");
     };
-    let PresignedPut { url, headers } = put;
+    let PresignedPut { url, headers, .. } = put;
     let mut request = box_https.put(url).body(bytes.to_vec());
     for (name, value) in headers {
         request = request.header(name, value);

@@ -121,7 +121,11 @@ async fn each_box_of_a_rollout_is_followed_to_its_end() {
         assert_eq!(state(&view, 0), expected);
     }
     let view = bench.fleet.rollout_get(&id).await.expect("a view");
-    assert_eq!(view.boxes[0].reason.as_deref(), Some("health check failed"));
+    let failed = &view.boxes[0];
+    assert_eq!(failed.reason.as_deref(), Some("health check failed"));
+    assert_eq!(failed.step.as_deref(), Some("rolled_back"));
+    assert!(failed.version_before.is_some(), "{failed:?}");
+    assert_eq!(failed.version_after, failed.version_before, "it is back");
 
     let command = view.boxes[1].command.clone();
     bench
@@ -131,6 +135,90 @@ async fn each_box_of_a_rollout_is_followed_to_its_end() {
         .expect("cancelled");
     let view = bench.fleet.rollout_get(&id).await.expect("a view");
     assert_eq!(state(&view, 1), "cancelled");
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aborted_rollout_reaches_no_further_box_and_lets_the_others_end() {
+    let bench = Bench::start().await;
+    repository(&bench);
+    let (begun, away) = (bench.enrolled(1).await, bench.enrolled(2).await);
+    let mut session = bench.connect(&begun, "s-1").await;
+    session.birth(0).await;
+    let new = NewRollout {
+        version: "2.0.0".to_owned(),
+        boxes: vec![begun.id.clone(), away.id.clone()],
+        valid_for_secs: 3600,
+    };
+    let id = bench.fleet.rollout_start(&operator(), new).await;
+    let id = id.expect("started");
+    session.next::<SignedCommand>(Dn::Command).await;
+    let view = bench.fleet.rollout_get(&id).await.expect("a view");
+    let command = |of: &longhaul_protocol::ids::BoxId| {
+        let found = view.boxes.iter().find(|b| b.box_id == *of);
+        found.expect("in it").command.clone()
+    };
+    let mine = command(&begun.id);
+    let report = |number, step| {
+        let status = UpdateStatus {
+            command: mine.clone(),
+            rollout: id.clone(),
+            version: "2.0.0".to_owned(),
+            step,
+            reason: None,
+            fetched_bytes: None,
+        };
+        JournalBatch {
+            epoch: "epoch-1".parse().expect("an epoch"),
+            entries: vec![JournalEntry {
+                number,
+                at: UnixMillis(0),
+                fact: Fact::Update(status),
+            }],
+        }
+    };
+    session
+        .send(Up::Journal, &report(1, UpdateStep::Download))
+        .await;
+    session.next::<JournalAck>(Dn::Ack).await;
+
+    bench
+        .fleet
+        .rollout_abort(&operator(), &id)
+        .await
+        .expect("aborted");
+
+    let twice = bench.fleet.rollout_abort(&operator(), &id).await;
+    assert_eq!(twice.expect_err("over").kind(), FleetErrorKind::Conflict);
+    let mut late = bench.connect(&away, "s-2").await;
+    late.birth(0).await;
+    let sent = CommandKind::ReportNow;
+    bench
+        .fleet
+        .command_send(&operator(), &away.id, sent.clone(), 60)
+        .await
+        .expect("sent");
+    let first: SignedCommand = late.next(Dn::Command).await;
+    let anchors = bench.pki().root_anchor().expect("anchors");
+    let verified = jws::verify(&first.jws, Kind::Command, &anchors, bench.fleet.now());
+    let claims: CommandClaims =
+        serde_json::from_slice(&verified.expect("verified").payload).expect("claims");
+    assert_eq!(claims.command, sent, "the update was not sent any more");
+    session
+        .send(Up::Journal, &report(2, UpdateStep::Committed))
+        .await;
+    session.next::<JournalAck>(Dn::Ack).await;
+    let view = bench.fleet.rollout_get(&id).await.expect("a view");
+    assert!(view.aborted_at.is_some());
+    for one in &view.boxes {
+        if one.box_id == begun.id {
+            assert_eq!(one.state, "committed");
+        } else {
+            assert_eq!(one.state, "cancelled");
+            let why = one.reason.as_deref().unwrap_or_default();
+            assert!(why.contains("aborted"), "{why}");
+        }
+    }
     bench.stop().await;
 }
 

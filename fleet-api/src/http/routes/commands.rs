@@ -1,7 +1,7 @@
 //! Commands to boxes.
 
-use longhaul_protocol::command::CommandKind;
-use longhaul_protocol::ids::CommandId;
+use longhaul_protocol::command::{CommandKind, RetryScope};
+use longhaul_protocol::ids::{CommandId, ObjectKey};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -11,6 +11,7 @@ use super::paging::{PartQuery, TimePlace, page};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
+use crate::objects::names::check_bucket;
 use crate::store::Tx;
 use crate::store::commands::{CommandRow, CommandState, command_get, command_list};
 use crate::store::operators::Role;
@@ -37,11 +38,22 @@ endpoint! {
 /// What to do, and until when it may be begun.
 #[derive(Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[schema(example = json!({ "kind": "identify", "seconds": 60 }))]
 pub enum NewCommand {
     /// Blink and say on every indicator which box this is.
     Identify {
         /// For how long, 1 to 600 seconds.
         seconds: u16,
+        /// How long it may be begun, in seconds; an hour if absent.
+        expires_in_secs: Option<u32>,
+    },
+    /// Try again to deliver objects that were given up: all of them, those of a bucket, or one.
+    Retry {
+        /// Only those bound for this bucket.
+        bucket: Option<String>,
+        /// Only this object of the bucket.
+        #[schema(value_type = Option<String>)]
+        key: Option<ObjectKey>,
         /// How long it may be begun, in seconds; an hour if absent.
         expires_in_secs: Option<u32>,
     },
@@ -60,8 +72,26 @@ pub enum NewCommand {
 }
 
 impl NewCommand {
-    fn split(self) -> (CommandKind, Option<u32>) {
-        match self {
+    fn split(self) -> Result<(CommandKind, Option<u32>), Problem> {
+        Ok(match self {
+            Self::Retry {
+                bucket,
+                key,
+                expires_in_secs,
+            } => {
+                let scope = match (bucket, key) {
+                    (None, None) => RetryScope::All,
+                    (Some(bucket), None) => RetryScope::Bucket { bucket },
+                    (Some(bucket), Some(key)) => RetryScope::Object { bucket, key },
+                    (None, Some(_)) => {
+                        return Err(Problem::invalid("a key needs the bucket that it is in"));
+                    }
+                };
+                if let Some(bucket) = scope.bucket() {
+                    check_bucket(bucket).map_err(Problem::invalid)?;
+                }
+                (CommandKind::Retry(scope), expires_in_secs)
+            }
             Self::Identify {
                 seconds,
                 expires_in_secs,
@@ -74,7 +104,7 @@ impl NewCommand {
                 CommandKind::SetTelemetryInterval { seconds },
                 expires_in_secs,
             ),
-        }
+        })
     }
 }
 
@@ -138,7 +168,7 @@ impl From<CommandRow> for CommandView {
 }
 
 async fn create(call: Call<CommandCreate>) -> Result<Json<CommandView>, Problem> {
-    let (command, valid) = call.body.0.split();
+    let (command, valid) = call.body.0.split()?;
     command
         .check()
         .map_err(|e| Problem::invalid(e.to_string()))?;

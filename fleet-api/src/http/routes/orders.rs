@@ -24,6 +24,7 @@ pub(super) fn add(api: Api) -> Api {
 
 /// One order.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "customer": "Northern Survey", "bucket": "survey-2026", "note": "two boxes" }))]
 pub struct Order {
     /// Its name.
     id: String,

@@ -2,18 +2,17 @@
 
 use longhaul_protocol::ids::{BoxId, RolloutId};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object, Type};
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
-use crate::fleet;
+use crate::fleet::{self, MAX_ROLLOUT_BOXES};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::store::operators::Role;
 use crate::store::rollouts::{RolloutRow, rollout_list};
 
-/// Boxes of one rollout at the most.
-const MAX_BOXES: usize = 10_000;
 /// How long a box may begin, where the caller does not say.
 const DEFAULT_VALID_SECS: u32 = 7 * 86_400;
 /// Longest time that a box may begin.
@@ -26,6 +25,7 @@ pub(super) fn add(api: Api) -> Api {
         .add::<RolloutCreate>()
         .add::<RolloutList>()
         .add::<RolloutGet>()
+        .add::<RolloutAbort>()
 }
 
 endpoint! {
@@ -79,6 +79,10 @@ pub struct Rollout {
     started_by: String,
     /// When.
     started_at: i64,
+    /// When it was aborted, if it was.
+    aborted_at: Option<i64>,
+    /// Who aborted it.
+    aborted_by: Option<String>,
     /// Its boxes.
     boxes: Vec<RolloutBox>,
     /// The cloud's clock.
@@ -87,16 +91,23 @@ pub struct Rollout {
 
 /// How far one box has come.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "version": "1.4.0", "boxes": ["7KQ2M9XV4D1H"], "expires_in_secs": 604_800 }))]
 pub struct RolloutBox {
     /// The box.
     box_id: String,
     /// The command that assigned the release.
     command: String,
-    /// Where it stands: before the update's first step `offline`, `sent`, `expired` or `refused`,
-    /// then the step's name.
+    /// Where it stands: before the update's first step `offline`, `queued`, `sent`, `expired`,
+    /// `cancelled` or `failed` (the box refused it), then the step's name.
     state: String,
-    /// Why it failed or was rolled back.
+    /// The update's step that the box reported last; after a failure, the step that ended it.
+    step: Option<String>,
+    /// Why it failed, was rolled back or was not begun: the check and the end of its log.
     reason: Option<String>,
+    /// The version that the box ran when the rollout began.
+    version_before: Option<String>,
+    /// The version that the box ran when the update ended; absent until then.
+    version_after: Option<String>,
     /// When the state was reached.
     since: i64,
 }
@@ -106,7 +117,10 @@ fn view(rollout: fleet::RolloutView, server_time: i64) -> Json<Rollout> {
         box_id: b.box_id.to_string(),
         command: b.command.to_string(),
         state: b.state,
+        step: b.step,
         reason: b.reason,
+        version_before: b.version_before,
+        version_after: b.version_after,
         since: b.since.0,
     });
     Json(Rollout {
@@ -114,6 +128,8 @@ fn view(rollout: fleet::RolloutView, server_time: i64) -> Json<Rollout> {
         version: rollout.version,
         started_by: rollout.started_by,
         started_at: rollout.started_at.0,
+        aborted_at: rollout.aborted_at.map(|at| at.0),
+        aborted_by: rollout.aborted_by,
         boxes: boxes.collect(),
         server_time,
     })
@@ -132,11 +148,20 @@ endpoint! {
 pub struct NewRollout {
     /// The release's version.
     version: String,
-    /// 1 to 10,000 boxes.
-    #[schema(value_type = Vec<String>)]
+    /// The boxes that shall run it; a box named twice counts once.
+    #[schema(schema_with = box_list)]
     boxes: Vec<BoxId>,
     /// How long a box may begin, in seconds; a week if absent.
     expires_in_secs: Option<u32>,
+}
+
+/// From the same constant as the check.
+fn box_list() -> Array {
+    ArrayBuilder::new()
+        .items(Object::with_type(Type::String))
+        .min_items(Some(1))
+        .max_items(Some(MAX_ROLLOUT_BOXES))
+        .build()
 }
 
 async fn create(call: Call<RolloutCreate>) -> Result<Json<Rollout>, Problem> {
@@ -145,11 +170,6 @@ async fn create(call: Call<RolloutCreate>) -> Result<Json<Rollout>, Problem> {
     if !(1..=MAX_VALID_SECS).contains(&valid_for_secs) {
         return Err(Problem::invalid(format!(
             "expires_in_secs is {valid_for_secs}; it must be 1 to {MAX_VALID_SECS}"
-        )));
-    }
-    if !(1..=MAX_BOXES).contains(&new.boxes.len()) {
-        return Err(Problem::invalid(format!(
-            "a rollout has 1 to {MAX_BOXES} boxes"
         )));
     }
     let new = fleet::NewRollout {
@@ -192,6 +212,8 @@ pub struct RolloutItem {
     started_by: String,
     /// When.
     started_at: i64,
+    /// When it was aborted, if it was.
+    aborted_at: Option<i64>,
 }
 
 impl From<RolloutRow> for RolloutItem {
@@ -202,6 +224,7 @@ impl From<RolloutRow> for RolloutItem {
             target: row.target,
             started_by: row.created_by,
             started_at: row.created,
+            aborted_at: row.aborted,
         }
     }
 }
@@ -232,5 +255,19 @@ endpoint! {
 
 async fn get(call: Call<RolloutGet>) -> Result<Json<Rollout>, Problem> {
     let rollout = call.people.fleet.rollout_get(&call.path.rollout_id).await?;
+    Ok(view(rollout, call.people.clock.now().0))
+}
+
+endpoint! {
+    /// No further.
+    RolloutAbort = POST "/v1/rollouts/{rollout_id}/abort" as "rolloutAbort", Scope::Role(Role::Operator), OK;
+    "Ends a rollout: boxes that have not begun are not sent it any more, the others bring it to an end."
+    (RolloutPath, Nothing, NoBody) -> Json<Rollout> = abort
+}
+
+async fn abort(call: Call<RolloutAbort>) -> Result<Json<Rollout>, Problem> {
+    let (fleet, id) = (&call.people.fleet, &call.path.rollout_id);
+    fleet.rollout_abort(&call.caller.actor(), id).await?;
+    let rollout = fleet.rollout_get(id).await?;
     Ok(view(rollout, call.people.clock.now().0))
 }

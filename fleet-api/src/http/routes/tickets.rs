@@ -33,6 +33,7 @@ pub(super) fn add(api: Api) -> Api {
 
 /// One ticket, without its secret.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "bucket": "survey-2026", "expires_in_secs": 604_800 }))]
 pub struct TicketView {
     /// Its name.
     id: String,

@@ -32,6 +32,10 @@ fn check_answer(template: &str, method: &str, answer: &Answer) {
         Value::Null => &responses["default"],
         described => described,
     };
+    let described = match described["$ref"].as_str() {
+        Some(to) => api.pointer(&to[1..]).expect("a response"),
+        None => described,
+    };
     let content = described["content"].as_object();
     let Some(content) = content.filter(|c| !c.is_empty()) else {
         assert!(answer.body.is_empty(), "{method} {template}: {answer:?}");

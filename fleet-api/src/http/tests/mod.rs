@@ -5,6 +5,7 @@ mod fleet;
 mod garbage;
 mod live;
 mod openapi;
+mod random;
 mod schema;
 mod site;
 mod walk;

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use longhaul_broker::{Edge, EdgeConfig, Incoming};
+use longhaul_protocol::upload::StoreTrust;
 use longhaul_protocol::value::UnixMillis;
 use longhaul_provisioning::ca::ServerNames;
 use serde_json::{Value, json};
@@ -224,6 +225,7 @@ async fn fleet(
         access_key: "none".into(),
         secret_key: "none".into(),
         root_pem: None,
+        trust: StoreTrust::Fleet,
     };
     let parts = FleetParts {
         db: db.clone(),

@@ -4,7 +4,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use longhaul_protocol::upload::PresignedPut;
 use longhaul_protocol::value::UnixMillis;
 
-use super::{BucketError, Buckets, PutHeaders, expiry, presigned};
+use super::{BucketError, Buckets, PutHeaders, expiry};
 
 /// An unfinished multipart upload.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ impl Buckets {
             .presigned(expiry()?)
             .await
             .map_err(BucketError::of("presign a part"))?;
-        Ok(presigned(&request))
+        Ok(self.presigned(&request))
     }
 
     /// Makes the parts, numbered from 1 in the order of their ETags, the object.

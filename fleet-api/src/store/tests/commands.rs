@@ -11,8 +11,8 @@ use crate::store::commands::{
 };
 use crate::store::releases::{release_get, release_list, release_set};
 use crate::store::rollouts::{
-    RolloutBoxState, rollout_box_advance, rollout_box_insert, rollout_box_list, rollout_get,
-    rollout_insert, rollout_list,
+    RolloutBoxState, RolloutNews, rollout_abort, rollout_box_advance, rollout_box_insert,
+    rollout_box_list, rollout_get, rollout_insert, rollout_list,
 };
 use crate::store::testing::{add_box, box_id, on_both};
 use crate::store::{Db, Tx};
@@ -90,7 +90,8 @@ on_both! {
         assert!(rollout_box_insert(&mut tx, &assignment.rollout, &id, Some("c1"), 1).await.expect("inserts"));
         assert!(!rollout_box_insert(&mut tx, &assignment.rollout, &id, None, 1).await.expect("twice"));
         let mut advance = async |state, step, reason| {
-            rollout_box_advance(&mut tx, &assignment.rollout, &id, state, step, reason, 2).await.expect("advances")
+            let news = RolloutNews { state, step, reason };
+            rollout_box_advance(&mut tx, &assignment.rollout, &id, news, 2).await.expect("advances")
         };
         assert!(advance(RolloutBoxState::Running, Some("trial"), None).await);
         assert!(advance(RolloutBoxState::RolledBack, None, Some("check failed")).await);
@@ -98,7 +99,10 @@ on_both! {
         let boxes = rollout_box_list(&mut tx, &assignment.rollout).await.expect("lists");
         assert_eq!((boxes[0].state, boxes[0].step.as_deref(), boxes[0].reason.as_deref()),
             (RolloutBoxState::RolledBack, Some("trial"), Some("check failed")));
+        assert!(rollout_abort(&mut tx, &assignment.rollout, "ada", 3).await.expect("aborts"));
+        assert!(!rollout_abort(&mut tx, &assignment.rollout, "bob", 4).await.expect("twice"));
         let row = rollout_get(&mut tx, &assignment.rollout).await.expect("gets").expect("is there");
+        assert_eq!((row.aborted, row.aborted_by.as_deref()), (Some(3), Some("ada")));
         assert_eq!(rollout_list(&mut tx, 5).await.expect("lists"), [row]);
         let huge = release_set(&mut tx, "t", "1", &Digest32([1; 32]), u64::MAX, 1).await;
         assert!(huge.is_err());
