@@ -1,5 +1,5 @@
 # Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
-.PHONY: demo test soak check lint deny unit python browser dashboards build tools clean-demo
+.PHONY: demo test soak bench-transfer check lint deny unit python browser dashboards build tools clean-demo
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,6 +15,15 @@ demo:
 	scripts/dashboards.sh build
 	cargo build --release --bins -p longhaul-fleet-api -p longhaul-provisioning --features longhaul-provisioning/tpm -p longhaul-device -p longhaul-sdk -p longhaul-sim
 	exec "$(TARGET)/release/longhaul-demo" $(if $(ONCE),--once) $(DEMO_ARGS)
+
+## make bench-transfer: what the transfer costs, beside other tools; results in docs/benchmarks/.
+## QUICK=1 only sees that it works; ONLY=bulk|small|puts|far|memory|million measures one topic. Needs root and 40 GB of disk.
+BENCH_WORK ?= $(TARGET)/bench-transfer
+bench-transfer:
+	tools=$$(scripts/tools.sh bench)
+	cargo build --release --bins -p longhaul-fleet-api -p longhaul-provisioning --features longhaul-provisioning/tpm -p longhaul-device -p longhaul-sdk -p longhaul-sim
+	PATH="$$PATH:$$tools" exec "$(TARGET)/release/longhaul-bench" --work "$(BENCH_WORK)" --now "$$(date -u +%Y%m%dT%H%M%SZ)" \
+		--command "make bench-transfer$(if $(ONLY), ONLY=$(ONLY))" $(if $(QUICK),--quick,--out docs/benchmarks) $(if $(ONLY),--only $(ONLY))
 
 ## make test: format, lints, dependencies, unit, property, whole-system, Python, browser.
 test:

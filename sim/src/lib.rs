@@ -2,9 +2,10 @@
 //! everything at once.
 //!
 //! [`system::System`] starts the programs, [`operator::Operator`] does what an operator does at the
-//! HTTP API, [`files`] makes what a customer pushes. Nothing here is part of the product, and
+//! HTTP API, [`files`] makes what a customer pushes, [`bench`] measures. Nothing here is part of the product, and
 //! nothing of the product is replaced.
 
+pub mod bench;
 pub mod files;
 pub mod operator;
 pub mod process;
