@@ -61,13 +61,13 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
     }
     bench.found.detail.threads = rig.threads_since(&before)?;
     let mut foreign = Vec::new();
-    if let Some(place) = rig.place() {
-        for run in 0..runs {
-            let prefix = format!("foreign-{run}");
-            let upload = bench.peers.upload(Client::S5cmd, &folder, &place, &prefix);
-            let Some(upload) = upload else { break };
-            foreign.push(gigabytes / rig.measured(&upload).await?.server);
-        }
+    let place = rig.place()?;
+    for run in 0..runs {
+        let prefix = format!("foreign-{run}");
+        let upload = bench.peers.upload(Client::S5cmd, &folder, &place, &prefix);
+        let Some(upload) = upload else { break };
+        let spent = bench.peer(rig.id()?, &rig.knowing(upload)?).await?;
+        foreign.extend(spent.map(|spent| gigabytes / spent.server));
     }
     rig.stop().await?;
     remove(&bench.path("rig"))?;
@@ -90,7 +90,9 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
                     .peers
                     .upload(tool, &folder, &peer.place, &prefix)
                     .ok_or_else(|| BenchError::Unexpected(format!("{} is gone", tool.name())))?;
-                let spent = rig::measured(id, &upload, &bench.folder).await?;
+                let Some(spent) = bench.peer(id, &upload).await? else {
+                    break;
+                };
                 server.samples.push(gigabytes / spent.server);
                 client.samples.push(gigabytes / spent.client);
                 wall.samples.push(gigabytes / spent.seconds);

@@ -57,8 +57,10 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
             let prefix = format!("{}-{run}", client.name().replace(' ', ""));
             let upload = bench.peers.upload(client, &folder, &place, &prefix);
             let Some(upload) = upload else { break };
-            let spent = rig.measured(&upload).await?;
-            beside.samples.push(number / spent.seconds);
+            let spent = bench.peer(rig.id()?, &upload).await?;
+            beside
+                .samples
+                .extend(spent.map(|spent| number / spent.seconds));
         }
         peers.push(beside);
     }

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use crate::process::ProcessError;
 use crate::system::{Programs, SystemError};
 use crate::wait::TimedOut;
-use peers::Peers;
+use peers::{Command, Peers};
 use report::Detail;
 use row::{Beside, Metric, Origin, Row};
 
@@ -220,6 +220,22 @@ impl Bench<'_> {
     fn note(&mut self, line: String) {
         println!("  {line}");
         self.found.detail.lines.push(line);
+    }
+
+    /// What a peer's run has cost; `None`, and a note, if the peer failed: that is its affair.
+    async fn peer(
+        &mut self,
+        server: u32,
+        command: &Command,
+    ) -> Result<Option<rig::Spent>, BenchError> {
+        match rig::measured(server, command, &self.folder).await {
+            Ok(spent) => Ok(Some(spent)),
+            Err(BenchError::Process(error)) => {
+                self.note(format!("{} failed: {}", command.name, chain(&error)));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -232,6 +232,11 @@ impl Place {
             ("AWS_REGION", "us-east-1".to_owned()),
             ("AWS_DEFAULT_REGION", "us-east-1".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            // Servers that do not know the newer checksums store their frames as data.
+            (
+                "AWS_REQUEST_CHECKSUM_CALCULATION",
+                "when_required".to_owned(),
+            ),
             ("RCLONE_S3_ACCESS_KEY_ID", self.access_key.clone()),
             ("RCLONE_S3_SECRET_ACCESS_KEY", self.secret_key.clone()),
             ("RCLONE_S3_REGION", "us-east-1".to_owned()),

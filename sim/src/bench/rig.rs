@@ -1,6 +1,7 @@
 //! A box with everything around it, from the real programs, and what it costs to use it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,8 +60,6 @@ struct Ticket {
     access_key: String,
     secret_key: String,
     root_pem: String,
-    #[serde(default)]
-    lan_urls: Vec<String>,
 }
 
 /// A long line to the bucket, and short ones to the rest of the cloud.
@@ -120,23 +119,19 @@ fn start_behind(stage: &Stage, tcti: &str, vault: u64, port: u16) -> Result<Proc
             "tpm_tcti = {tcti:?}\ndata_listen = \"0.0.0.0:{port}\"\nvault_capacity_bytes = {vault}\n"
         ),
     )?;
-    let script = r#"mount --bind "$1" /etc/hosts; shift; exec "$@""#;
-    let arguments = [
-        "--mount".into(),
-        "sh".into(),
-        "-ec".into(),
-        script.into(),
-        "sh".into(),
+    let arguments = with_hosts(
         hosts,
         stage.program("longhaul-box").into_os_string(),
-        "--state".into(),
-        stage.path("box").into_os_string(),
-        "--config".into(),
-        settings,
-    ];
+        [
+            "--state".into(),
+            stage.path("box").into_os_string(),
+            "--config".into(),
+            settings,
+        ],
+    );
     let log = stage.path("log").join("box.log");
     let environment = [("TSS2_LOG", "all+none")];
-    let program = Path::new("unshare");
+    let program = Path::new(UNSHARE);
     Ok(Process::start(
         "box",
         program,
@@ -144,6 +139,24 @@ fn start_behind(stage: &Stage, tcti: &str, vault: u64, port: u16) -> Result<Proc
         &environment,
         &log,
     )?)
+}
+
+/// Runs a program in a mount namespace of its own, by [`with_hosts`].
+const UNSHARE: &str = "unshare";
+
+/// What [`UNSHARE`] needs so that `program` finds the file `hosts` in place of `/etc/hosts`.
+fn with_hosts(
+    hosts: OsString,
+    program: OsString,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Vec<OsString> {
+    let script = r#"mount --bind "$1" /etc/hosts; shift; exec "$@""#;
+    ["--mount", "sh", "-ec", script, "sh"]
+        .map(OsString::from)
+        .into_iter()
+        .chain([hosts, program])
+        .chain(arguments)
+        .collect()
 }
 
 impl Rig {
@@ -251,15 +264,30 @@ impl Rig {
         }
     }
 
-    /// The box for other S3 clients; `None` if its certificate names no address of it.
-    pub fn place(&self) -> Option<Place> {
-        let url = self.ticket.lan_urls.iter().find(|url| !url.contains('['))?;
-        Some(Place {
-            url: url.trim_end_matches('/').to_owned(),
+    /// The box for other S3 clients, by the name that it proves; see [`Rig::knowing`].
+    pub fn place(&self) -> Result<Place, BenchError> {
+        Ok(Place {
+            url: format!("https://{}:{}", self.lan_name()?, self.address.port()),
             bucket: BUCKET.to_owned(),
             access_key: self.ticket.access_key.clone(),
             secret_key: self.ticket.secret_key.clone(),
             ca: Some(self.root()),
+        })
+    }
+
+    /// The same command where the box's name means the box.
+    pub fn knowing(&self, command: Command) -> Result<Command, BenchError> {
+        let hosts = self.stage.path("hosts-with-box");
+        let text = format!("{} {}\n", self.address.ip(), self.lan_name()?);
+        std::fs::write(&hosts, text).map_err(BenchError::io("write the box's name"))?;
+        Ok(Command {
+            program: UNSHARE.into(),
+            arguments: with_hosts(
+                hosts.into_os_string(),
+                command.program.into_os_string(),
+                command.arguments,
+            ),
+            ..command
         })
     }
 

@@ -1,6 +1,8 @@
 //! Many small files: how many of them a push makes durable in a second.
 
-use super::peers::{Client, Place};
+use std::path::Path;
+
+use super::peers::{Client, Command, Place};
 use super::rig::{self, Rig};
 use super::row::{Beside, Better, Metric};
 use super::{Bench, BenchError, float};
@@ -55,19 +57,20 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
     bench.found.detail.threads = rig.threads_since(&before)?;
 
     let mut beside = Besides::default();
-    let box_place = rig.place();
-    if let Some(place) = &box_place {
-        beside
-            .peer(bench, (&folder, number), (place, "the box"), rig.id()?)
-            .await?;
-    }
+    let place = rig.place()?;
+    let to_box = commands(bench, &folder, &place)
+        .into_iter()
+        .map(|command| rig.knowing(command))
+        .collect::<Result<Vec<_>, _>>()?;
+    beside
+        .run(bench, (to_box, number), ("the box", rig.id()?))
+        .await?;
     rig.stop().await?;
     for peer in bench.peers.servers(&bench.folder).await? {
         let id = rig::id(&peer.process)?;
         let name = format!("{}, plain HTTP", peer.name);
-        beside
-            .peer(bench, (&folder, number), (&peer.place, &name), id)
-            .await?;
+        let to_peer = commands(bench, &folder, &peer.place);
+        beside.run(bench, (to_peer, number), (&name, id)).await?;
         peer.process.stop().await?;
     }
     bench.add(PUSH, &rate, &beside.rate);
@@ -85,32 +88,35 @@ struct Besides {
 }
 
 impl Besides {
-    async fn peer(
+    async fn run(
         &mut self,
-        bench: &Bench<'_>,
-        (folder, number): (&std::path::Path, f64),
-        (place, target): (&Place, &str),
-        server: u32,
+        bench: &mut Bench<'_>,
+        (commands, number): (Vec<Command>, f64),
+        (target, server): (&str, u32),
     ) -> Result<(), BenchError> {
-        let each = (0..bench.settings.runs()).map(|run| {
-            let peers = &bench.peers;
-            let tar = format!("tar-{run}.tar");
-            [
-                peers.upload(Client::S5cmd, folder, place, &format!("s5cmd-{run}")),
-                peers.tar_pipe(folder, place, &tar),
-            ]
-        });
-        for commands in each {
-            for command in commands.into_iter().flatten() {
-                let spent = rig::measured(server, &command, &bench.folder).await?;
-                let name = format!("{} to {target}", command.name);
-                note(&mut self.rate, &name, number / spent.seconds);
-                note(&mut self.client, &name, 1e3 * spent.client / number);
-                note(&mut self.server, &name, 1e3 * spent.server / number);
-            }
+        for command in commands {
+            let Some(spent) = bench.peer(server, &command).await? else {
+                continue;
+            };
+            let name = format!("{} to {target}", command.name);
+            note(&mut self.rate, &name, number / spent.seconds);
+            note(&mut self.client, &name, 1e3 * spent.client / number);
+            note(&mut self.server, &name, 1e3 * spent.server / number);
         }
         Ok(())
     }
+}
+
+/// Every run of every peer.
+fn commands(bench: &Bench<'_>, folder: &Path, place: &Place) -> Vec<Command> {
+    let peers = &bench.peers;
+    let runs = (0..bench.settings.runs()).flat_map(|run| {
+        [
+            peers.upload(Client::S5cmd, folder, place, &format!("s5cmd-{run}")),
+            peers.tar_pipe(folder, place, &format!("tar-{run}.tar")),
+        ]
+    });
+    runs.flatten().collect()
 }
 
 fn note(besides: &mut Vec<Beside>, name: &str, sample: f64) {
