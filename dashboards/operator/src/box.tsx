@@ -113,7 +113,7 @@ export function BoxPage({ id }: { id: string }) {
             <Numbers detail={detail} />
             <Chart points={series.points} longestMs={Math.max(series.step, (interval ?? 0) * 1000)} />
           </Section>
-          <Transfers list={transfers} uploads={detail.uploads} />
+          <Transfers list={transfers} detail={detail} />
           <Timeline list={timeline} />
         </div>
       </div>

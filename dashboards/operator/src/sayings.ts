@@ -66,6 +66,8 @@ function sent(item: TimelineItem, detail: Detail): Saying {
   switch (item.kind) {
     case "update":
       return { kind, what: `was told to update to ${text(detail.version)}`, more: words(kind) };
+    case "retry":
+      return { kind, what: "was told to deliver again what failed", more: words(kind) };
     case "identify":
       return { kind, what: `was told to identify itself for ${text(detail.seconds)} s`, more: words(kind) };
     case "set_telemetry_interval":
@@ -87,15 +89,28 @@ const TOGETHER: Record<string, string> = {
 /** The items, those that follow one another and are alike together. */
 export function runs(items: readonly TimelineItem[]): TimelineItem[][] {
   const all: TimelineItem[][] = [];
+  let before: string | undefined;
   for (const item of items) {
-    const last = all.at(-1);
-    if (last?.[0]?.kind === item.kind && last[0].source === item.source && Object.hasOwn(TOGETHER, item.kind)) last.push(item);
+    const like = alike(item);
+    if (like !== undefined && like === before) all.at(-1)?.push(item);
     else all.push([item]);
+    before = like;
   }
   return all;
 }
 
-/** So many of a kind in words. */
-export function together(kind: string, n: number): string {
-  return `${n.toLocaleString("en")} objects ${TOGETHER[kind] ?? words(kind)}`;
+/** The same text for items that are shown together. */
+function alike(item: TimelineItem): string | undefined {
+  if (item.source !== "journal") return undefined;
+  if (item.kind === "update") return `update to ${text(inside(item.detail).version)}`;
+  return Object.hasOwn(TOGETHER, item.kind) ? item.kind : undefined;
+}
+
+/** A run in words: how many objects, or how far an update has come. */
+export function together(run: readonly TimelineItem[]): Saying {
+  const newest = run[0];
+  if (newest === undefined) return { kind: "", what: "", more: "" };
+  const last = saying(newest);
+  const what = TOGETHER[newest.kind];
+  return what === undefined ? last : { kind: last.kind, what: `${run.length.toLocaleString("en")} objects ${what}`, more: "" };
 }

@@ -40,11 +40,14 @@ function Line({ item, commands }: { item: TimelineItem; commands?: ReadonlyMap<s
 
 /** Many of a kind in one line, which opens. */
 function Run({ items, newest }: { items: readonly TimelineItem[]; newest: TimelineItem }) {
+  const { kind, what, more } = together(items);
   return (
     <details>
       <summary class="line">
-        <Glyph kind={saying(newest).kind} />
-        <span class="what">{together(newest.kind, items.length)}</span>
+        <Glyph kind={kind} />
+        <span class="what">
+          {what} {more !== "" && <span class="quiet clip">{more}</span>}
+        </span>
         <Age at={newest.at} />
       </summary>
       {items.map((item) => (

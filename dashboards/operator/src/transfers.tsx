@@ -1,13 +1,29 @@
+import { call, may } from "./api";
 import { bytes, count, objectUrl } from "./format";
-import type { List } from "./hooks";
+import { type List, useAct } from "./hooks";
 import { Age, Mark, Section, Trouble } from "./marks";
 import { More } from "./table";
 import type { BoxDetail, Transfer } from "./types";
 
+/** How long a box has to begin to try again. */
+const RETRY_IN_SECS = 3600;
+
 /** The objects that a box takes or has taken to the cloud. */
-export function Transfers({ list, uploads }: { list: List<Transfer>; uploads: BoxDetail["uploads"] }) {
+export function Transfers({ list, detail }: { list: List<Transfer>; detail: BoxDetail }) {
+  const { box, uploads } = detail;
+  const act = useAct();
+  const failed = uploads.find((of) => of.state === "failed")?.count ?? 0;
+  const again = () => call("POST", `/v1/boxes/${encodeURIComponent(box.id)}/commands`, { kind: "retry", expires_in_secs: RETRY_IN_SECS });
   return (
     <Section title="Transfers">
+      {failed > 0 && may("operator") && box.state === "active" && (
+        <p class="actions">
+          <button disabled={act.busy} onClick={() => void act.run(again)}>
+            Try {failed === 1 ? "the one that failed" : `the ${failed} that failed`} again
+          </button>
+        </p>
+      )}
+      <Trouble text={act.trouble} />
       {uploads.length > 0 && (
         <p class="tally">
           {uploads.map((of) => (

@@ -206,7 +206,20 @@ export interface RolloutLine {
 }
 
 export interface Rollout extends RolloutLine {
-  boxes: { box_id: string; command: string; state: string; reason?: string | null; since: number }[];
+  aborted_at?: number | null;
+  aborted_by?: string | null;
+  boxes: RolloutBox[];
+}
+
+export interface RolloutBox {
+  box_id: string;
+  command: string;
+  state: string;
+  step?: string | null;
+  reason?: string | null;
+  version_before?: string | null;
+  version_after?: string | null;
+  since: number;
 }
 
 export interface Operator {

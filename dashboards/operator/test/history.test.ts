@@ -63,7 +63,11 @@ test("what many objects do one after another is one line", () => {
   const kinds = ["delivered", "delivered", "rung", "rung", "delivered", "stored", "stored"];
   const found = runs(kinds.map(item));
   expect(found.map((run) => run.map(({ number }) => number))).toEqual([[0, 1], [2], [3], [4], [5, 6]]);
-  expect(together("stored", 1200)).toBe("1,200 objects are safe on the box");
+  expect(together(found[4] ?? []).what).toBe("2 objects are safe on the box");
+
+  const step = (version: string, step: string): TimelineItem => ({ ...item("update", 0), detail: { version, step } });
+  const updates = runs([step("2", "rolled_back"), step("2", "trial"), step("1", "committed"), step("1", "trial")]);
+  expect(updates.map((run) => together(run).what)).toEqual(["update to 2: rolled back", "update to 1: committed"]);
 });
 
 test("a fact that nobody knows yet, or that is nonsense, is shown as it is", () => {
