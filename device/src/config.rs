@@ -2,7 +2,7 @@
 //! factory's signed configuration, see [`crate::papers`].
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -56,11 +56,15 @@ pub struct Config {
     pub journal_max_bytes: NonZeroU64,
     /// Announce the box by mDNS on the LAN.
     pub mdns: bool,
+    /// How long a new release may take to prove itself, in seconds, before the one before it runs
+    /// again. Long enough for a slow link: it must enrol, connect and have the cloud answer.
+    pub trial_secs: NonZeroU32,
 }
 
 impl Default for Config {
     fn default() -> Self {
         const JOURNAL: NonZeroU64 = NonZeroU64::new(64 << 20).expect("not zero");
+        const TRIAL: NonZeroU32 = NonZeroU32::new(600).expect("not zero");
         Self {
             tpm_tcti: "device:/dev/tpmrm0".to_owned(),
             factory_dir: None,
@@ -70,6 +74,7 @@ impl Default for Config {
             vault_direct_io: true,
             journal_max_bytes: JOURNAL,
             mdns: true,
+            trial_secs: TRIAL,
         }
     }
 }
@@ -122,6 +127,7 @@ mod tests {
         let refused = [
             ("data_port = 1", "data_port"),
             ("journal_max_bytes = 0", "journal_max_bytes"),
+            ("trial_secs = 0", "trial_secs"),
             ("data_listen = 'nowhere'", "data_listen"),
         ];
         for (text, name) in refused {

@@ -18,6 +18,7 @@ pub mod intake;
 pub mod journal;
 pub mod lan;
 pub mod mqtt;
+pub mod ota;
 pub mod papers;
 pub mod rungs;
 pub mod runtime;

@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::disk::{self, DiskError};
 
-pub use longhaul_provisioning::factory::{BOX_CONFIG_FILE, IDEVID_FILE, ROOT_FILE};
+pub use longhaul_provisioning::factory::{BOX_CONFIG_FILE, IDEVID_FILE, ROOT_FILE, TUF_ROOT_FILE};
 
 /// What is wrong with the papers.
 #[derive(Debug, thiserror::Error)]

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use longhaul_device::chip::Chip;
 use longhaul_device::cloud::chain;
 use longhaul_device::config::{Config, DEFAULT_STATE};
+use longhaul_device::ota::slots::Slot;
+use longhaul_device::ota::supervise::{self, EXIT_RESTART, Settings};
 use longhaul_device::papers::Papers;
 use longhaul_device::runtime::{self, Options};
 use longhaul_device::tpm::TpmChip;
@@ -17,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Exit code for settings that cannot be used.
 const EXIT_CONFIG: u8 = 2;
+/// Wait before an agent that ended by itself is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Parser)]
 #[command(name = "longhaul-box", version, about = "Runs a Longhaul box")]
@@ -30,6 +35,9 @@ struct Cli {
     /// The agent's version as releases count; set by the supervisor that starts it.
     #[arg(long, global = true, hide = true, env = "LONGHAUL_AGENT_VERSION", default_value = env!("CARGO_PKG_VERSION"))]
     agent_version: String,
+    /// The slot that the agent runs from; set by the supervisor that starts it.
+    #[arg(long, global = true, hide = true, env = "LONGHAUL_SLOTS")]
+    slot: Option<Slot>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -38,6 +46,15 @@ struct Cli {
 enum Command {
     /// Run the box until SIGTERM or SIGINT (the default).
     Run,
+    /// Keep the agent running, update it, and go back where an update does not prove itself.
+    ///
+    /// Starts `longhaul-box run` from one of two slots in the state directory, which are filled
+    /// with this program at the first start. A release that an operator rolls out is put into the
+    /// other slot and tried; it is kept once customers can push to it and the cloud has committed
+    /// a fact of it. If it ends, or does not get so far within `trial_secs` of the settings file,
+    /// or the machine goes down in three starts of it, the release before runs again, and the
+    /// cloud is told why. This is what the machine's service manager should start.
+    Supervise,
     /// Ask the running agent how the box is.
     Status {
         /// As JSON.
@@ -67,8 +84,10 @@ fn main() -> ExitCode {
         state: cli.state,
         config,
         agent_version: cli.agent_version,
+        slot: cli.slot,
     };
     match cli.command.unwrap_or(Command::Run) {
+        Command::Supervise => supervise(&options, cli.config),
         Command::Run => run(options),
         Command::Status { json } => status(&options, json),
         Command::Config {
@@ -77,7 +96,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options) -> ExitCode {
+fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
@@ -85,6 +104,48 @@ fn run(options: Options) -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
+}
+
+fn supervise(options: &Options, config: Option<PathBuf>) -> ExitCode {
+    log_to_stderr();
+    let settings = Settings {
+        state: options.state.clone(),
+        config,
+        // Also where the file has been replaced since: what runs is what is known to run.
+        factory_agent: PathBuf::from("/proc/self/exe"),
+        factory_version: options.agent_version.clone(),
+        trial: Duration::from_secs(u64::from(options.config.trial_secs.get())),
+        pause: RESTART_PAUSE,
+    };
+    // One thread: agents end with the thread that started them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    let ended = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let signals = signals(stop.clone());
+        let supervise = supervise::supervise(settings, stop);
+        tokio::select! {
+            ended = supervise => ended.map_err(|e| chain(&e)),
+            Err(error) = signals => Err(error.to_string()),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("longhaul-box: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> ExitCode {
+    log_to_stderr();
     let chip: Arc<dyn Chip> = match TpmChip::open(&options.config.tpm_tcti) {
         Ok(chip) => Arc::new(chip),
         Err(error) => return fail(&error, runtime::EXIT_TPM),
@@ -103,9 +164,13 @@ fn run(options: Options) -> ExitCode {
         }
     });
     // What blocks in the TPM or in a disk does not hold up the end.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err((code @ EXIT_RESTART, text)) => {
+            tracing::info!(code, "{text}");
+            ExitCode::from(code)
+        }
         Err((code, text)) => {
             tracing::error!(code, "{text}");
             eprintln!("longhaul-box: {text}");

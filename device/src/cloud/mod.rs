@@ -119,21 +119,22 @@ impl CloudClient {
     /// the part from `offset` on.
     pub async fn stream(&self, path: &str, offset: u64) -> Result<reqwest::Response, CloudError> {
         let session = self.session()?;
-        let endpoint = session.endpoint(0);
-        let mut request = session.http.get(url(endpoint, path));
-        if offset > 0 {
-            request = request.header(http::header::RANGE, format!("bytes={offset}-"));
+        let mut last = CloudError::NotEnrolled;
+        for attempt in 0..session.endpoints.len() {
+            let endpoint = session.endpoint(attempt);
+            let mut request = session.http.get(url(endpoint, path));
+            if offset > 0 {
+                request = request.header(http::header::RANGE, format!("bytes={offset}-"));
+            }
+            match request.send().await {
+                Ok(response) => {
+                    session.prefer(attempt);
+                    return streamed(response, path).await;
+                }
+                Err(source) => last = CloudError::unreachable(endpoint, source),
+            }
         }
-        let response = request
-            .send()
-            .await
-            .map_err(|source| CloudError::unreachable(endpoint, source))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status().as_u16();
-        let bytes = read_body(response, path).await?;
-        Err(CloudError::refused(path, status, &bytes))
+        Err(last)
     }
 
     async fn ask<Resp: DeserializeOwned>(
@@ -217,6 +218,18 @@ fn url(endpoint: &CloudEndpoint, path: &str) -> String {
     } else {
         format!("https://{host}:{https_port}{path}")
     }
+}
+
+async fn streamed(
+    response: reqwest::Response,
+    path: &str,
+) -> Result<reqwest::Response, CloudError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let bytes = read_body(response, path).await?;
+    Err(CloudError::refused(path, status, &bytes))
 }
 
 async fn read_body(mut response: reqwest::Response, path: &str) -> Result<Vec<u8>, CloudError> {

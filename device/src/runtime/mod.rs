@@ -7,6 +7,7 @@ mod lan_keeper;
 mod machine;
 mod supervisor;
 mod tickets;
+mod updates;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ use crate::disk::{self, DiskError};
 use crate::identity::IdentityFile;
 use crate::journal::{self, JournalError, JournalHandle};
 use crate::lan;
+use crate::ota::slots::Slot;
+use crate::ota::supervise::EXIT_RESTART;
 use crate::papers::{Papers, PapersError};
 use crate::rungs::{self, TlsProbe};
 use crate::sealed::{MasterKey, SealError};
@@ -46,6 +49,7 @@ use enrolment::Enrolment;
 use lan_keeper::LanKeeper;
 use supervisor::Supervisor;
 use tickets::Tickets;
+use updates::Updates;
 
 /// Exit code where the TPM does not do its part.
 pub const EXIT_TPM: u8 = 3;
@@ -110,18 +114,23 @@ pub enum RunError {
     /// A part has a defect.
     #[error("{0} panicked")]
     Panicked(&'static str),
+    /// An update is armed: the supervisor shall start it.
+    #[error("restarting into the release that is armed")]
+    Restart,
     /// Parts did not end in time.
     #[error("still running after the grace period: {0}")]
     Stuck(String),
 }
 
 impl RunError {
-    /// The process's exit code: 2 the papers, 3 the TPM, 4 another agent runs, 1 anything else.
+    /// The process's exit code: 2 the papers, 3 the TPM, 4 another agent runs, 75 an update is armed,
+    /// 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Papers(_) => 2,
             Self::Chip(_) | Self::Seal(SealError::Chip(_)) => EXIT_TPM,
             Self::AlreadyRunning(_) => 4,
+            Self::Restart => EXIT_RESTART,
             _ => 1,
         }
     }
@@ -136,6 +145,8 @@ pub struct Options {
     pub config: Config,
     /// The version of the agent, as releases count.
     pub agent_version: String,
+    /// The slot that it runs from, where a supervisor started it; without one it takes no updates.
+    pub slot: Option<Slot>,
 }
 
 impl Options {
@@ -162,7 +173,7 @@ pub async fn run(
         Ok(parts) => parts.run(unclean, shutdown).await,
         Err(error) => Err(error),
     };
-    if ended.is_ok() {
+    if matches!(ended, Ok(()) | Err(RunError::Restart)) {
         machine::end(&run_dir)?;
     }
     ended
@@ -207,7 +218,6 @@ impl Parts {
 
         let (events, inbox) = mpsc::channel(EVENTS);
         let (update_sender, update_requests) = update::channel();
-        let agent_handle = AgentHandle::new(events.clone());
         let agent = Agent::new(
             agent_config(options, &box_id, anchors, &journal),
             saved,
@@ -224,21 +234,15 @@ impl Parts {
         let (lan_identity, lan_tls) = lan::channel()?;
         let keeper = LanKeeper::new(state, Arc::clone(&master), cloud.clone(), lan_identity);
         let (bound, bound_source) = watch::channel(None);
+        let proof_of_data = bound_source.clone();
 
         let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
         supervisor.spawn("the LAN certificate's keeper", |stop| async move {
             keeper.run(stop).await;
             Ok(())
         });
-        let link_events = events.clone();
-        supervisor.spawn("the link watcher", |stop| async move {
-            driver::watch_links(link_events, bound_source, stop).await;
-            Ok(())
-        });
-        let socket = console::socket_path(state);
-        supervisor.spawn("the console", |stop| async move {
-            Ok(console::serve(socket, console_source, stop).await?)
-        });
+        watch_links(&mut supervisor, events.clone(), bound_source);
+        serve_console(&mut supervisor, state, console_source);
         let retrier = uplink::Retrier::new(vault.clone());
         let data = DataPlane {
             vault: vault.clone(),
@@ -252,7 +256,14 @@ impl Parts {
         };
         data.spawn(options, bound, &mut supervisor, shutdown)
             .await?;
-        let _ = (update_requests, agent_handle);
+        let updates = Updates {
+            cloud: cloud.clone(),
+            journal: journal.clone(),
+            agent: AgentHandle::new(events.clone()),
+            requests: update_requests,
+            bound: proof_of_data,
+        };
+        updates.spawn(options, &mut supervisor);
 
         let driver = Driver {
             agent,
@@ -265,7 +276,7 @@ impl Parts {
             probe: Arc::new(probe),
             sampler: Arc::new(Mutex::new(Sampler::new(state.to_owned()))),
             meter: Arc::new(machine::Meter(vault.clone())),
-            updates: Some(update_sender),
+            updates: options.slot.map(|_| update_sender),
             retrier,
             lan_status,
             console: console_status,
@@ -315,6 +326,28 @@ impl Parts {
     }
 }
 
+fn watch_links(
+    supervisor: &mut Supervisor,
+    events: mpsc::Sender<agent::Event>,
+    bound: watch::Receiver<Option<SocketAddr>>,
+) {
+    supervisor.spawn("the link watcher", |stop| async move {
+        driver::watch_links(events, bound, stop).await;
+        Ok(())
+    });
+}
+
+fn serve_console(
+    supervisor: &mut Supervisor,
+    state: &Path,
+    status: watch::Receiver<console::Status>,
+) {
+    let socket = console::socket_path(state);
+    supervisor.spawn("the console", |stop| async move {
+        Ok(console::serve(socket, status, stop).await?)
+    });
+}
+
 fn first_status(options: &Options, box_id: BoxId, agent: &Agent, vault: &Vault) -> LanStatus {
     LanStatus {
         v: VERSION,
@@ -352,8 +385,12 @@ fn agent_config(
         os_version: machine::os_version(),
         boot: machine::boot_id(),
         epoch: journal.epoch().clone(),
-        capabilities: Vec::new(),
-        can_update: false,
+        capabilities: options
+            .slot
+            .map(|_| "update".to_owned())
+            .into_iter()
+            .collect(),
+        can_update: options.slot.is_some(),
     }
 }
 

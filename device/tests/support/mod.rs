@@ -124,6 +124,7 @@ impl Factory {
                 ..Config::default()
             },
             agent_version: "1.0.0-test".to_owned(),
+            slot: None,
         };
         let chip = Arc::new(TpmChip::open(&self.tpm.tcti()).unwrap());
         let stop = CancellationToken::new();
