@@ -9,5 +9,6 @@ pub mod bench;
 pub mod files;
 pub mod operator;
 pub mod process;
+pub mod releases;
 pub mod system;
 pub mod wait;

@@ -270,6 +270,35 @@ impl Operator {
             .map_err(|source| ApiError::Connection { what: path, source })
     }
 
+    /// Assigns a release to one box; yields the rollout's name.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn roll_out(&self, box_id: &str, version: &str) -> Result<String, ApiError> {
+        let body = json!({"version": version, "boxes": [box_id]});
+        let made = self.post("/v1/rollouts", &body).await?;
+        text(&made, "id", "POST /v1/rollouts")
+    }
+
+    /// Waits until a rollout to one box has ended; yields how: `state` and `reason`.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`], also if it did not end in time.
+    pub async fn rolled_out(&self, rollout: &str) -> Result<Value, ApiError> {
+        let path = format!("/v1/rollouts/{rollout}");
+        let ended = until("the update's end", Duration::from_mins(3), || async {
+            let rollout = self.get(&path).await.map_err(|e| e.to_string())?;
+            let on_box = rollout["boxes"][0].clone();
+            match on_box["state"].as_str() {
+                Some("committed" | "rolled_back" | "failed" | "refused" | "expired") => Ok(on_box),
+                _ => Err(on_box.to_string()),
+            }
+        });
+        Ok(ended.await?)
+    }
+
     /// The box as the cloud knows it.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ use crate::wait::{TimedOut, until};
 
 /// Longest time for a program to be ready.
 const START: Duration = Duration::from_mins(1);
+/// How long a box's new release may take to prove itself here, in seconds.
+const TRIAL_SECS: u32 = 60;
 
 /// Why the system does not stand.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +152,7 @@ impl Stage {
         self.programs.path(name)
     }
 
-    fn start<S: AsRef<std::ffi::OsStr>>(
+    pub(crate) fn start<S: AsRef<std::ffi::OsStr>>(
         &self,
         name: &str,
         program: &str,
@@ -320,8 +322,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the box; it is up when the cloud says so. Customers push to `data_port`, any free one
-    /// for 0.
+    /// Starts the box under its supervisor; it is up when the cloud says so. Customers push to
+    /// `data_port`, any free one for 0.
     ///
     /// # Errors
     ///
@@ -334,7 +336,8 @@ impl Stage {
     ) -> Result<Process, SystemError> {
         let settings = self.path("box.toml");
         let text = format!(
-            "tpm_tcti = {tcti:?}\ndata_listen = \"0.0.0.0:{data_port}\"\nvault_capacity_bytes = {vault_bytes}\n"
+            "tpm_tcti = {tcti:?}\ndata_listen = \"0.0.0.0:{data_port}\"\nvault_capacity_bytes = {vault_bytes}\n\
+             trial_secs = {TRIAL_SECS}\n"
         );
         write(&settings, &text)?;
         let state = self.path("box");
@@ -346,6 +349,7 @@ impl Stage {
                 state.as_os_str(),
                 "--config".as_ref(),
                 settings.as_os_str(),
+                "supervise".as_ref(),
             ],
         )
     }

@@ -64,7 +64,13 @@ async fn the_whole_journey_holds_and_leaves_no_process() {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
-    assert!(text.contains("every object is read back"), "{text}");
+    for step in [
+        "every object is read back",
+        "box updates itself",
+        "box goes back by itself",
+    ] {
+        assert!(text.contains(step), "{step}: {text}");
+    }
     nothing_left(folder.path()).await;
 }
 

@@ -107,7 +107,7 @@ impl Bench {
             .await
             .unwrap();
         UpdateRequest {
-            command: format!("c-{version}").parse().unwrap(),
+            command: format!("c-{}", version.replace('.', "-")).parse().unwrap(),
             assignment: Assignment {
                 rollout: "r-1".parse().unwrap(),
                 version: version.to_owned(),
@@ -228,17 +228,23 @@ fn answer(dir: &Path, manners: &Mutex<Manners>, request: &Request<Incoming>) -> 
     manners
         .asked
         .push((below.to_string(), range.map(str::to_owned)));
+    let refuse = |status| {
+        let mut refusal = Response::new(body(Vec::new(), None));
+        *refusal.status_mut() = status;
+        refusal
+    };
     let Ok(bytes) = fs::read(dir.join(below.trim_start_matches('/'))) else {
-        let mut missing = Response::new(body(Vec::new(), None));
-        *missing.status_mut() = StatusCode::NOT_FOUND;
-        return missing;
+        return refuse(StatusCode::NOT_FOUND);
     };
     let from = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let from: usize = from.unwrap_or(0);
+    if from > 0 && from >= bytes.len() {
+        return refuse(StatusCode::RANGE_NOT_SATISFIABLE);
+    }
     let cut = below.starts_with("/targets/") && !manners.cuts.is_empty();
     let cut = cut.then(|| manners.cuts.remove(0));
     let total = bytes.len();
-    let part = bytes[from.min(total)..].to_vec();
+    let part = bytes[from..].to_vec();
     let mut response = Response::new(body(part, cut));
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, (total - from).into());

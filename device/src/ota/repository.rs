@@ -203,7 +203,8 @@ fn refused(error: &TufError) -> Refused {
     }
 }
 
+/// Whether the cloud was not heard. Anything else is what tough found wrong with what it got.
 fn retryable(error: &TransportError) -> bool {
     let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<CloudError>());
-    cause.is_none_or(CloudError::is_retryable)
+    cause.is_some_and(CloudError::is_retryable)
 }

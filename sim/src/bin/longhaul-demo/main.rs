@@ -3,6 +3,8 @@
 //! Every step is real: programs, TLS, attestation against a software TPM, S3, object store. It
 //! leaves everything running and says what to try; `--once` ends after the table instead.
 
+mod updates;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -189,9 +191,10 @@ async fn travel(
         .await?;
     let box_id = journey
         .step("factory makes a box", async {
-            let id = stage.make_box(&cloud, &tcti, None).await?;
+            let repository = stage.make_repository().await?;
+            let id = stage.make_box(&cloud, &tcti, Some(&repository)).await?;
             stage.import(&operator, &id).await?;
-            let seen = format!("{id}; its signed record is in the inventory");
+            let seen = format!("{id}; record in the inventory, releases 3-of-5 rooted");
             Ok((id, seen))
         })
         .await?;
@@ -211,6 +214,7 @@ async fn travel(
     obey(&operator, &box_id, journey).await?;
     let (ticket, folder, digests) = prepare(cli, &stage, &operator, &box_id, journey).await?;
     carry(&stage, &operator, (&ticket, &folder, &digests), journey).await?;
+    updates::update(&stage, &operator, (&box_id, &ticket), journey).await?;
     Ok(hints(
         &cloud,
         &stage,
