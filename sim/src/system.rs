@@ -334,6 +334,30 @@ impl Stage {
         vault_bytes: u64,
         data_port: u16,
     ) -> Result<Process, SystemError> {
+        self.box_as("supervise", tcti, vault_bytes, data_port)
+    }
+
+    /// The same without a supervisor: the process is the agent itself, and takes no updates.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`].
+    pub fn start_agent(
+        &self,
+        tcti: &str,
+        vault_bytes: u64,
+        data_port: u16,
+    ) -> Result<Process, SystemError> {
+        self.box_as("run", tcti, vault_bytes, data_port)
+    }
+
+    fn box_as(
+        &self,
+        command: &str,
+        tcti: &str,
+        vault_bytes: u64,
+        data_port: u16,
+    ) -> Result<Process, SystemError> {
         let settings = self.path("box.toml");
         let text = format!(
             "tpm_tcti = {tcti:?}\ndata_listen = \"0.0.0.0:{data_port}\"\nvault_capacity_bytes = {vault_bytes}\n\
@@ -349,7 +373,7 @@ impl Stage {
                 state.as_os_str(),
                 "--config".as_ref(),
                 settings.as_os_str(),
-                "supervise".as_ref(),
+                command.as_ref(),
             ],
         )
     }

@@ -8,9 +8,11 @@ mod download;
 mod error;
 pub mod health;
 mod log_tail;
+mod patience;
 pub mod repository;
 pub mod slots;
 pub mod state;
+mod steps;
 pub mod supervise;
 pub mod updater;
 

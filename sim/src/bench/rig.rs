@@ -177,7 +177,7 @@ impl Rig {
         stage.import(&operator, &id).await?;
         let port = free_port()?;
         let (mut device, lines) = match one_way {
-            None => (stage.start_box(&tcti, vault_bytes, port)?, None),
+            None => (stage.start_agent(&tcti, vault_bytes, port)?, None),
             Some(one_way) => {
                 let lines = Lines::lay(&ready, one_way).await?;
                 let device = start_behind(&stage, &tcti, vault_bytes, port)?;
