@@ -13,6 +13,9 @@ use crate::telemetry::VaultFill;
 pub const STATUS_PATH: &str = "/longhaul/v1/status";
 /// `POST` here with [`DeliveryQuery`] and the ticket's key pair as HTTP Basic; answers [`Deliveries`].
 pub const DELIVERY_PATH: &str = "/longhaul/v1/delivery";
+/// On the answer to `HEAD` and `GET` of an object: BLAKE3 of all its bytes, in hexadecimal, where
+/// the box knows it without reading the object.
+pub const BLAKE3_HEADER: &str = "x-longhaul-blake3";
 
 /// The capability of a box that takes packs at [`crate::pack::PACKS_PATH`].
 pub const PACKS: &str = "packs";

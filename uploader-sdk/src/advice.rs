@@ -39,13 +39,13 @@ pub fn ends_everything(code: Option<&str>, status: Option<u16>) -> bool {
 pub fn sentence(code: Option<&str>, status: Option<u16>) -> &'static str {
     match code {
         Some("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken") => {
-            "; the box does not accept this ticket: download a new one from the portal"
+            "; the box does not accept this ticket: ask whoever sent the box for a new one"
         }
         Some("AccessDenied") => {
-            "; the ticket does not allow this: download a new one from the portal"
+            "; the ticket does not allow this: ask whoever sent the box for one that does"
         }
         Some("NoSuchBucket") => {
-            "; the ticket names a bucket that this box does not carry: download it again"
+            "; the ticket names a bucket that this box does not carry: ask whoever sent the box for a new one"
         }
         Some("RequestTimeTooSkewed") => "; set this computer's clock",
         Some("DiskFull" | "InsufficientStorage") => {

@@ -54,7 +54,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Discover(#[from] DiscoverError),
     /// The ticket's roots or names cannot be used.
-    #[error("ticket {ticket} cannot be used: {why}; download it again from the portal")]
+    #[error("ticket {ticket} cannot be used: {why}; get it again from whoever sent the box")]
     Ticket {
         /// The ticket's id.
         ticket: String,

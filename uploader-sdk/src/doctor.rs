@@ -79,7 +79,7 @@ pub async fn examine(ticket: &Path, given: Option<&str>) -> Diagnosis {
             Err(error) => diagnosis.failed(
                 "key",
                 &error,
-                "download a new ticket from the portal, for this box",
+                "ask whoever sent the box for a new ticket, for this box",
             ),
         }
         ladder(&mut diagnosis, &client).await;
@@ -94,7 +94,7 @@ async fn reach(diagnosis: &mut Diagnosis, path: &Path, given: Option<&str>) -> O
             diagnosis.failed(
                 "ticket",
                 advice::chain(&error),
-                "download a ticket from the portal and name it with --ticket",
+                "name the ticket with --ticket; whoever sent the box can send it again",
             );
             return None;
         }
@@ -111,7 +111,11 @@ async fn reach(diagnosis: &mut Diagnosis, path: &Path, given: Option<&str>) -> O
     let tls = match BoxTls::new(&ticket) {
         Ok(tls) => tls,
         Err(why) => {
-            diagnosis.failed("ticket", why, "download the ticket again from the portal");
+            diagnosis.failed(
+                "ticket",
+                why,
+                "get the ticket again from whoever sent the box",
+            );
             return None;
         }
     };

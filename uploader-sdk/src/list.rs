@@ -82,7 +82,7 @@ impl BoxClient {
     }
 }
 
-async fn list(
+pub(crate) async fn list(
     client: &BoxClient,
     prefix: &str,
     patience: Patience,

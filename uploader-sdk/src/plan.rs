@@ -136,11 +136,7 @@ pub struct PlanError {
 ///
 /// [`PlanError`] where one of `paths` itself does not exist or cannot be read.
 pub fn plan(paths: &[PathBuf], prefix: &str) -> Result<Plan, PlanError> {
-    let prefix = match prefix {
-        "" => String::new(),
-        prefix if prefix.ends_with('/') => prefix.to_owned(),
-        prefix => format!("{prefix}/"),
-    };
+    let prefix = folder_prefix(prefix);
     let mut plan = Plan::default();
     for root in paths {
         let unreadable = |source| PlanError {
@@ -158,6 +154,45 @@ pub fn plan(paths: &[PathBuf], prefix: &str) -> Result<Plan, PlanError> {
     }
     refuse_clashes(&mut plan);
     Ok(plan)
+}
+
+/// A folder in the bucket with the `/` at its end; the bucket's root is empty.
+pub(crate) fn folder_prefix(prefix: &str) -> String {
+    match prefix {
+        "" => String::new(),
+        prefix if prefix.ends_with('/') => prefix.to_owned(),
+        prefix => format!("{prefix}/"),
+    }
+}
+
+/// Names those of `paths` that are still there, as [`plan`] would below `root`; blocks.
+pub(crate) fn plan_within(root: &Path, paths: &[PathBuf], prefix: &str) -> Plan {
+    let prefix = folder_prefix(prefix);
+    let mut plan = Plan::default();
+    for path in paths {
+        let Ok(inner) = path.strip_prefix(root) else {
+            continue;
+        };
+        let mut above = inner.ancestors().skip(1).map(|folder| root.join(folder));
+        if above.any(|folder| folder != root && folder.is_symlink()) {
+            continue;
+        }
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => add(&mut plan, path, inner, &prefix, &metadata),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => plan.skip(path, SkipReason::Unreadable, e),
+        }
+    }
+    plan
+}
+
+/// The files at or below a path, without following links; blocks.
+pub(crate) fn files_below(path: PathBuf) -> impl Iterator<Item = PathBuf> {
+    WalkDir::new(path)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
 }
 
 fn walk(plan: &mut Plan, root: &Path, prefix: &str) {

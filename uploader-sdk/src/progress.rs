@@ -61,6 +61,12 @@ impl Progress {
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// There is more to do than was said before.
+    pub(crate) fn more(&self, files: u64, bytes: u64) {
+        self.files.fetch_add(files, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn file_on_box(&self) {
         self.files_on_box.fetch_add(1, Ordering::Relaxed);
     }

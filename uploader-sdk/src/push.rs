@@ -1,6 +1,6 @@
 //! A push: every file of a plan is read once, sent, acknowledged and remembered.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,43 +94,14 @@ pub async fn push(
     progress: &Arc<Progress>,
 ) -> Result<PushReport, PushError> {
     let began = Instant::now();
-    let Plan { files, skipped } = planned(paths.to_vec(), options.prefix.clone()).await?;
-    let total = files.iter().map(Planned::size).sum();
-    progress.planned(files.len() as u64, total);
-    let sender = Sender {
-        client,
-        journal: open_journal(client, options).await,
-        progress: Arc::clone(progress),
-        options,
-        memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
-    };
-    let mut report = PushReport {
-        box_id: client.ticket().box_id.clone(),
-        address: client.endpoint().addr.to_string(),
-        bucket: client.ticket().bucket.clone(),
-        files: Vec::with_capacity(files.len()),
-        failed: Vec::new(),
-        skipped,
-        bytes: 0,
-        bytes_sent: 0,
-        retries: 0,
-        seconds: 0.0,
-    };
-    let stopped = sender.send_all(&files, &mut report).await;
-    report.bytes = report.files.iter().map(|f| f.size).sum();
-    report.retries = progress.snapshot().retries;
-    report.seconds = began.elapsed().as_secs_f64();
-    match stopped {
-        None => Ok(report),
-        Some((key, source)) => Err(PushError::Stopped {
-            key,
-            source,
-            report: Box::new(report),
-        }),
-    }
+    let plan = planned(paths.to_vec(), options.prefix.clone()).await?;
+    let sender = Sender::new(client, options, progress).await;
+    sender.expect(&plan.files);
+    let known = confirm(&sender, &plan.files).await;
+    sender.run(plan, known, began).await
 }
 
-async fn planned(paths: Vec<PathBuf>, prefix: String) -> Result<Plan, PlanError> {
+pub(crate) async fn planned(paths: Vec<PathBuf>, prefix: String) -> Result<Plan, PlanError> {
     spawn_blocking(move || plan::plan(&paths, &prefix))
         .await
         .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
@@ -191,17 +162,74 @@ pub(crate) struct Sender<'a> {
     memory: Arc<Semaphore>,
 }
 
+impl<'a> Sender<'a> {
+    /// A sender with the journal of the client's box and bucket.
+    pub async fn new(
+        client: &'a BoxClient,
+        options: &'a PushOptions,
+        progress: &Arc<Progress>,
+    ) -> Self {
+        Self {
+            client,
+            journal: open_journal(client, options).await,
+            progress: Arc::clone(progress),
+            options,
+            memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
+        }
+    }
+}
+
 impl Sender<'_> {
+    /// Says how much there is to do.
+    pub fn expect(&self, files: &[Planned]) {
+        let total = files.iter().map(Planned::size).sum();
+        self.progress.planned(files.len() as u64, total);
+    }
+
+    /// Sends the plan's files except those that are `known` to be on the box, by their place in
+    /// the plan.
+    pub async fn run(
+        &self,
+        plan: Plan,
+        known: Result<HashMap<usize, Done>, S3Error>,
+        began: Instant,
+    ) -> Result<PushReport, PushError> {
+        let Plan { files, skipped } = plan;
+        let mut report = PushReport {
+            box_id: self.client.ticket().box_id.clone(),
+            address: self.client.endpoint().addr.to_string(),
+            bucket: self.client.ticket().bucket.clone(),
+            files: Vec::with_capacity(files.len()),
+            failed: Vec::new(),
+            skipped,
+            bytes: 0,
+            bytes_sent: 0,
+            retries: 0,
+            seconds: 0.0,
+        };
+        let stopped = match known {
+            Ok(known) => self.send_all(&files, &known, &mut report).await,
+            Err(error) => Some(("the list of what is on the box".to_owned(), error)),
+        };
+        report.bytes = report.files.iter().map(|f| f.size).sum();
+        report.retries = self.progress.snapshot().retries;
+        report.seconds = began.elapsed().as_secs_f64();
+        match stopped {
+            None => Ok(report),
+            Some((key, source)) => Err(PushError::Stopped {
+                key,
+                source,
+                report: Box::new(report),
+            }),
+        }
+    }
+
     async fn send_all(
         &self,
         files: &[Planned],
+        known: &HashMap<usize, Done>,
         report: &mut PushReport,
     ) -> Option<(String, S3Error)> {
-        let known = confirm(self, files).await;
-        let known = match known {
-            Ok(known) => known,
-            Err(error) => return Some(("the list of what is on the box".to_owned(), error)),
-        };
         let is_large = |file: &Planned| file.size() > self.options.part_bytes;
         let (mut large, mut small): (VecDeque<usize>, VecDeque<usize>) =
             (0..files.len()).partition(|index| is_large(&files[*index]));
@@ -333,6 +361,7 @@ pub(crate) fn etag(quoted: Option<&str>) -> Result<String, S3Error> {
         .ok_or_else(|| S3Error::malformed("ETag"))
 }
 
+/// What cannot be read, as one file's failure.
 pub(crate) fn unreadable(error: &std::io::Error) -> SendError {
     SendError::File(format!(
         "it could not be read: {}; check that it exists and that you may read it",

@@ -52,10 +52,27 @@ impl S3Error {
         }
     }
 
+    /// The connection broke in the middle of an answer.
+    pub(crate) fn broken(why: String) -> Self {
+        Self {
+            status: None,
+            code: None,
+            message: why,
+            transient: true,
+            retry_after: None,
+        }
+    }
+
     /// Whether every other request would fail in the same way: the ticket or the box is at fault,
     /// not the object. A passing failure that outlasted our patience is the box's, too.
     pub fn ends_everything(&self) -> bool {
         self.transient || advice::ends_everything(self.code.as_deref(), self.status)
+    }
+
+    /// Whether the box may answer differently later, without anybody doing anything: it is busy,
+    /// restarting, out of reach, or full until it has delivered.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.transient || matches!(self.status, None | Some(507 | 503))
     }
 
     /// Whether the thing that was asked for does not exist.

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +11,8 @@ use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm;
 use longhaul_protocol::value::Digest32;
 use serde::{Deserialize, Serialize};
+
+use crate::clock;
 
 /// Bytes hashed at a time, so that all hashes find them in the cache.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -44,6 +46,47 @@ impl Stamp {
         let nanos = self.mtime_ns.rem_euclid(1_000_000_000);
         format!("{seconds}.{nanos:09}")
     }
+
+    /// Reads what [`Stamp::mtime_text`] or rclone wrote, in nanoseconds.
+    pub fn parse_mtime(text: &str) -> Option<i64> {
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let seconds: i64 = seconds.parse().ok()?;
+        if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let nanos: i64 = format!("{fraction:0<9}").parse().ok()?;
+        seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+    }
+}
+
+/// Which file it is, whatever its name: another one put in its place has another identity, even
+/// with the same size and time. Kept only while a file is read, because network file systems may
+/// number their files anew.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// The longest tick of a file system's clock on Linux (`CONFIG_HZ=100`), doubled.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long until a further write must show in the modification time.
+fn fresh(metadata: &Metadata) -> Option<Duration> {
+    let age = clock::system_now()
+        .duration_since(metadata.modified().ok()?)
+        .ok()?;
+    TICK.checked_sub(age).filter(|wait| !wait.is_zero())
 }
 
 /// The CRC-64/NVME of some bytes.
@@ -55,6 +98,12 @@ impl Crc64 {
     /// As S3 writes it: base64 of the eight bytes, most significant first.
     pub fn header(self) -> String {
         STANDARD.encode(self.0.to_be_bytes())
+    }
+
+    /// Reads what [`Crc64::header`] wrote.
+    pub fn from_header(text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text).ok()?;
+        Some(Self(u64::from_be_bytes(bytes.try_into().ok()?)))
     }
 
     /// The checksum of these bytes followed by `length` bytes whose checksum is `next`.
@@ -81,6 +130,7 @@ pub struct Piece {
 pub struct Source {
     file: File,
     stamp: Stamp,
+    identity: Identity,
     blake3: blake3::Hasher,
 }
 
@@ -91,11 +141,18 @@ impl Source {
     ///
     /// What the system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let stamp = Stamp::of(&file.metadata()?);
+        let mut file = File::open(path)?;
+        let mut metadata = file.metadata()?;
+        // A write within the same tick of the clock would leave the same time behind.
+        if let Some(wait) = fresh(&metadata) {
+            std::thread::sleep(wait);
+            file = File::open(path)?;
+            metadata = file.metadata()?;
+        }
         Ok(Self {
             file,
-            stamp,
+            stamp: Stamp::of(&metadata),
+            identity: Identity::of(&metadata),
             blake3: blake3::Hasher::new(),
         })
     }
@@ -135,12 +192,35 @@ impl Source {
         })
     }
 
+    /// Reads the rest and returns its checksum, keeping nothing of it; blocks.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn checksum(&mut self) -> io::Result<Crc64> {
+        let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match self.file.read(&mut chunk) {
+                Ok(0) => return Ok(Crc64(crc.finalize())),
+                Ok(read) => {
+                    self.blake3.update(&chunk[..read]);
+                    crc.update(&chunk[..read]);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
     /// Whether the file at `path` is no longer what was opened; blocks.
     ///
     /// Looks at the open file and at the path, so that a file put in its place is noticed too.
     pub fn changed(&self, path: &Path) -> bool {
         let same = |metadata: io::Result<Metadata>| {
-            metadata.is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
+            metadata.is_ok_and(|metadata| {
+                Stamp::of(&metadata) == self.stamp && Identity::of(&metadata) == self.identity
+            })
         };
         !(same(self.file.metadata()) && same(std::fs::metadata(path)))
     }
@@ -198,11 +278,43 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_same_size_and_time_in_its_place_is_noticed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, other) = (dir.path().join("f"), dir.path().join("g"));
+        std::fs::write(&path, b"one").expect("written");
+        std::fs::write(&other, b"two").expect("written");
+        let source = Source::open(&path).expect("opened");
+        let time = std::fs::metadata(&path).expect("there").modified();
+        let twin = File::options().write(true).open(&other).expect("opened");
+        twin.set_modified(time.expect("a time")).expect("set");
+        assert!(!source.changed(&path));
+
+        std::fs::rename(&other, &path).expect("renamed");
+
+        assert!(source.changed(&path));
+    }
+
+    #[test]
+    fn checksums_survive_their_header() {
+        let crc = Crc64(0x0123_4567_89ab_cdef);
+        assert_eq!(Crc64::from_header(&crc.header()), Some(crc));
+        for bad in ["", "AAAA", "not base64!", "AAAAAAAAAAAAAAAA"] {
+            assert_eq!(Crc64::from_header(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
     fn times_before_1970_keep_their_sign() {
         let stamp = Stamp {
             size: 0,
             mtime_ns: -1,
         };
         assert_eq!(stamp.mtime_text(), "-1.999999999");
+        assert_eq!(Stamp::parse_mtime("-1.999999999"), Some(-1));
+        assert_eq!(Stamp::parse_mtime("7.5"), Some(7_500_000_000));
+        assert_eq!(Stamp::parse_mtime("7"), Some(7_000_000_000));
+        for bad in ["", "x", "1.x", "9999999999999", "1.0000000001"] {
+            assert_eq!(Stamp::parse_mtime(bad), None, "{bad:?}");
+        }
     }
 }

@@ -18,7 +18,9 @@ use crate::clock;
 #[non_exhaustive]
 pub enum TicketError {
     /// The file could not be read.
-    #[error("failed to read ticket {path}; download it again from the portal or give its path")]
+    #[error(
+        "failed to read ticket {path}; check the path, or get the ticket again from whoever sent the box"
+    )]
     Read {
         /// The ticket's file.
         path: PathBuf,
@@ -32,7 +34,7 @@ pub enum TicketError {
         path: PathBuf,
     },
     /// Not JSON, or not an object.
-    #[error("{path} is not a ticket ({why}); download it again from the portal")]
+    #[error("{path} is not a ticket ({why}); get it again from whoever sent the box")]
     NotATicket {
         /// The file.
         path: PathBuf,
@@ -50,7 +52,9 @@ pub enum TicketError {
         version: u16,
     },
     /// A field is missing or wrong.
-    #[error("field {field:?} of ticket {path}: {why}; download the ticket again from the portal")]
+    #[error(
+        "field {field:?} of ticket {path}: {why}; get the ticket again from whoever sent the box"
+    )]
     Field {
         /// The ticket's file.
         path: PathBuf,
@@ -60,7 +64,7 @@ pub enum TicketError {
         why: String,
     },
     /// Its time is over.
-    #[error("ticket {path} expired at {when}; download a new one from the portal")]
+    #[error("ticket {path} expired at {when}; ask whoever sent the box for a new one")]
     Expired {
         /// The ticket's file.
         path: PathBuf,
@@ -199,11 +203,16 @@ pub fn check_roots(pem: &str) -> Result<rustls::RootCertStore, String> {
 }
 
 /// A time as people read it.
-pub fn utc(at: UnixMillis) -> String {
+pub(crate) fn utc(at: UnixMillis) -> String {
     jiff::Timestamp::from_millisecond(at.0).map_or_else(
         |_| format!("{} ms", at.0),
         |t| t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
     )
+}
+
+/// When a ticket ends, for people.
+pub fn expires_text(ticket: &Ticket) -> String {
+    utc(ticket.expires)
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ async fn a_killed_push_continues_without_sending_finished_parts_again() {
     let root = test_box.dir.path().join("source");
     let large = noise(5, 100 * MIB + 3);
     write(&root.join("large"), &large);
+    let large_bytes = large.len() as u64;
     for n in 0..30 {
         write(&root.join(format!("small{n}")), &noise(n, 2000));
     }
@@ -87,6 +88,11 @@ async fn a_killed_push_continues_without_sending_finished_parts_again() {
     let kept = report["files"][0]["parts_kept"].as_u64().expect("a number");
     assert!(kept >= 4, "{kept}");
     assert_eq!(seen.count(|r| r.contains("partNumber=")) as u64, 7 - kept);
+    // What was sent the second time, byte by byte: the parts that the box did not have.
+    let part = 16 * MIB as u64;
+    let sent = seen.put_bytes.load(Ordering::SeqCst);
+    assert_eq!(sent, large_bytes - kept * part);
+    assert_eq!(report["bytes_sent"], sent);
     assert_eq!(
         seen.count(|r| r.starts_with("PUT") && r.contains("small")),
         0

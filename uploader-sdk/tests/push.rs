@@ -280,7 +280,12 @@ async fn a_wrong_key_stops_the_push_and_says_what_to_do() {
         panic!("{error}");
     };
     assert!(report.files.is_empty());
-    assert!(error.to_string().contains("download a new one"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("ask whoever sent the box for a new one"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

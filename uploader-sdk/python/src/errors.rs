@@ -7,6 +7,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyFileNotFoundError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::get::GetReport;
 use crate::report::PushReport;
 
 create_exception!(
@@ -46,12 +47,28 @@ create_exception!(
     "The box does not say how far it has carried the files."
 );
 
+create_exception!(
+    longhaul,
+    GetError,
+    LonghaulError,
+    "The get ended before it had tried every object."
+);
+create_exception!(
+    longhaul,
+    BoxError,
+    LonghaulError,
+    "The box does not answer, or refuses."
+);
+
 /// Why a call failed, before it is an exception: making one takes the interpreter lock.
 pub enum Failure {
     Ticket(longhaul_sdk::TicketError),
     Connect(longhaul_sdk::ConnectError),
     Discover(longhaul_sdk::discover::DiscoverError),
     Push(longhaul_sdk::PushError),
+    Get(longhaul_sdk::GetError),
+    S3(longhaul_sdk::S3Error),
+    Asked(longhaul_sdk::delivery::DeliveryError),
     Delivery(
         longhaul_sdk::delivery::DeliveryError,
         Box<longhaul_sdk::PushReport>,
@@ -86,6 +103,27 @@ impl Failure {
                 with_report(py, PushError::new_err(message), Some(*report))
             }
             Self::Push(error) => with_report(py, PushError::new_err(text(&error)), None),
+            Self::Get(longhaul_sdk::GetError::Stopped {
+                key,
+                source,
+                report,
+            }) => {
+                let error = GetError::new_err(format!("the get stopped at {key}: {source}"));
+                let report = GetReport::new(py, *report);
+                match report.and_then(|report| error.value(py).setattr("report", report)) {
+                    Ok(()) => error,
+                    Err(other) => other,
+                }
+            }
+            Self::Get(error) => {
+                let error = GetError::new_err(text(&error));
+                match error.value(py).setattr("report", py.None()) {
+                    Ok(()) => error,
+                    Err(other) => other,
+                }
+            }
+            Self::S3(error) => BoxError::new_err(text(&error)),
+            Self::Asked(error) => BoxError::new_err(text(&error)),
             Self::Delivery(error, report) => {
                 with_report(py, DeliveryError::new_err(text(&error)), Some(*report))
             }

@@ -1,12 +1,10 @@
 //! `longhaul.find`.
 
-use std::time::Duration;
-
 use longhaul_sdk::discover;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::Failure;
+use crate::place::{Stop, seconds};
 use crate::wait::wait;
 
 #[pyclass(frozen, get_all, module = "longhaul")]
@@ -26,11 +24,11 @@ impl FoundBox {
 }
 
 #[pyfunction]
-#[pyo3(signature = (listen = 3.0))]
-pub fn find(py: Python<'_>, listen: f64) -> PyResult<Vec<FoundBox>> {
+#[pyo3(signature = (listen = 3.0, *, stop = None))]
+pub fn find(py: Python<'_>, listen: f64, stop: Option<&Stop>) -> PyResult<Vec<FoundBox>> {
     let listen = seconds("listen", listen)?;
     let work = async move { discover::find(listen).await.map_err(Failure::Discover) };
-    let found = wait(py, work, || Ok(()))?;
+    let found = wait(py, work, stop, || Ok(()))?;
     Ok(found
         .into_iter()
         .map(|found| FoundBox {
@@ -41,16 +39,4 @@ pub fn find(py: Python<'_>, listen: f64) -> PyResult<Vec<FoundBox>> {
             advice: found.advice,
         })
         .collect())
-}
-
-/// A time span from Python, at the most a year.
-pub fn seconds(name: &str, value: f64) -> PyResult<Duration> {
-    const YEAR: f64 = 366.0 * 86_400.0;
-    if (0.0..=YEAR).contains(&value) {
-        Ok(Duration::from_secs_f64(value))
-    } else {
-        Err(PyValueError::new_err(format!(
-            "{name} is {value}; seconds between 0 and a year are expected"
-        )))
-    }
 }

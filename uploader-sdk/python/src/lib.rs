@@ -5,8 +5,13 @@
 
 mod errors;
 mod find;
+mod get;
+mod look;
+mod place;
 mod push;
+mod remove;
 mod report;
+mod sync;
 mod wait;
 
 use pyo3::prelude::*;
@@ -16,14 +21,25 @@ use pyo3::prelude::*;
 mod _longhaul {
     #[pymodule_export]
     use super::errors::{
-        DeliveryError, LonghaulError, NoBoxError, NotTheBoxError, PushError, TicketError,
+        BoxError, DeliveryError, GetError, LonghaulError, NoBoxError, NotTheBoxError, PushError,
+        TicketError,
     };
     #[pymodule_export]
     use super::find::{FoundBox, find};
     #[pymodule_export]
+    use super::get::{GetReport, GotFile, get};
+    #[pymodule_export]
+    use super::look::{Check, Diagnosis, Listed, Rung, Status, doctor, ls, status};
+    #[pymodule_export]
+    use super::place::Stop;
+    #[pymodule_export]
     use super::push::push;
     #[pymodule_export]
+    use super::remove::{NotRemoved, RemoveReport, rm};
+    #[pymodule_export]
     use super::report::{FailedFile, FileReport, Progress, PushReport, SkippedFile};
+    #[pymodule_export]
+    use super::sync::{SyncReport, WouldSend, sync};
 
     use super::{Bound, PyModule, PyModuleMethods as _, PyResult};
 

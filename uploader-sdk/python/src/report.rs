@@ -62,19 +62,21 @@ pub struct FileReport {
     delivery_failure: Option<String>,
 }
 
+/// How far an object has come, in one word, and why it goes no further.
+pub fn delivery_words(delivery: Option<Delivery>) -> (Option<&'static str>, Option<String>) {
+    match delivery {
+        None => (None, None),
+        Some(Delivery::OnBox) => (Some("on_box"), None),
+        Some(Delivery::InFlight) => (Some("in_flight"), None),
+        Some(Delivery::InCloud) => (Some("in_cloud"), None),
+        Some(Delivery::Verified) => (Some("verified"), None),
+        Some(Delivery::Failed { reason }) => (Some("failed"), Some(reason)),
+    }
+}
+
 impl From<longhaul_sdk::FileReport> for FileReport {
     fn from(file: longhaul_sdk::FileReport) -> Self {
-        let delivery = file.delivery.as_ref().map(|delivery| match delivery {
-            Delivery::OnBox => "on_box",
-            Delivery::InFlight => "in_flight",
-            Delivery::InCloud => "in_cloud",
-            Delivery::Verified => "verified",
-            Delivery::Failed { .. } => "failed",
-        });
-        let delivery_failure = match file.delivery {
-            Some(Delivery::Failed { reason }) => Some(reason),
-            _ => None,
-        };
+        let (delivery, delivery_failure) = delivery_words(file.delivery);
         Self {
             path: file.path.to_string_lossy().into_owned(),
             key: file.key.to_string(),
@@ -107,6 +109,16 @@ pub struct FailedFile {
     path: String,
     key: String,
     reason: String,
+}
+
+impl From<longhaul_sdk::FailedFile> for FailedFile {
+    fn from(file: longhaul_sdk::FailedFile) -> Self {
+        Self {
+            path: file.path.to_string_lossy().into_owned(),
+            key: file.key.to_string(),
+            reason: file.reason,
+        }
+    }
 }
 
 #[pymethods]
@@ -148,11 +160,7 @@ pub struct PushReport {
 impl PushReport {
     pub fn new(py: Python<'_>, report: longhaul_sdk::PushReport) -> PyResult<Self> {
         let is_complete = report.is_complete();
-        let failed = report.failed.into_iter().map(|file| FailedFile {
-            path: file.path.to_string_lossy().into_owned(),
-            key: file.key.to_string(),
-            reason: file.reason,
-        });
+        let failed = report.failed.into_iter().map(FailedFile::from);
         let skipped = report.skipped.into_iter().map(|file| SkippedFile {
             path: file.path,
             reason: file.reason.as_str(),
@@ -188,7 +196,8 @@ impl PushReport {
     }
 }
 
-fn list<T: PyClass + Into<PyClassInitializer<T>>>(
+/// A Python list of `items`.
+pub fn list<T: PyClass + Into<PyClassInitializer<T>>>(
     py: Python<'_>,
     items: impl Iterator<Item = T>,
 ) -> PyResult<Py<PyList>> {

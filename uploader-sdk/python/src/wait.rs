@@ -8,15 +8,17 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::errors::Failure;
+use crate::place::Stop;
 
 /// Time between two looks for a signal.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs `work` to its end without the interpreter lock, calling `look` between; what `look` or a
-/// signal handler raises stops the work.
+/// signal handler raises stops the work, and so does `stop`.
 pub fn wait<T: Send + 'static>(
     py: Python<'_>,
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    stop: Option<&Stop>,
     mut look: impl FnMut() -> PyResult<()>,
 ) -> PyResult<T> {
     let runtime = tokio::runtime::Runtime::new()?;
@@ -36,6 +38,9 @@ pub fn wait<T: Send + 'static>(
             Err(RecvTimeoutError::Timeout) => {
                 if let Err(raised) = py.check_signals().and_then(|()| look()) {
                     break Err(raised);
+                }
+                if stop.is_some_and(Stop::is_set) {
+                    break Err(PyRuntimeError::new_err("stopped"));
                 }
             }
             Err(RecvTimeoutError::Disconnected) => {

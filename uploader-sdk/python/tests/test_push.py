@@ -71,7 +71,7 @@ def test_each_failure_has_its_exception(box, tmp_path):
         longhaul.push(7, ticket=box.ticket)
     wrong = json.loads(box.ticket.read_text()) | {"secret_key": "wrong"}
     (tmp_path / "wrong.json").write_text(json.dumps(wrong))
-    with pytest.raises(longhaul.PushError, match="download a new one") as caught:
+    with pytest.raises(longhaul.PushError, match="ask whoever sent the box for a new one") as caught:
         longhaul.push(file, ticket=tmp_path / "wrong.json", box=box.url)
     assert caught.value.report.files == []
     assert issubclass(longhaul.PushError, longhaul.LonghaulError)

@@ -66,6 +66,44 @@ async fn forward(client: TcpStream, target: SocketAddr, left: &AtomicU64, after:
     }
 }
 
+/// Forwards connections to `target` while it is open; closing it cuts them all, as a box that
+/// restarts does.
+pub struct Gate {
+    pub addr: SocketAddr,
+    open: Arc<tokio::sync::watch::Sender<bool>>,
+}
+
+impl Gate {
+    pub async fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let addr = listener.local_addr().expect("an address");
+        let open = Arc::new(tokio::sync::watch::Sender::new(true));
+        let shared = Arc::clone(&open);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut open = shared.subscribe();
+                tokio::spawn(async move {
+                    if !*open.borrow() {
+                        return;
+                    }
+                    let Ok(mut server) = TcpStream::connect(target).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        _ = open.wait_for(|open| !*open) => {}
+                    }
+                });
+            }
+        });
+        Self { addr, open }
+    }
+
+    pub fn set_open(&self, open: bool) {
+        self.open.send_replace(open);
+    }
+}
+
 /// A TLS server with the right name that answers everything with noise.
 pub async fn nonsense(authority: &Authority, name: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

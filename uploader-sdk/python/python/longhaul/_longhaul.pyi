@@ -30,6 +30,15 @@ class DeliveryError(LonghaulError):
 
     report: PushReport
 
+class GetError(LonghaulError):
+    """The get ended before it had tried every object, or nothing of that name is on the box."""
+
+    report: Optional[GetReport]
+    """What is here all the same; None where nothing was tried."""
+
+class BoxError(LonghaulError):
+    """The box does not answer, or refuses."""
+
 @final
 class Progress:
     """How far a push has come."""
@@ -108,6 +117,136 @@ class FoundBox:
     """The code of what keeps it from the cloud, `LH-nnn`."""
     advice: Optional[str]
 
+@final
+class WouldSend:
+    """A file that a dry run would send."""
+
+    path: str
+    key: str
+    size: int
+    replaces: bool
+    """Whether the box holds another object of that key."""
+
+@final
+class SyncReport:
+    """What one sync achieved, or would do."""
+
+    push: PushReport
+    would_send: Optional[list[WouldSend]]
+    """What would be sent; None unless it was a dry run."""
+    removed: list[str]
+    """Keys that were removed from the box, or would be in a dry run."""
+    not_removed: list[NotRemoved]
+    not_removed_because: Optional[str]
+    """Why nothing was removed though it was asked for."""
+    is_complete: bool
+
+@final
+class GotFile:
+    """A file that is here, whole."""
+
+    key: str
+    path: str
+    size: int
+    blake3: Optional[str]
+    verified_by: Literal["blake3", "crc64nvme", "length"]
+    outcome: Literal["fetched", "resumed", "already_there"]
+
+@final
+class GetReport:
+    """What one get achieved."""
+
+    box_id: str
+    address: str
+    bucket: str
+    files: list[GotFile]
+    failed: list[FailedFile]
+    bytes: int
+    bytes_received: int
+    """Bytes that came this time; the rest was here already."""
+    retries: int
+    seconds: float
+    is_complete: bool
+
+@final
+class NotRemoved:
+    """An object that the box still holds, or never did."""
+
+    key: str
+    reason: str
+
+@final
+class RemoveReport:
+    """What one removal achieved."""
+
+    removed: list[str]
+    failed: list[NotRemoved]
+
+@final
+class Listed:
+    """An object on the box."""
+
+    key: str
+    size: int
+    etag: str
+    modified: Optional[str]
+    """When it was put, RFC 3339."""
+    delivery: Optional[Delivery]
+    delivery_failure: Optional[str]
+
+@final
+class Rung:
+    """One step of the box's way to the cloud."""
+
+    name: str
+    status: Literal["ok", "failed", "not_reached", "trying"]
+    code: Optional[str]
+    evidence: str
+    advice: Optional[str]
+
+@final
+class Status:
+    """The box at a glance."""
+
+    box_id: str
+    address: str
+    agent_version: str
+    identifying: bool
+    capacity_bytes: int
+    used_bytes: int
+    objects: int
+    pending_objects: int
+    """Objects that are not yet verified in the cloud."""
+    pending_bytes: int
+    rungs: list[Rung]
+
+@final
+class Check:
+    """One step of the doctor's walk."""
+
+    name: str
+    result: Literal["ok", "warning", "failed"]
+    detail: str
+    advice: str
+    """What to do; empty where it is well."""
+
+@final
+class Diagnosis:
+    """Everything that the doctor looked at, in order."""
+
+    checks: list[Check]
+    is_well: bool
+
+@final
+class Stop:
+    """Ends a call from another thread: pass one as `stop`, then `set()` it.
+
+    The call raises RuntimeError within a tenth of a second; what is on the box stays there.
+    """
+
+    def __init__(self) -> None: ...
+    def set(self) -> None: ...
+
 def push(
     paths: Union[StrPath, Iterable[StrPath]],
     *,
@@ -117,11 +256,12 @@ def push(
     box: Optional[str] = None,
     on_progress: Optional[Callable[[Progress], object]] = None,
     patience: float = 300.0,
+    stop: Optional[Stop] = None,
 ) -> PushReport:
     """Send files and folders (their content) to the box, and return when all are safe on it.
 
     :param paths: a file, a folder, or several.
-    :param ticket: the file from the portal; by default what `LONGHAUL_TICKET` names.
+    :param ticket: the file that you got with the box; by default what `LONGHAUL_TICKET` names.
     :param prefix: folder in the bucket.
     :param wait: return only when everything is verified in the cloud.
     :param box: where the box is, when it is not found by itself: `https://ADDRESS:PORT`.
@@ -132,5 +272,81 @@ def push(
     A single file that fails is in the report, not an exception.
     """
 
-def find(listen: float = 3.0) -> list[FoundBox]:
+def sync(
+    paths: Union[StrPath, Iterable[StrPath]],
+    *,
+    ticket: Optional[StrPath] = None,
+    prefix: str = "",
+    delete: bool = False,
+    dry_run: bool = False,
+    checksum: bool = False,
+    box: Optional[str] = None,
+    on_progress: Optional[Callable[[Progress], object]] = None,
+    patience: float = 300.0,
+    stop: Optional[Stop] = None,
+) -> SyncReport:
+    """Make the box hold what is in the folders: send what is not there, compare the rest.
+
+    :param delete: remove what is below `prefix` on the box and not here, once all else is sent.
+    :param dry_run: say what would be done, and do nothing.
+    :param checksum: read and compare every file, also those that an earlier run has compared.
+    :raises TicketError, NoBoxError, NotTheBoxError, PushError: see there.
+    """
+
+def get(
+    what: str,
+    to: Optional[StrPath] = None,
+    *,
+    ticket: Optional[StrPath] = None,
+    box: Optional[str] = None,
+    on_progress: Optional[Callable[[Progress], object]] = None,
+    patience: float = 300.0,
+    stop: Optional[Stop] = None,
+) -> GetReport:
+    """Fetch the object `what`, or everything below the folder `what`, into `to` (else here).
+
+    The bytes are compared with the box's checksums before a file is put in its place.
+    :raises TicketError, NoBoxError, NotTheBoxError, GetError, BoxError: see there.
+    """
+
+def rm(
+    keys: Union[str, Iterable[str]],
+    *,
+    ticket: Optional[StrPath] = None,
+    box: Optional[str] = None,
+    patience: float = 30.0,
+    stop: Optional[Stop] = None,
+) -> RemoveReport:
+    """Remove objects from the box; a key with `/` at its end is everything below that folder.
+
+    What has reached the cloud stays there. Nobody is asked.
+    """
+
+def ls(
+    prefix: str = "",
+    *,
+    ticket: Optional[StrPath] = None,
+    box: Optional[str] = None,
+    patience: float = 30.0,
+    stop: Optional[Stop] = None,
+) -> list[Listed]:
+    """List the objects whose key begins with `prefix`, and how far each has come."""
+
+def status(
+    *,
+    ticket: Optional[StrPath] = None,
+    box: Optional[str] = None,
+    stop: Optional[Stop] = None,
+) -> Status:
+    """Ask the box how it is."""
+
+def doctor(
+    *,
+    ticket: Optional[StrPath] = None,
+    box: Optional[str] = None,
+    stop: Optional[Stop] = None,
+) -> Diagnosis:
+    """Walk from the ticket to the cloud, and say where it breaks and what to do."""
+
+def find(listen: float = 3.0, *, stop: Optional[Stop] = None) -> list[FoundBox]:
     """Listen on the network for `listen` seconds and return the boxes that announce themselves."""

@@ -1,10 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-const EXIT_CODES: &str = "\
+use crate::{boxes, env, get, lint, list, man, push, remove, sync, watch};
+
+pub const EXIT_CODES: &str = "\
 Exit codes:
   0  everything went well
   1  it failed
@@ -31,18 +34,34 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the boxes that announce themselves on this network
-    Find(Find),
+    Find(boxes::Args),
     /// Walk from the ticket to the cloud, and say where it breaks and what to do
     Doctor(Place),
     /// Send files and folders to the box; run again to continue
     #[command(after_help = EXIT_CODES)]
-    Push(Push),
+    Push(push::Args),
+    /// Make the box hold what is in a folder: send what is not there, compare the rest
+    #[command(after_help = EXIT_CODES)]
+    Sync(sync::Args),
+    /// Send what appears or changes in a folder, until stopped
+    #[command(after_help = EXIT_CODES)]
+    Watch(watch::Args),
+    /// Fetch an object or a folder from the box; run again to continue
+    #[command(after_help = EXIT_CODES)]
+    Get(get::Args),
+    /// Remove objects from the box; what has reached the cloud stays there
+    #[command(after_help = EXIT_CODES)]
+    Rm(remove::Args),
+    /// Say which names would not arrive, before anything is sent
+    Lint(lint::Args),
     /// List the objects on the box, and how far each has come
-    Ls(Ls),
+    Ls(list::Args),
     /// Show the box at a glance
     Status(Place),
-    /// Print settings for other S3 clients (aws-cli, boto3, s5cmd, rclone)
-    S3Env(S3Env),
+    /// Print settings for other S3 clients (aws-cli, boto3, rclone, s5cmd, s3cmd)
+    S3Env(env::Args),
+    /// Write the manual pages into a folder
+    Man(man::Args),
     /// Print the completions for a shell
     Completions {
         /// Which shell
@@ -50,17 +69,10 @@ pub enum Command {
     },
 }
 
-#[derive(Debug, Args)]
-pub struct Find {
-    /// How long to listen, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=300))]
-    pub listen: u64,
-}
-
 /// Which box, and the right to use it.
 #[derive(Debug, Args)]
 pub struct Place {
-    /// The ticket that you downloaded from the portal
+    /// The ticket: the file that you got with the box
     #[arg(long, env = "LONGHAUL_TICKET", value_name = "FILE")]
     pub ticket: PathBuf,
     /// Where the box is, when it is not found by itself: https://ADDRESS:PORT
@@ -68,25 +80,24 @@ pub struct Place {
     pub at: Option<String>,
 }
 
+/// How to show what is going on, and how long to wait for a box that does not answer.
 #[derive(Debug, Args)]
-pub struct Push {
-    /// Folders (their content is sent) and files
-    #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// Folder in the bucket to send to
-    #[arg(long, default_value = "", value_name = "FOLDER")]
-    pub prefix: String,
-    /// Return only when the box has delivered everything to the cloud
-    #[arg(long)]
-    pub wait: bool,
+pub struct Manner {
     /// How to show progress
     #[arg(long, value_enum, default_value_t = ProgressKind::Auto)]
     pub progress: ProgressKind,
     /// How long to keep trying while the box does not answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub patience: u64,
-    #[command(flatten)]
-    pub place: Place,
+    /// Write one JSON object per file and line into this file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+impl Manner {
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience)
+    }
 }
 
 /// How progress is shown.
@@ -98,22 +109,4 @@ pub enum ProgressKind {
     Json,
     /// Nothing
     None,
-}
-
-#[derive(Debug, Args)]
-pub struct Ls {
-    /// Only objects whose key begins with this
-    #[arg(default_value = "", value_name = "PREFIX")]
-    pub prefix: String,
-    #[command(flatten)]
-    pub place: Place,
-}
-
-#[derive(Debug, Args)]
-pub struct S3Env {
-    /// Print an rclone configuration instead of shell variables
-    #[arg(long)]
-    pub rclone: bool,
-    #[command(flatten)]
-    pub place: Place,
 }

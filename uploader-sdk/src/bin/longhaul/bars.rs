@@ -18,32 +18,53 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Time between two JSON lines.
 const LINE: Duration = Duration::from_secs(1);
 
+/// What the progress is of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Job {
+    /// Files on their way to the box, and, where waited for, to the cloud.
+    Push { wait: bool },
+    /// Objects on their way from the box.
+    Get,
+}
+
 /// Shows `progress` until dropped futures or the caller end it; never returns.
-pub async fn show(kind: ProgressKind, progress: Arc<Progress>, wait: bool) {
+pub async fn show(kind: ProgressKind, progress: Arc<Progress>, job: Job) {
     match kind {
-        ProgressKind::Auto if std::io::stderr().is_terminal() => bars(&progress, wait).await,
-        ProgressKind::Json => lines(&progress).await,
+        ProgressKind::Auto if std::io::stderr().is_terminal() => bars(&progress, job).await,
+        ProgressKind::Json => lines(&progress, job).await,
         ProgressKind::Auto | ProgressKind::None => std::future::pending().await,
     }
 }
 
-async fn lines(progress: &Progress) {
+async fn lines(progress: &Progress, job: Job) {
     let mut ticks = tokio::time::interval(LINE);
     loop {
         ticks.tick().await;
-        line(&progress.snapshot());
+        line(&progress.snapshot(), job);
     }
 }
 
 /// One JSON line on standard error; a reader that has gone away does not stop the push.
-pub fn line(snapshot: &Snapshot) {
-    if let Ok(text) = serde_json::to_string(snapshot) {
+pub fn line(s: &Snapshot, job: Job) {
+    let text = match job {
+        Job::Push { .. } => serde_json::to_string(s),
+        Job::Get => serde_json::to_string(&serde_json::json!({
+            "files": s.files,
+            "bytes": s.bytes,
+            "files_here": s.files_on_box,
+            "bytes_here": s.bytes_on_box,
+            "bytes_moving": s.bytes_moving,
+            "files_failed": s.files_failed,
+            "retries": s.retries,
+        })),
+    };
+    if let Ok(text) = text {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
-async fn bars(progress: &Progress, wait: bool) {
-    let mut drawn = Bars::new(wait);
+async fn bars(progress: &Progress, job: Job) {
+    let mut drawn = Bars::new(job);
     let mut ticks = tokio::time::interval(FRAME);
     loop {
         ticks.tick().await;
@@ -60,7 +81,7 @@ struct Bars {
 }
 
 impl Bars {
-    fn new(wait: bool) -> Self {
+    fn new(job: Job) -> Self {
         let all = MultiProgress::new();
         let bar = |name: &'static str| {
             let bar = all.add(ProgressBar::new(0));
@@ -69,8 +90,11 @@ impl Bars {
             bar
         };
         Self {
-            on_box: bar("safe on box"),
-            in_cloud: wait.then(|| bar("safe in cloud")),
+            on_box: bar(match job {
+                Job::Push { .. } => "safe on box",
+                Job::Get => "fetched",
+            }),
+            in_cloud: (job == Job::Push { wait: true }).then(|| bar("safe in cloud")),
             rate: Rate::default(),
             all,
         }

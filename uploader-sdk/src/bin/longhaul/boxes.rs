@@ -7,11 +7,18 @@ use longhaul_sdk::doctor::{CheckResult, examine};
 use longhaul_sdk::protocol::diag::RungStatus;
 use longhaul_sdk::protocol::lan::LanStatus;
 
-use crate::args::{Cli, Find, Place};
+use crate::args::{Cli, Place};
 use crate::exit::{Exit, Failure, connect};
 use crate::human::{bytes, count, printable};
 
-pub async fn find(cli: &Cli, args: &Find) -> Result<Exit, Failure> {
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How long to listen, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub listen: u64,
+}
+
+pub async fn find(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let found = discover::find(Duration::from_secs(args.listen))
         .await
         .map_err(|e| Failure::new(Exit::NoBox, &e))?;
@@ -73,6 +80,12 @@ pub async fn status(cli: &Cli, place: &Place) -> Result<Exit, Failure> {
         println!("{document}");
     } else {
         print(&status, &client.endpoint().addr.to_string());
+        let ticket = client.ticket();
+        println!(
+            "ticket: bucket {}, until {}",
+            printable(&ticket.bucket),
+            longhaul_sdk::expires_text(ticket)
+        );
     }
     Ok(Exit::Ok)
 }
@@ -97,6 +110,7 @@ fn print(status: &LanStatus, addr: &str) {
         count(vault.pending_objects, "object"),
         bytes(vault.pending_bytes),
     );
+    println!("{}", safety(vault.objects, vault.pending_objects));
     for rung in &status.rungs {
         let word = match rung.status {
             RungStatus::Ok => "ok",
@@ -116,5 +130,17 @@ fn print(status: &LanStatus, addr: &str) {
         if let Some(code) = rung.code {
             println!("  {:9} {:10} -> {}", "", "", code.entry().customer);
         }
+    }
+}
+
+/// What would be lost with the box.
+fn safety(objects: u64, pending: u64) -> String {
+    match (objects, pending) {
+        (0, _) => "the box holds nothing".to_owned(),
+        (_, 0) => "everything is verified in the cloud: the box may be switched off".to_owned(),
+        (_, n) => format!(
+            "{} not yet safe in the cloud: keep the originals, and the box switched on",
+            count(n, "object")
+        ),
     }
 }

@@ -7,33 +7,69 @@ use std::path::{Path, PathBuf};
 use longhaul_sdk::{BoxClient, state_dir};
 use serde::Serialize;
 
-use crate::args::{Cli, S3Env};
+use crate::args::{Cli, Place};
+use crate::env_forms;
 use crate::exit::{Exit, Failure, connect};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    form: Form,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// For whom; shell variables for aws-cli where none is named.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one option each, one at most"
+)]
+struct Form {
+    /// A section for rclone.conf
+    #[arg(long)]
+    rclone: bool,
+    /// Python that makes a boto3 client
+    #[arg(long)]
+    boto3: bool,
+    /// Shell variables for s5cmd
+    #[arg(long)]
+    s5cmd: bool,
+    /// A configuration file for s3cmd
+    #[arg(long)]
+    s3cmd: bool,
+}
 
 /// What another client must know.
 #[derive(Serialize)]
-struct Settings {
-    endpoint: String,
+pub struct Settings {
+    pub endpoint: String,
     /// `ADDRESS NAME`, where the endpoint's name must first be made to resolve.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hosts_line: Option<String>,
-    bucket: String,
-    region: String,
-    access_key: String,
-    secret_key: String,
-    ca_bundle: PathBuf,
+    pub hosts_line: Option<String>,
+    pub bucket: String,
+    pub region: String,
+    pub access_key: String,
+    pub secret_key: String,
+    pub ca_bundle: PathBuf,
 }
 
-pub async fn run(cli: &Cli, args: &S3Env) -> Result<Exit, Failure> {
+pub async fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let client = connect(&args.place).await?;
     let settings = settings(&client).await?;
     if cli.json {
         let document = serde_json::to_string(&settings).map_err(|e| Failure::failed(&e))?;
         println!("{document}");
-    } else if args.rclone {
-        print!("{}", rclone(&settings));
     } else {
-        print!("{}", shell(&settings));
+        let form = match &args.form {
+            Form { rclone: true, .. } => env_forms::rclone,
+            Form { boto3: true, .. } => env_forms::boto3,
+            Form { s3cmd: true, .. } => env_forms::s3cmd,
+            Form { s5cmd: true, .. } => env_forms::s5cmd,
+            _ => env_forms::aws,
+        };
+        print!("{}", form(&settings));
     }
     Ok(Exit::Ok)
 }
@@ -77,69 +113,4 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension(format!("{}.new", std::process::id()));
     File::create(&new)?.write_all(bytes)?;
     std::fs::rename(new, path)
-}
-
-fn shell(s: &Settings) -> String {
-    let mut lines = hosts_comment(s);
-    lines.push(format!(
-        "# Then for example: aws s3 cp FILE s3://{}/",
-        s.bucket
-    ));
-    for (name, value) in [
-        ("AWS_ACCESS_KEY_ID", s.access_key.as_str()),
-        ("AWS_SECRET_ACCESS_KEY", &s.secret_key),
-        ("AWS_REGION", &s.region),
-        ("AWS_DEFAULT_REGION", &s.region),
-        ("AWS_ENDPOINT_URL_S3", &s.endpoint),
-        ("S3_ENDPOINT_URL", &s.endpoint),
-        ("AWS_CA_BUNDLE", &s.ca_bundle.to_string_lossy()),
-        ("LONGHAUL_BUCKET", &s.bucket),
-    ] {
-        lines.push(format!("export {name}={}", quoted(value)));
-    }
-    lines.join("\n") + "\n"
-}
-
-fn rclone(s: &Settings) -> String {
-    let mut lines = hosts_comment(s);
-    lines.push(format!(
-        "# Append to ~/.config/rclone/rclone.conf, then: rclone --ca-cert {} copy DIR longhaul:{}",
-        s.ca_bundle.display(),
-        s.bucket
-    ));
-    lines.extend(["[longhaul]", "type = s3", "provider = Other"].map(str::to_owned));
-    for (name, value) in [
-        ("access_key_id", &s.access_key),
-        ("secret_access_key", &s.secret_key),
-        ("region", &s.region),
-        ("endpoint", &s.endpoint),
-    ] {
-        // A line break would begin another setting.
-        let value: String = value.chars().filter(|c| !c.is_control()).collect();
-        lines.push(format!("{name} = {value}"));
-    }
-    lines.extend(["force_path_style = true", "no_check_bucket = true"].map(str::to_owned));
-    lines.join("\n") + "\n"
-}
-
-/// How to make the box's name resolve, where that is needed.
-fn hosts_comment(s: &Settings) -> Vec<String> {
-    let comment =
-        |line| format!("# First make the box's name known: echo '{line}' | sudo tee -a /etc/hosts");
-    s.hosts_line.iter().map(comment).collect()
-}
-
-/// For a POSIX shell: nothing inside single quotes is special but their end.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_cannot_leave_their_quotes() {
-        assert_eq!(quoted("a'; rm -rf /; '"), r"'a'\''; rm -rf /; '\'''");
-    }
 }

@@ -45,6 +45,14 @@ impl Failure {
         Self::new(Exit::Failed, error)
     }
 
+    /// The command line asks for what cannot be.
+    pub fn usage(message: &str) -> Self {
+        Self {
+            exit: Exit::Usage,
+            message: message.to_owned(),
+        }
+    }
+
     pub fn interrupted() -> Self {
         Self {
             exit: Exit::Interrupted,

@@ -4,10 +4,18 @@ mod args;
 mod bars;
 mod boxes;
 mod env;
+mod env_forms;
 mod exit;
+mod get;
 mod human;
+mod lint;
 mod list;
+mod man;
 mod push;
+mod remove;
+mod report;
+mod sync;
+mod watch;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -40,10 +48,12 @@ fn main() -> ExitCode {
         }
     };
     let json = cli.json;
+    // A watch has no end of its own, so being stopped is how it ends well.
+    let watches = matches!(cli.command, Command::Watch(_));
     let result = runtime.block_on(async {
         tokio::select! {
             biased;
-            () = interrupted() => Err(Failure::interrupted()),
+            () = interrupted() => if watches { Ok(Exit::Ok) } else { Err(Failure::interrupted()) },
             result = run(cli) => result,
         }
     });
@@ -61,7 +71,13 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(place) => boxes::doctor(&cli, place).await,
         Command::Status(place) => boxes::status(&cli, place).await,
         Command::Push(push) => push::run(&cli, push).await,
+        Command::Sync(args) => sync::run(&cli, args).await,
+        Command::Watch(args) => watch::run(&cli, args).await,
+        Command::Get(args) => get::run(&cli, args).await,
+        Command::Rm(args) => remove::run(&cli, args).await,
         Command::Ls(ls) => list::run(&cli, ls).await,
+        Command::Lint(args) => lint::run(&cli, args),
+        Command::Man(args) => man::run(args),
         Command::S3Env(s3_env) => env::run(&cli, s3_env).await,
         Command::Completions { shell } => {
             clap_complete::generate(

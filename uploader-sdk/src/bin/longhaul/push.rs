@@ -1,29 +1,49 @@
 //! `longhaul push`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use longhaul_sdk::delivery::wait_delivered;
 use longhaul_sdk::protocol::lan::Delivery;
 use longhaul_sdk::{Outcome, Progress, PushError, PushOptions, PushReport};
 
-use crate::args::{Cli, ProgressKind, Push};
-use crate::bars;
+use crate::args::{Cli, Manner, Place, ProgressKind};
+use crate::bars::{self, Job};
 use crate::exit::{Exit, Failure, connect};
 use crate::human::{bytes, count, printable, seconds};
+use crate::report;
 
-pub async fn run(cli: &Cli, args: &Push) -> Result<Exit, Failure> {
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folders (their content is sent) and files
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Folder in the bucket to send to
+    #[arg(long, default_value = "", value_name = "FOLDER")]
+    pub prefix: String,
+    /// Return only when the box has delivered everything to the cloud
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub manner: Manner,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+pub async fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let progress = Arc::new(Progress::default());
+    let job = Job::Push { wait: args.wait };
     let report = tokio::select! {
         report = work(args, &progress) => report,
-        () = bars::show(args.progress, Arc::clone(&progress), args.wait) => {
+        () = bars::show(args.manner.progress, Arc::clone(&progress), job) => {
             return Err(Failure::interrupted());
         }
     };
-    if args.progress == ProgressKind::Json {
-        bars::line(&progress.snapshot());
+    if args.manner.progress == ProgressKind::Json {
+        bars::line(&progress.snapshot(), job);
     }
     let (report, failure) = report?;
+    report::write(args.manner.report.as_deref(), report::push(&report))?;
     if cli.json {
         // With a failure the report still says what is safe.
         let mut document = serde_json::to_value(&report).map_err(|e| Failure::failed(&e))?;
@@ -44,11 +64,11 @@ pub async fn run(cli: &Cli, args: &Push) -> Result<Exit, Failure> {
 
 /// The report, and what ended the work early.
 async fn work(
-    args: &Push,
+    args: &Args,
     progress: &Arc<Progress>,
 ) -> Result<(PushReport, Option<Failure>), Failure> {
     let client = connect(&args.place).await?;
-    let patience = Duration::from_secs(args.patience);
+    let patience = args.manner.patience();
     let options = PushOptions {
         prefix: args.prefix.clone(),
         patience,
@@ -78,7 +98,7 @@ async fn work(
     clippy::cast_sign_loss,
     reason = "three digits of the rate are shown"
 )]
-fn print(report: &PushReport, waited: bool) {
+pub fn print(report: &PushReport, waited: bool) {
     let earlier = report
         .files
         .iter()
