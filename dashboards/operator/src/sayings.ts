@@ -79,11 +79,12 @@ function sent(item: TimelineItem, detail: Detail): Saying {
   }
 }
 
-/** What many objects do at once, and nobody reads one by one. */
+/** What happens to many at once, and nobody reads one by one. */
 const TOGETHER: Record<string, string> = {
-  stored: "are safe on the box",
-  delivered: "are safe in the cloud",
-  deleted: "were deleted by their owner",
+  stored: "objects are safe on the box",
+  delivered: "objects are safe in the cloud",
+  deleted: "objects were deleted by their owner",
+  rung: "rungs hold",
 };
 
 /** The items, those that follow one another and are alike together. */
@@ -103,14 +104,16 @@ export function runs(items: readonly TimelineItem[]): TimelineItem[][] {
 function alike(item: TimelineItem): string | undefined {
   if (item.source !== "journal") return undefined;
   if (item.kind === "update") return `update to ${text(inside(item.detail).version)}`;
+  // What fails is never hidden among others.
+  if (item.kind === "rung" && inside(item.detail).code != null) return undefined;
   return Object.hasOwn(TOGETHER, item.kind) ? item.kind : undefined;
 }
 
-/** A run in words: how many objects, or how far an update has come. */
+/** A run in words: how many of what, or how far an update has come. */
 export function together(run: readonly TimelineItem[]): Saying {
   const newest = run[0];
   if (newest === undefined) return { kind: "", what: "", more: "" };
   const last = saying(newest);
   const what = TOGETHER[newest.kind];
-  return what === undefined ? last : { kind: last.kind, what: `${run.length.toLocaleString("en")} objects ${what}`, more: "" };
+  return what === undefined ? last : { kind: last.kind, what: `${run.length.toLocaleString("en")} ${what}`, more: "" };
 }

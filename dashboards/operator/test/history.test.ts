@@ -60,10 +60,14 @@ test("every golden fact of a box's journal is said in words", () => {
 
 test("what many objects do one after another is one line", () => {
   const item = (kind: string, number: number): TimelineItem => ({ id: "e", number, at: 0, received: 0, kind, source: "journal", detail: {} });
-  const kinds = ["delivered", "delivered", "rung", "rung", "delivered", "stored", "stored"];
+  const kinds = ["delivered", "delivered", "failure", "failure", "delivered", "stored", "stored"];
   const found = runs(kinds.map(item));
   expect(found.map((run) => run.map(({ number }) => number))).toEqual([[0, 1], [2], [3], [4], [5, 6]]);
   expect(together(found[4] ?? []).what).toBe("2 objects are safe on the box");
+
+  const rungs = [item("rung", 0), item("rung", 1), { ...item("rung", 2), detail: { code: "LH-201" } }, item("rung", 3)];
+  expect(runs(rungs).map((run) => run.length)).toEqual([2, 1, 1]);
+  expect(together(rungs.slice(0, 2)).what).toBe("2 rungs hold");
 
   const step = (version: string, step: string): TimelineItem => ({ ...item("update", 0), detail: { version, step } });
   const updates = runs([step("2", "rolled_back"), step("2", "trial"), step("1", "committed"), step("1", "trial")]);

@@ -87,6 +87,11 @@ export async function box({ page, stage, shot }) {
   await told("Set", "set telemetry interval");
   await part("Release").getByText("every 1 s").waitFor();
 
+  // The demo has updated it, and tried a bad release.
+  for (const text of ["Slot a", "Slot b", "rolled back"]) await part("Release").getByText(text, { exact: true }).waitFor();
+  assert.equal(await part("Release").getByText("runs", { exact: true }).count(), 1, "one slot runs");
+  await part("Release").getByText(/^ended on trial/).waitFor();
+
   const points = () => part("Telemetry").getByRole("img").getAttribute("data-points");
   const drawn = Number(await points());
   await until("the chart to grow", async () => Number(await points()) >= Math.max(drawn + 2, 5));
