@@ -215,9 +215,7 @@ impl LogThread {
             }
         }
         self.since_checkpoint += self.writer.take_written();
-        if let Err(source) = core.trim() {
-            tracing::warn!(%source, "a segment file that nobody needs was not removed");
-        }
+        trim(core);
     }
 
     fn checkpoint_if_due(&mut self, core: &Core) {
@@ -249,6 +247,8 @@ impl LogThread {
             tracing::warn!(%source, "no checkpoint was written; the log grows on");
         }
         core.measure();
+        // A checkpoint is a file, too.
+        trim(core);
         if let Some(reply) = reply {
             reply.send(result.map_err(|e| Error::io("write a checkpoint", e)));
         }
@@ -320,6 +320,12 @@ impl LogThread {
         if !batch.is_empty() {
             self.commit(core, batch);
         }
+    }
+}
+
+fn trim(core: &Core) {
+    if let Err(source) = core.trim() {
+        tracing::warn!(%source, "a segment file that nobody needs was not removed");
     }
 }
 

@@ -39,8 +39,8 @@ pub use delivery::{Delivery, DeliveryEvent, InvalidTransition};
 pub use error::{Damage, Error, OpenError, RecoveryReport};
 pub use ids::{InvalidId, JobId, PartNumber, UploadId, Version};
 pub use object::{
-    Abandoned, Checksums, Condition, Digests, Metadata, ObjectInfo, Page, PartInfo, Pending,
-    ScrubReport, Stats, UploadInfo,
+    Abandoned, Checksums, Condition, Deletion, Digests, Metadata, ObjectInfo, Page, PartInfo,
+    Pending, ScrubReport, Stats, UploadInfo,
 };
 pub use reader::ObjectReader;
 pub use vault::{Clock, Vault};

@@ -155,6 +155,17 @@ pub struct Abandoned {
     pub upload: String,
 }
 
+/// A version that its owner deleted, and that whoever must know has not written down yet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Deletion {
+    /// The job it belonged to.
+    pub job: JobId,
+    /// The object's name.
+    pub key: String,
+    /// The version that is gone.
+    pub version: Version,
+}
+
 /// How full the vault is and what it holds.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Stats {

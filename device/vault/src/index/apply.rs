@@ -106,6 +106,10 @@ impl Index {
                 self.abandoned.remove(&(version.0, upload));
                 Ok(Outcome::Done)
             }
+            Op::ForgetDeletion { version } => {
+                self.deletions.remove(&version.0);
+                Ok(Outcome::Done)
+            }
             Op::Move { owner, from } => {
                 self.move_extent(at, owner, from);
                 Ok(Outcome::Done)
@@ -177,11 +181,13 @@ impl Index {
 
     fn delete(&mut self, job: JobNo, key: &str, condition: &Condition) -> Result<Outcome, Error> {
         self.check(job, key, condition)?;
-        let removed = self.names(job)?.objects.remove(key);
-        if let Some(version) = removed {
+        let removed = self.names(job)?.objects.remove_entry(key);
+        let existed = removed.is_some();
+        if let Some((key, version)) = removed {
             self.remove_version(version);
+            self.deletions.insert(version, (job, key));
         }
-        Ok(Outcome::Deleted(removed.is_some()))
+        Ok(Outcome::Deleted(existed))
     }
 
     fn check(&self, job: JobNo, key: &str, condition: &Condition) -> Result<(), Error> {

@@ -61,6 +61,13 @@ impl Index {
             out.put_text(key);
             emit(*job, &out)?;
         }
+        for (version, (job, key)) in &self.deletions {
+            out.clear();
+            out.put_u8(6);
+            out.put_u64(*version);
+            out.put_text(key);
+            emit(*job, &out)?;
+        }
         Ok(())
     }
 
@@ -146,6 +153,10 @@ impl Index {
             5 => {
                 let (version, upload, key) = (take.u64()?, take.string()?, take.text()?.into());
                 self.abandoned.insert((version, upload), (job, key));
+            }
+            6 => {
+                let (version, key) = (take.u64()?, take.text()?.into());
+                self.deletions.insert(version, (job, key));
             }
             _ => return Err(Malformed("fact")),
         }

@@ -125,6 +125,8 @@ pub(crate) struct Index {
     pending: BTreeSet<u64>,
     /// Uploads into the bucket that nobody needs any more, by version and name.
     abandoned: BTreeMap<(u64, String), (JobNo, Arc<str>)>,
+    /// Versions that their owner deleted, until somebody else remembers that.
+    deletions: BTreeMap<u64, (JobNo, Arc<str>)>,
 }
 
 impl Index {
@@ -137,6 +139,7 @@ impl Index {
             uploads: BTreeMap::new(),
             pending: BTreeSet::new(),
             abandoned: BTreeMap::new(),
+            deletions: BTreeMap::new(),
         }
     }
 
@@ -161,6 +164,7 @@ impl Index {
             self.remove_upload(id);
         }
         self.abandoned.retain(|_, (owner, _)| *owner != no);
+        self.deletions.retain(|_, (owner, _)| *owner != no);
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -8,8 +8,8 @@ use std::{
 
 use super::{Entry, Index, Upload};
 use crate::{
-    Abandoned, Error, JobId, ObjectInfo, Page, PartInfo, PartNumber, Pending, UploadId, UploadInfo,
-    Version,
+    Abandoned, Deletion, Error, JobId, ObjectInfo, Page, PartInfo, PartNumber, Pending, UploadId,
+    UploadInfo, Version,
     codec::decode_detail,
     keyring::JobNo,
     op::{Body, Extent, Owner},
@@ -181,6 +181,21 @@ impl Index {
                 })
             });
         abandoned.collect()
+    }
+
+    pub(crate) fn deletions(&self, limit: usize) -> Vec<Deletion> {
+        let deletions = self.deletions.iter().filter_map(|(version, (job, key))| {
+            Some(Deletion {
+                job: self.jobs.get(job)?.id.clone(),
+                key: key.to_string(),
+                version: Version(*version),
+            })
+        });
+        deletions.take(limit).collect()
+    }
+
+    pub(crate) fn job_of_deletion(&self, version: Version) -> Option<JobNo> {
+        self.deletions.get(&version.0).map(|(job, _)| *job)
     }
 
     pub(crate) fn job_of_abandoned(&self, version: Version, upload: &str) -> Option<JobNo> {

@@ -111,6 +111,10 @@ pub(crate) enum Op {
         version: Version,
         upload: String,
     },
+    /// Somebody else remembers the deletion of this version now.
+    ForgetDeletion {
+        version: Version,
+    },
     /// The bytes of `from`, a log extent, now lie at the end of this record.
     Move {
         owner: Owner,
@@ -218,6 +222,10 @@ impl Op {
                 out.put_u64(version.0);
                 out.put_text(upload);
             }
+            Self::ForgetDeletion { version } => {
+                out.put_u8(12);
+                out.put_u64(version.0);
+            }
             Self::Move { owner, from } => {
                 out.put_u8(9);
                 put_owner(&mut out, *owner);
@@ -314,6 +322,9 @@ impl Op {
                 version: Version(take.u64()?),
                 blake3: take.array()?,
             },
+            12 => Self::ForgetDeletion {
+                version: Version(take.u64()?),
+            },
             _ => return Err(Malformed("operation")),
         };
         take.end()?;
@@ -391,6 +402,9 @@ mod tests {
                 version: Version(8),
                 upload: "u".into(),
             },
+            Op::ForgetDeletion {
+                version: Version(8),
+            },
             Op::Incarnate {
                 segment: 1,
                 base: 2,
@@ -432,7 +446,7 @@ mod tests {
         }
 
         #[test]
-        fn no_cut_or_flipped_operation_panics(which in 0_usize..10, cut: usize, bit: usize) {
+        fn no_cut_or_flipped_operation_panics(which in 0_usize..11, cut: usize, bit: usize) {
             let mut bytes = ops()[which].encode();
             bytes.truncate(cut % (bytes.len() + 1));
             if !bytes.is_empty() {

@@ -1,7 +1,7 @@
 //! What the uplink asks and tells.
 
 use super::{Vault, check_len};
-use crate::{Abandoned, Commit, DeliveryEvent, Error, Pending, Version, op::Op};
+use crate::{Abandoned, Commit, Deletion, DeliveryEvent, Error, Pending, Version, op::Op};
 
 /// Longest text of the cloud's that is kept: an upload's name, an `ETag`, a reason.
 const MAX_TEXT: usize = 4096;
@@ -38,6 +38,23 @@ impl Vault {
             version,
             upload: upload.to_owned(),
         };
+        self.core().submit_plain(job, op, |_| Some(()))
+    }
+
+    /// At most `limit` versions that were deleted, the lowest first; each until
+    /// [`Vault::forget_deletion`]. A deletion and its mention here are one record of the log, so that
+    /// no power cut comes between them.
+    pub fn deletions(&self, limit: usize) -> Vec<Deletion> {
+        self.core().index.read().deletions(limit)
+    }
+
+    /// The deletion of this version is written down elsewhere. Fine if it is forgotten already.
+    pub fn forget_deletion(&self, version: Version) -> Commit<()> {
+        let job = self.core().index.read().job_of_deletion(version);
+        let Some(job) = job else {
+            return Commit::ready(Ok(()));
+        };
+        let op = Op::ForgetDeletion { version };
         self.core().submit_plain(job, op, |_| Some(()))
     }
 }

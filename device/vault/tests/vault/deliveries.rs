@@ -224,3 +224,38 @@ fn an_event_that_means_nothing_is_refused_and_changes_nothing() {
         Delivery::OnBox
     );
 }
+
+#[test]
+fn a_deletion_is_told_until_it_is_forgotten_over_restarts_and_checkpoints() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let vault = open(dir.path());
+    let first = put(&vault, "a", b"x").version;
+    let overwritten = put(&vault, "b", b"x").version;
+    let second = put(&vault, "b", b"y").version;
+    for name in ["a", "b", "never"] {
+        let deleted = vault.delete(&job(), name, Condition::Any).wait();
+        assert_eq!(deleted.expect("deleted"), name != "never");
+    }
+    drop(vault);
+    let vault = open(dir.path());
+    vault.checkpoint().expect("a checkpoint");
+    drop(vault);
+
+    let vault = open(dir.path());
+    let told = vault.deletions(9);
+    let told: Vec<_> = told.iter().map(|d| (d.key.as_str(), d.version)).collect();
+    assert_eq!(told, [("a", first), ("b", second)]);
+    assert!(told.iter().all(|(_, version)| *version != overwritten));
+    assert_eq!(vault.deletions(1).len(), 1);
+    vault.forget_deletion(first).wait().expect("forgotten");
+    vault
+        .forget_deletion(first)
+        .wait()
+        .expect("forgotten already");
+    drop(vault);
+
+    let vault = open(dir.path());
+    assert_eq!(vault.deletions(9).len(), 1);
+    vault.erase_job(&job()).expect("erased");
+    assert!(vault.deletions(9).is_empty(), "names go with their job");
+}

@@ -84,7 +84,14 @@ fn write(vault: &Vault, name: &str, seed: u64) -> Result<(), Error> {
             let done = vault.complete_upload(&upload, parts, Checksums::new(), Condition::Any);
             done.wait().map(drop)
         }
-        None => vault.delete(&job(), name, Condition::Any).wait().map(drop),
+        None => {
+            let current = vault.head(&job(), name).ok();
+            vault.delete(&job(), name, Condition::Any).wait()?;
+            if let Some(info) = current {
+                println!("del {name} {}", info.version.0);
+            }
+            Ok(())
+        }
     }
 }
 
@@ -93,7 +100,14 @@ type Expected = BTreeMap<String, Vec<Option<u64>>>;
 
 /// Runs the child until it has acknowledged `acks` operations and `pause` has passed, kills it,
 /// and notes what it said.
-fn run_and_kill(dir: &Path, round: u64, acks: usize, pause: Duration, expected: &mut Expected) {
+fn run_and_kill(
+    dir: &Path,
+    round: u64,
+    acks: usize,
+    pause: Duration,
+    expected: &mut Expected,
+    deleted: &mut Vec<u64>,
+) {
     let mut child = Command::new(std::env::current_exe().expect("this test"))
         .args([
             "--exact",
@@ -125,6 +139,7 @@ fn run_and_kill(dir: &Path, round: u64, acks: usize, pause: Duration, expected: 
                 .entry(name.to_owned())
                 .or_insert_with(|| vec![None])
                 .push(outcome),
+            "del" => deleted.push(seed),
             "ack" => {
                 acknowledged += 1;
                 expected.insert(name.to_owned(), vec![outcome]);
@@ -144,8 +159,19 @@ fn run_and_kill(dir: &Path, round: u64, acks: usize, pause: Duration, expected: 
     );
 }
 
-fn check(dir: &Path, expected: &mut Expected) {
+fn check(dir: &Path, expected: &mut Expected, deleted: &mut Vec<u64>) {
     let vault = open(dir);
+    let told: Vec<_> = vault.deletions(usize::MAX);
+    for version in deleted.drain(..) {
+        assert!(
+            told.iter().any(|gone| gone.version.0 == version),
+            "the deletion of {version} was acknowledged and is forgotten"
+        );
+    }
+    for gone in told {
+        let forgotten = vault.forget_deletion(gone.version).wait();
+        forgotten.expect("forgotten");
+    }
     for (name, possible) in expected.iter_mut() {
         let found = match vault.get(&job(), name, None) {
             Ok(reader) => Some(read_all(reader).expect("verified")),
@@ -190,12 +216,12 @@ fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         .ok()
         .and_then(|n| n.parse().ok());
     let dir = tempfile::tempdir().expect("a directory");
-    let mut expected = Expected::new();
+    let (mut expected, mut deleted) = (Expected::new(), Vec::new());
     for round in 0..rounds.unwrap_or(50_u64) {
         let acks = usize::try_from(1 + round * 7 % 23).expect("small");
         let pause = Duration::from_micros(round * 7919 % 5000);
-        run_and_kill(dir.path(), round, acks, pause, &mut expected);
-        check(dir.path(), &mut expected);
+        run_and_kill(dir.path(), round, acks, pause, &mut expected, &mut deleted);
+        check(dir.path(), &mut expected, &mut deleted);
     }
     assert!(expected.len() > 5, "{}", expected.len());
 }

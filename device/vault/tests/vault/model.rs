@@ -1,7 +1,10 @@
 //! Random operations, faults and crashes against a model: what was acknowledged is there byte for
 //! byte, what was not is there whole or not at all.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use longhaul_vault::{
     Checksums, Condition, Delivery, DeliveryEvent, Error, Metadata, ObjectInfo, PartNumber,
@@ -44,6 +47,7 @@ enum Step {
         event: u8,
     },
     Checkpoint,
+    ForgetDeletion,
     Plan {
         calls: u32,
         fault: Fault,
@@ -75,6 +79,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(|upload| Step::Abort { upload }),
         6 => (0..5_u8, 0..7_u8).prop_map(|(name, event)| Step::Deliver { name, event }),
         1 => Just(Step::Checkpoint),
+        1 => Just(Step::ForgetDeletion),
         3 => (0..12_u32, fault).prop_map(|(calls, fault)| Step::Plan { calls, fault }),
         1 => Just(Step::Reopen),
         3 => any::<u64>().prop_map(|seed| Step::Crash { seed }),
@@ -112,6 +117,10 @@ struct Run {
     slots: BTreeMap<u8, Slot>,
     uploads: Vec<Upload>,
     newest: Version,
+    /// Deletions that were acknowledged and not forgotten.
+    deletions: BTreeSet<Version>,
+    /// Those of which nobody may hear again.
+    forgotten: BTreeSet<Version>,
     seed: u64,
 }
 
@@ -137,6 +146,8 @@ impl Run {
             slots,
             uploads,
             newest: Version(0),
+            deletions: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             seed: 0,
         }
     }
@@ -158,6 +169,7 @@ impl Run {
                 self.noted(name, result, data);
             }
             Step::Delete { name } => {
+                let current = self.vault().head(&job(), &key_of(name)).ok();
                 let result = self
                     .vault()
                     .delete(&job(), &key_of(name), Condition::Any)
@@ -166,6 +178,7 @@ impl Run {
                 match result {
                     Ok(existed) => {
                         assert_eq!(existed, slot.acknowledged.is_some());
+                        self.deletions.extend(current.map(|info| info.version));
                         *slot = Slot::default();
                     }
                     Err(_) => slot.possible.push(None),
@@ -204,6 +217,7 @@ impl Run {
             }
             Step::Deliver { name, event } => self.deliver(name, event),
             Step::Checkpoint => drop(self.vault().checkpoint()),
+            Step::ForgetDeletion => self.forget_deletion(),
             Step::Plan { calls, fault } => self.disk.plan(calls, fault),
             Step::Reopen => {
                 // A clean stop, unless the power is off already.
@@ -256,6 +270,29 @@ impl Run {
                 };
             }
             Err(_) => slot.possible.push(Some(object)),
+        }
+    }
+
+    fn forget_deletion(&mut self) {
+        let Some(first) = self.vault().deletions(1).pop() else {
+            return;
+        };
+        let forgotten = self.vault().forget_deletion(first.version).wait();
+        self.deletions.remove(&first.version);
+        if forgotten.is_ok() {
+            self.forgotten.insert(first.version);
+        }
+    }
+
+    /// Every deletion that was acknowledged is told, and nothing else is.
+    fn check_deletions(&self) {
+        let told = self.vault().deletions(usize::MAX);
+        let told: BTreeSet<_> = told.into_iter().map(|gone| gone.version).collect();
+        assert!(told.is_superset(&self.deletions), "a deletion was lost");
+        assert!(told.is_disjoint(&self.forgotten), "a deletion came back");
+        for version in told {
+            let gone = self.vault().head_version(version);
+            assert!(matches!(gone, Err(Error::NoSuchVersion(_))), "{gone:?}");
         }
     }
 
@@ -349,6 +386,7 @@ impl Run {
 
     /// Compares everything; after a crash, what was possible becomes what is.
     fn check(&mut self, after_crash: bool) {
+        self.check_deletions();
         let vault = self.vault.clone().expect("open between steps");
         let mut pending = Vec::new();
         for (name, slot) in &mut self.slots {
