@@ -1,11 +1,9 @@
 //! `DeleteObject` and `DeleteObjects`: what the owner deletes on the box is not delivered any more.
 //!
-//! What has reached the bucket already stays there. The fact is written down after the vault has
-//! forgotten the object; a power cut between the two loses the fact, and the cloud then goes on to
-//! show an object as on the box until the box is asked for it.
+//! What has reached the bucket already stays there. The vault remembers the deletion in the record
+//! that makes it; the uplink's recorder tells the cloud.
 
 use longhaul_protocol::ids::ObjectKey;
-use longhaul_protocol::journal::{Fact, ObjectVersion};
 use longhaul_vault::{Condition, Error as VaultError};
 use s3s::dto::{
     DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject,
@@ -85,15 +83,15 @@ impl Store {
     async fn delete(&self, bucket: &str, key: &ObjectKey, condition: Condition) -> S3Result<()> {
         let job = names::job(bucket)?;
         let what = format!("object {:?}", key.as_str());
-        let version = match self.vault.head(&job, key.as_str()) {
-            Ok(info) => info.version,
+        match self.vault.head(&job, key.as_str()) {
+            Ok(_) => {}
             Err(VaultError::NoSuchObject(_) | VaultError::NoSuchJob(_))
                 if condition == Condition::Any =>
             {
                 return Ok(());
             }
             Err(error) => return Err(from_vault(&error, &what)),
-        };
+        }
         let gone = self
             .vault
             .delete(&job, key.as_str(), condition)
@@ -101,14 +99,6 @@ impl Store {
             .map_err(|error| from_vault(&error, &what))?;
         if gone {
             self.arrivals.ring();
-            let object = ObjectVersion {
-                bucket: bucket.to_owned(),
-                key: key.clone(),
-                version: version.0,
-            };
-            if let Err(error) = self.journal.append(Fact::Deleted { object }).await {
-                tracing::error!(%error, %key, "a deletion could not be written down for the cloud");
-            }
         }
         Ok(())
     }

@@ -37,7 +37,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::credentials::CredentialStore;
-use crate::journal::JournalHandle;
 use crate::lan::LanTls;
 use crate::status::StatusSource;
 
@@ -113,8 +112,6 @@ pub struct IntakeParts {
     pub tls: LanTls,
     /// The box at a glance; the vault's fill is filled in here.
     pub status: StatusSource,
-    /// Where deletions are written down.
-    pub journal: JournalHandle,
     /// Wakes the uplink.
     pub arrivals: Arrivals,
     /// The wall clock, for tickets that expire.

@@ -106,7 +106,6 @@ impl Endpoint {
             vault: parts.vault.clone(),
             region: config.region.clone(),
             bodies: Arc::new(Semaphore::new(config.max_bodies)),
-            journal: parts.journal,
             arrivals: parts.arrivals,
         };
         let mut limits = S3Config::default();

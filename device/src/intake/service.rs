@@ -22,7 +22,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Arrivals;
 use super::access::Admitted;
 use super::retrieval::timestamp;
-use crate::journal::JournalHandle;
 
 /// The vault as an S3 store.
 #[derive(Clone)]
@@ -30,7 +29,6 @@ pub(super) struct Store {
     pub vault: Vault,
     pub region: String,
     pub bodies: Arc<Semaphore>,
-    pub journal: JournalHandle,
     pub arrivals: Arrivals,
 }
 

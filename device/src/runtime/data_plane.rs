@@ -48,7 +48,6 @@ impl DataPlane {
             credentials: self.credentials,
             tls: self.tls,
             status: self.status.clone(),
-            journal: self.journal.clone(),
             arrivals: arrivals.clone(),
             clock: Arc::new(|| crate::clock::wall().0),
         };

@@ -1,14 +1,20 @@
-//! The recorder: one `Stored` fact for every version, written after the vault has made it durable.
+//! The recorder: one `Stored` fact for every version, written after the vault has made it durable,
+//! and one `Deleted` fact for every version that its owner deleted.
 //!
 //! It walks the vault's pending versions in order and remembers how far it has come in a file. The
 //! same walk at start finds what was stored before a power cut: the file is written after the
 //! facts, so a fact may be written twice and is never missed, and the cloud knows it by its
 //! version. A version that was overwritten before it was recorded is skipped: only its successor
 //! counts.
+//!
+//! The vault remembers deletions itself, in the record that makes them, and is told to forget one
+//! when its fact is in the journal. As one task writes both kinds, nothing is deleted before it was
+//! stored.
 
+use futures::future::try_join_all;
 use longhaul_protocol::journal::{Fact, ObjectVersion};
 use longhaul_protocol::value::Digest32;
-use longhaul_vault::{Error as VaultError, Pending, Vault, Version};
+use longhaul_vault::{Deletion, Error as VaultError, Pending, Vault, Version};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -39,24 +45,17 @@ pub(super) async fn run(
     loop {
         recorded.send_replace(through);
         let batch = parts.vault.pending(Some(through), STEP);
-        let Some(last) = batch.last().map(|pending| pending.version) else {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = parts.arrivals.wait() => continue,
-            }
-        };
-        let facts = batch.into_iter().map(|pending| record(parts, pending));
-        let written = futures::future::try_join_all(facts);
+        let last = batch.last().map(|pending| pending.version);
         let written = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            written = written => written,
+            written = write(parts, batch) => written,
         };
-        match written {
-            Ok(_) => {}
+        let deletions = match written {
+            Ok(deletions) => deletions,
             // The cloud has been away for long. Deliveries go on; facts follow when there is room.
             Err(UplinkError::Journal(JournalError::Full { .. })) => {
-                recorded.send_replace(last);
-                tracing::warn!("the journal is full: facts about stored objects wait");
+                recorded.send_replace(last.unwrap_or(through));
+                tracing::warn!("the journal is full: facts about objects wait");
                 let mut position = parts.journal.position();
                 position.mark_unchanged();
                 tokio::select! {
@@ -65,10 +64,42 @@ pub(super) async fn run(
                 }
             }
             Err(error) => return Err(error),
+        };
+        if let Some(last) = last {
+            through = last;
+            disk::write_json(&path, &Cursor { recorded: last.0 })?;
+        } else if deletions == 0 {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = parts.arrivals.wait() => {}
+            }
         }
-        through = last;
-        disk::write_json(&path, &Cursor { recorded: last.0 })?;
     }
+}
+
+/// Writes the facts of a batch, and then those of deletions; says how many of these there were.
+async fn write(parts: &UplinkParts, batch: Vec<Pending>) -> Result<usize, UplinkError> {
+    let facts = batch.into_iter().map(|pending| record(parts, pending));
+    try_join_all(facts).await?;
+    // Asked for only now: a version that was deleted meanwhile is told as stored first.
+    let deletions = parts.vault.deletions(STEP);
+    let count = deletions.len();
+    try_join_all(deletions.into_iter().map(|gone| bury(parts, gone))).await?;
+    Ok(count)
+}
+
+/// Writes down a deletion, and then lets the vault forget it.
+async fn bury(parts: &UplinkParts, gone: Deletion) -> Result<(), UplinkError> {
+    if let Ok(key) = gone.key.parse() {
+        let object = ObjectVersion {
+            bucket: gone.job.to_string(),
+            key,
+            version: gone.version.0,
+        };
+        parts.journal.append(Fact::Deleted { object }).await?;
+    }
+    parts.vault.forget_deletion(gone.version).await?;
+    Ok(())
 }
 
 async fn record(parts: &UplinkParts, pending: Pending) -> Result<(), UplinkError> {

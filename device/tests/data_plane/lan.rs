@@ -113,7 +113,6 @@ pub struct Lan {
     pub address: SocketAddr,
     pub authority: Authority,
     pub vault: Vault,
-    pub journal: JournalHandle,
     pub stop: CancellationToken,
     pub task: JoinHandle<()>,
     pub dir: TempDir,
@@ -128,9 +127,17 @@ impl Lan {
         vault: impl FnOnce(VaultConfig) -> VaultConfig,
         intake: impl FnOnce(IntakeConfig) -> IntakeConfig,
     ) -> Self {
+        Self::at(vault, intake, || NOW).await
+    }
+
+    /// With a clock of its own.
+    pub async fn at(
+        vault: impl FnOnce(VaultConfig) -> VaultConfig,
+        intake: impl FnOnce(IntakeConfig) -> IntakeConfig,
+        clock: impl Fn() -> i64 + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let vault = open_vault(dir.path(), vault);
-        let journal = open_journal(dir.path());
         let authority = Authority::new();
         let (identity, tls) = lan::channel().unwrap();
         identity.install(authority.loopback());
@@ -153,9 +160,8 @@ impl Lan {
             credentials,
             tls,
             status,
-            journal: journal.clone(),
             arrivals: Arrivals::default(),
-            clock: Arc::new(|| NOW),
+            clock: Arc::new(clock),
         };
         let stop = CancellationToken::new();
         let config = intake(IntakeConfig::new("127.0.0.1:0".parse().unwrap()));
@@ -164,7 +170,6 @@ impl Lan {
             address,
             authority,
             vault,
-            journal,
             task: tokio::spawn(serving),
             stop,
             dir,

@@ -5,6 +5,7 @@
     reason = "helpers of tests fail the test that calls them"
 )]
 
+mod deletions;
 mod intake;
 mod lan;
 mod refusals;

@@ -1,8 +1,10 @@
 //! What the intake does not take, and how it says so.
 
-use crate::lan::{BUCKET, Lan, SECRET, code, https, noise};
+use crate::lan::{BUCKET, Lan, NOW, SECRET, code, https, noise};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -98,6 +100,51 @@ async fn strangers_ended_tickets_and_other_buckets_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_ends_refuses_the_next_put_and_the_parts_of_what_was_begun() {
+    let now = Arc::new(AtomicI64::new(NOW));
+    let clock = Arc::clone(&now);
+    let lan = Lan::at(
+        |vault| vault,
+        |intake| intake,
+        move || clock.load(Ordering::Relaxed),
+    )
+    .await;
+    let s3 = lan.client();
+    let put = |key: &'static str| {
+        let body = ByteStream::from(noise(1000, 1));
+        s3.put_object().bucket(BUCKET).key(key).body(body).send()
+    };
+    put("before").await.unwrap();
+    let begun = s3.create_multipart_upload().bucket(BUCKET).key("parts");
+    let begun = begun.send().await.unwrap();
+
+    // The last millisecond that the ticket is good for, and the one after it.
+    now.store(NOW + 999, Ordering::Relaxed);
+    put("in-time").await.unwrap();
+    now.store(NOW + 1000, Ordering::Relaxed);
+    let late = put("late").await.unwrap_err();
+    let part = s3
+        .upload_part()
+        .bucket(BUCKET)
+        .key("parts")
+        .upload_id(begun.upload_id().unwrap())
+        .part_number(1)
+        .body(ByteStream::from(noise(1000, 2)))
+        .send()
+        .await
+        .unwrap_err();
+
+    assert_eq!(late.raw_response().unwrap().status().as_u16(), 403);
+    let (name, why) = code(&late);
+    assert_eq!(name, "AccessDenied");
+    assert!(why.contains("expired at 2023-11-14T22:13:21Z"), "{why}");
+    assert_eq!(code(&part).0, "AccessDenied");
+    let kept = lan.vault.list(&BUCKET.parse().unwrap(), "", None, 9);
+    let kept: Vec<_> = kept.unwrap().items.into_iter().map(|o| o.key).collect();
+    assert_eq!(kept, ["before", "in-time"], "the late one left no trace");
+}
+
+#[tokio::test]
 async fn names_that_no_bucket_can_hold_are_refused_with_the_rule() {
     let lan = Lan::start().await;
     let s3 = lan.client();
@@ -162,6 +209,78 @@ async fn a_full_box_says_so_and_keeps_what_it_has() {
             got.body.collect().await.unwrap().to_vec(),
             noise(50_000, index)
         );
+    }
+
+    // A deletion finds room in the log of a full box, and what it frees is there for the next.
+    for index in 0..stored / 2 {
+        s3.delete_object()
+            .bucket(BUCKET)
+            .key(format!("{index}"))
+            .send()
+            .await
+            .unwrap();
+    }
+    for index in 0..stored / 4 {
+        s3.put_object()
+            .bucket(BUCKET)
+            .key(format!("again-{index}"))
+            .body(ByteStream::from(noise(50_000, index)))
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("no room for {index}: {error:?}"));
+    }
+    let kept = stored - stored / 2 + stored / 4;
+    assert_eq!(lan.vault.stats().objects, u64::from(kept));
+    assert!(lan.vault.scrub().damaged.is_empty());
+}
+
+#[tokio::test]
+async fn a_box_that_fills_up_under_many_writers_loses_nothing_it_acknowledged() {
+    let lan = Lan::with(
+        |mut vault| {
+            vault = vault.small();
+            vault.capacity_bytes = 2 << 20;
+            vault
+        },
+        |intake| intake,
+    )
+    .await;
+    let s3 = lan.client();
+    let writers = (0..4_u8).map(|writer| {
+        let s3 = s3.clone();
+        async move {
+            let mut stored = Vec::new();
+            for turn in 0..60_u8 {
+                let (key, seed) = (format!("{writer}-{turn}"), writer * 60 + turn);
+                let put = s3
+                    .put_object()
+                    .bucket(BUCKET)
+                    .key(&key)
+                    .body(ByteStream::from(noise(30_000, seed)))
+                    .send()
+                    .await;
+                match put {
+                    Ok(_) => stored.push((key, seed)),
+                    Err(error) => {
+                        let (name, message) = code(&error);
+                        let full = ["SlowDown", "InsufficientStorage"];
+                        assert!(full.contains(&name.as_str()), "{name}: {message}");
+                        assert!(!message.is_empty(), "{name} says what to do");
+                        return stored;
+                    }
+                }
+            }
+            panic!("it never fills");
+        }
+    });
+    let stored = futures::future::join_all(writers).await.concat();
+
+    assert!(stored.len() > 20, "{} fit", stored.len());
+    assert_eq!(lan.vault.stats().objects, stored.len() as u64);
+    for (key, seed) in stored {
+        let got = s3.get_object().bucket(BUCKET).key(&key).send();
+        let bytes = got.await.unwrap().body.collect().await.unwrap();
+        assert_eq!(bytes.to_vec(), noise(30_000, seed), "{key}");
     }
 }
 
