@@ -1,12 +1,14 @@
 //! Files that survive a power cut: written beside, synced, renamed, synced.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use longhaul_provisioning::files;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// Makes everything that was renamed or created in a directory durable.
+pub use longhaul_provisioning::files::sync_dir;
 
 /// The longest state file that is read, in bytes.
 const MAX_STATE_BYTES: u64 = 4 * 1024 * 1024;
@@ -49,67 +51,30 @@ pub enum DiskError {
 
 /// Makes `dir` and what is missing above it, readable by its owner only.
 pub fn make_dir(dir: &Path) -> Result<(), DiskError> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|source| DiskError::Write {
-            path: dir.to_owned(),
-            source,
-        })
-}
-
-/// Makes everything that was renamed or created in `dir` durable.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    files::make_private_dir(dir).map_err(|source| DiskError::Write {
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 /// Replaces `path` by `bytes`, readable by its owner only. When this returns, the new contents are
 /// on the disk; when it fails or the power does, the old ones still are.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
-    let failed = |source| DiskError::Write {
+    files::replace(path, bytes).map_err(|source| DiskError::Write {
         path: path.to_owned(),
         source,
-    };
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)
-        .map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    drop(file);
-    fs::rename(&beside, path).map_err(failed)?;
-    sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(failed)
+    })
 }
 
 /// The contents of `path`; `None` where there is no such file.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
-    let failed = |source| DiskError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed(e)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_STATE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > MAX_STATE_BYTES {
-        return Err(DiskError::TooLong {
-            path: path.to_owned(),
-        });
-    }
-    Ok(Some(bytes))
+    files::read_at_most(path, MAX_STATE_BYTES).map_err(|source| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::FileTooLarge => DiskError::TooLong { path },
+            _ => DiskError::Read { path, source },
+        }
+    })
 }
 
 /// [`write_atomic`] of a value as JSON.
@@ -136,6 +101,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DiskErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_file_is_replaced_whole_and_private() {
@@ -164,5 +130,9 @@ mod tests {
         let error = read_json::<u32>(&path).unwrap_err();
 
         assert!(error.to_string().contains("state.json"), "{error}");
+        fs::write(&path, vec![b' '; 1 + (4 << 20)]).unwrap();
+        assert!(matches!(read(&path), Err(DiskError::TooLong { .. })));
+        let lost = write_json(&dir.path().join("no/such/dir"), &1_u32).unwrap_err();
+        assert!(matches!(lost, DiskError::Write { .. }), "{lost:?}");
     }
 }
