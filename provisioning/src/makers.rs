@@ -1,11 +1,12 @@
 //! The makers of TPMs: whose endorsement key certificates we believe.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use longhaul_protocol::value::UnixMillis;
 use rustls_pki_types::CertificateDer;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::files::{self, FileError};
 use crate::oid;
@@ -36,6 +37,12 @@ pub enum MakerError {
         /// Where they were looked for.
         from: String,
     },
+    /// A file that was named is a key, and keys of makers are nobody's business here.
+    #[error("{path} holds a private key: name the maker's certificates, which are public")]
+    PrivateKey {
+        /// Which file.
+        path: PathBuf,
+    },
     /// Not a certificate.
     #[error("the endorsement key certificate is not one X.509 certificate in DER")]
     Malformed,
@@ -63,28 +70,34 @@ impl Makers {
         Self::from_text(text, "the text")
     }
 
-    /// Reads a PEM file, or every `.pem` and `.crt` file of a directory.
+    /// Reads a PEM file, or every `.pem` and `.crt` file of a directory. Of a directory, blocks that
+    /// are no certificates are passed over: a maker's own directory holds its signing key, too.
     pub fn load(path: &Path) -> Result<Self, MakerError> {
+        if !path.is_dir() {
+            let text = text(path)?;
+            let private = |block: &pem::Pem| block.tag().ends_with("PRIVATE KEY");
+            if pem::parse_many(text.as_str()).is_ok_and(|blocks| blocks.iter().any(private)) {
+                let path = path.to_owned();
+                return Err(MakerError::PrivateKey { path });
+            }
+            return Self::from_text(&text, &path.display().to_string());
+        }
         let read = |source| FileError::Read {
             path: path.to_owned(),
             source,
         };
-        let mut text = String::new();
-        if path.is_dir() {
-            let mut entries: Vec<_> = std::fs::read_dir(path)
-                .and_then(Iterator::collect::<Result<_, _>>)
-                .map_err(read)?;
-            entries.sort_by_key(std::fs::DirEntry::path);
-            for entry in entries {
-                let file = entry.path();
-                if file.extension().is_some_and(|e| e == "pem" || e == "crt") {
-                    append(&mut text, &file)?;
-                }
+        let mut entries: Vec<_> = std::fs::read_dir(path)
+            .and_then(Iterator::collect::<Result<_, _>>)
+            .map_err(read)?;
+        entries.sort_by_key(std::fs::DirEntry::path);
+        let mut certificates = Vec::new();
+        for entry in entries {
+            let file = entry.path();
+            if file.extension().is_some_and(|e| e == "pem" || e == "crt") {
+                certificates.extend(certificates_of(&file)?);
             }
-        } else {
-            append(&mut text, path)?;
         }
-        Self::from_text(&text, &path.display().to_string())
+        Self::from_certificates(certificates, &path.display().to_string())
     }
 
     fn from_text(text: &str, from: &str) -> Result<Self, MakerError> {
@@ -93,6 +106,17 @@ impl Makers {
             source,
         };
         let certificates = trust::certificates_from_pem(text).map_err(unusable)?;
+        Self::from_certificates(certificates, from)
+    }
+
+    fn from_certificates(
+        certificates: Vec<CertificateDer<'static>>,
+        from: &str,
+    ) -> Result<Self, MakerError> {
+        let unusable = |source| MakerError::Makers {
+            from: from.to_owned(),
+            source,
+        };
         let (roots, issuers): (Vec<_>, Vec<_>) = certificates.into_iter().partition(is_self_issued);
         if roots.is_empty() {
             return Err(MakerError::NoMaker {
@@ -159,12 +183,29 @@ fn is_self_issued(certificate: &CertificateDer<'static>) -> bool {
     X509Certificate::from_der(certificate).is_ok_and(|(_, c)| c.subject() == c.issuer())
 }
 
-fn append(text: &mut String, path: &Path) -> Result<(), MakerError> {
+/// The certificates in a file that may hold other things, too.
+fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, MakerError> {
+    let blocks = pem::parse_many(text(path)?.as_str()).map_err(|error| MakerError::Makers {
+        from: path.display().to_string(),
+        source: TrustError::Pem(error.to_string()),
+    })?;
+    let (certificates, others): (Vec<_>, Vec<_>) = blocks
+        .into_iter()
+        .partition(|block| block.tag() == "CERTIFICATE");
+    for other in others {
+        // It may be a key.
+        other.into_contents().zeroize();
+    }
+    let certificates = certificates.into_iter();
+    Ok(certificates.map(|c| c.into_contents().into()).collect())
+}
+
+/// The text of a file, wiped after use: it may hold a key.
+fn text(path: &Path) -> Result<Zeroizing<String>, MakerError> {
     let bytes = files::read(path)?.ok_or_else(|| FileError::Read {
         path: path.to_owned(),
         source: std::io::ErrorKind::NotFound.into(),
     })?;
-    text.push_str(&String::from_utf8_lossy(&bytes));
-    text.push('\n');
-    Ok(())
+    let bytes = Zeroizing::new(bytes);
+    Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }

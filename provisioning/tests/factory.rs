@@ -95,6 +95,19 @@ fn a_fleet_and_a_box_are_made_from_nothing() {
     ];
     let result = json(&printed(dir, &make));
 
+    // The maker's own directory holds its signing keys, too; nobody looks at them.
+    let from = |makers: &'static str| make.map(|a| if a == "makers.pem" { makers } else { a });
+    assert!(maker.join("signkey.pem").exists());
+    let again = json(&printed(dir, &from("maker")));
+    assert_eq!(again["box_id"], result["box_id"]);
+    let key = complaint(dir, 1, &from("maker/signkey.pem"));
+    assert!(key.contains("signkey.pem holds a private key"), "{key}");
+    let none = complaint(dir, 1, &from("tuf"));
+    assert!(
+        none.contains("tuf holds no self-signed certificate"),
+        "{none}"
+    );
+
     let id = result["box_id"].as_str().expect("a name");
     let papers = dir.join("papers");
     let read = |name: &str| std::fs::read_to_string(papers.join(name)).expect("a paper");
