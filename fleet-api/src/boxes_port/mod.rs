@@ -137,7 +137,10 @@ impl BoxesPort {
                 &box_id,
                 &body(request, SMALL).await?,
             )?),
-            paths::CREDENTIALS_PATH if get => json(&fleet.credentials(&box_id).await?),
+            paths::CREDENTIALS_PATH if get => {
+                uploads::may_deliver(fleet, &box_id)?;
+                json(&fleet.credentials(&box_id).await?)
+            }
             upload::START_PATH if post => {
                 json(&uploads::start(fleet, &box_id, body(request, LARGE).await?).await?)
             }

@@ -51,8 +51,11 @@ impl Fleet {
         let box_id = &new.box_id;
         let mut tx = self.db().write().await?;
         let in_fleet = known(box_get(&mut tx, box_id).await?, box_id)?;
-        if in_fleet.state == BoxState::Revoked {
-            return Err(FleetError::conflict(format!("box {box_id} is revoked")));
+        if matches!(in_fleet.state, BoxState::Revoked | BoxState::Quarantined) {
+            return Err(FleetError::conflict(format!(
+                "box {box_id} is {} and gets no tickets",
+                in_fleet.state
+            )));
         }
         if let Some(order) = &new.order
             && order_get(&mut tx, order).await?.is_none()

@@ -102,6 +102,14 @@ async fn strangers_do_not_get_past_tls() {
         .send()
         .await;
     assert!(refused.is_err(), "a certificate from another fleet");
+    let long_ago = bench.fleet.now().plus_secs(-8 * 86_400);
+    let ended = bench.pki().issue_ldevid(&of.id, &spki, 3600, long_ago);
+    let refused = bench
+        .https(&ended.expect("issued"), &of.key)
+        .get(bench.url("/v1/box/credentials"))
+        .send()
+        .await;
+    assert!(refused.is_err(), "a certificate that has ended");
 
     let honest = bench.https(&of.ldevid, &of.key);
     let answer = honest
@@ -266,7 +274,14 @@ async fn a_quarantined_box_gets_and_delivers_nothing_until_it_is_released() {
             .await
     };
 
+    let secrets = async || {
+        let url = bench.url("/v1/box/credentials");
+        https.get(url).send().await.expect("an answer")
+    };
+
     assert_eq!(deliver().await, "urn:longhaul:problem:quarantined");
+    let refused = problem(secrets().await).await;
+    assert_eq!(refused.kind, "urn:longhaul:problem:quarantined");
     assert_eq!(
         command().await.expect_err("refused").kind(),
         FleetErrorKind::Conflict
@@ -279,6 +294,7 @@ async fn a_quarantined_box_gets_and_delivers_nothing_until_it_is_released() {
         .expect("released");
 
     assert_eq!(deliver().await, "urn:longhaul:problem:unknown-upload");
+    assert_eq!(secrets().await.status(), 200);
     assert!(command().await.is_ok());
     let again = bench.fleet.box_release(&operator(), &of.id).await;
     assert_eq!(again.expect_err("refused").kind(), FleetErrorKind::Conflict);

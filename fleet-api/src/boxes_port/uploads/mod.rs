@@ -121,13 +121,16 @@ async fn abort_at_store(fleet: &Fleet, row: &UploadRow) {
     }
 }
 
-fn may_deliver(fleet: &Fleet, box_id: &BoxId) -> Result<(), Refusal> {
+pub(super) fn may_deliver(fleet: &Fleet, box_id: &BoxId) -> Result<(), Refusal> {
     match fleet.admitted().get(box_id) {
         Some(BoxState::Active) => Ok(()),
         _ => Err(Refusal::new(
             StatusCode::FORBIDDEN,
             "quarantined",
-            format!("box {box_id} is quarantined: it delivers nothing until it is released"),
+            format!(
+                "box {box_id} is quarantined: it gets no tickets and delivers nothing until it is \
+                 released"
+            ),
         )),
     }
 }
