@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use longhaul_protocol::value::Digest32;
+pub use longhaul_provisioning::tpm::Sealed;
 use rustls::sign::SigningKey;
 
 /// Why the chip did not do as it was asked.
@@ -15,6 +16,26 @@ pub struct ChipError {
     pub what: &'static str,
     /// What it said.
     pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Why the chip did not open a secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnsealError {
+    /// The machine is in another state than when the secret was sealed.
+    #[error("{}", changed(.0))]
+    StateChanged(Vec<u8>),
+    /// Anything else.
+    #[error(transparent)]
+    Chip(#[from] ChipError),
+}
+
+fn changed(pcrs: &[u8]) -> String {
+    let names: Vec<_> = pcrs.iter().map(|pcr| format!("PCR {pcr}")).collect();
+    format!(
+        "this machine is not in the state that its key is sealed to: changed since then: {}",
+        names.join(", ")
+    )
 }
 
 /// A signing key in the chip.
@@ -57,8 +78,8 @@ pub trait Chip: Send + Sync {
     fn request(&self, key: KeyRole) -> Result<Vec<u8>, ChipError>;
     /// A key for TLS.
     fn tls_key(&self, key: KeyRole) -> Result<Arc<dyn SigningKey>, ChipError>;
-    /// Seals at most 128 bytes to this chip.
-    fn seal(&self, secret: &[u8]) -> Result<Vec<u8>, ChipError>;
+    /// Seals at most 128 bytes to this chip and to the values that these PCRs have now.
+    fn seal(&self, secret: &[u8], pcrs: &[u8]) -> Result<Sealed, ChipError>;
     /// Opens what [`Chip::seal`] sealed.
-    fn unseal(&self, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, ChipError>;
+    fn unseal(&self, sealed: &Sealed) -> Result<zeroize::Zeroizing<Vec<u8>>, UnsealError>;
 }

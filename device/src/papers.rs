@@ -6,6 +6,7 @@ use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::inventory::BoxConfig;
 use longhaul_protocol::value::{Jws, UnixMillis};
+use longhaul_provisioning::factory::DEFAULT_PCRS;
 use longhaul_provisioning::jws::{self, JwsError, Kind};
 use longhaul_provisioning::names;
 use longhaul_provisioning::trust::{Anchors, TrustError, certificates_from_pem};
@@ -124,6 +125,16 @@ impl Papers {
     }
 }
 
+impl Papers {
+    /// PCRs to whose values the box's keys are sealed.
+    pub fn sealing_pcrs(&self) -> &[u8] {
+        match self.config.pcrs.as_slice() {
+            [] => &DEFAULT_PCRS,
+            named => named,
+        }
+    }
+}
+
 fn text(path: &Path) -> Result<String, PapersError> {
     let bytes = disk::read(path)?.ok_or_else(|| PapersError::Missing {
         path: path.to_owned(),
@@ -190,6 +201,7 @@ mod tests {
             root_pem: String::new(),
             static_network: None,
             order: None,
+            pcrs: Vec::new(),
             made_at: MADE,
         }
     }

@@ -1,14 +1,18 @@
-//! The master key of everything stored on this box: made at the first start, sealed to the TPM,
-//! never on the disk in the clear. A disk without its box is noise.
+//! The master key of everything stored on this box: made at the first start, sealed to the TPM and
+//! to the state of the machine, never on the disk in the clear. A disk without its box is noise, and
+//! so it is to another system that is booted on the box.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::rand;
+use longhaul_protocol::value::{Blob, Digest32};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::chip::{Chip, ChipError};
+use crate::chip::{Chip, ChipError, Sealed, UnsealError};
 use crate::disk::{self, DiskError};
 
 /// What is wrong with the key or with what it opens.
@@ -18,6 +22,10 @@ pub enum SealError {
     /// The TPM did not do its part.
     #[error(transparent)]
     Chip(#[from] ChipError),
+    /// The TPM opens the key in another state of the machine only. What it encrypts is safe, and
+    /// closed until that state is back.
+    #[error("the vault stays closed: {0}")]
+    StateChanged(String),
     /// A file could not be read or written.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -41,6 +49,45 @@ pub enum SealError {
 /// The key from which every other key on the box is derived.
 pub struct MasterKey(Zeroizing<[u8; 32]>);
 
+/// `master.sealed`.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct SealedFile {
+    v: u16,
+    blob: Blob,
+    pcrs: BTreeMap<u8, Digest32>,
+}
+
+/// The version of [`SealedFile`]. The one before was the blob alone, which begins with a zero.
+const SEALED_VERSION: u16 = 2;
+
+fn store(path: &Path, sealed: &Sealed) -> Result<(), DiskError> {
+    let pcrs = sealed.pcrs.iter();
+    let file = SealedFile {
+        v: SEALED_VERSION,
+        blob: Blob(sealed.blob.clone()),
+        pcrs: pcrs.map(|(pcr, value)| (*pcr, Digest32(*value))).collect(),
+    };
+    disk::write_json(path, &file)
+}
+
+fn parse(path: &Path, bytes: Vec<u8>) -> Result<Sealed, SealError> {
+    if bytes.first() == Some(&0) {
+        let pcrs = BTreeMap::new();
+        return Ok(Sealed { blob: bytes, pcrs });
+    }
+    let file: Option<SealedFile> = serde_json::from_slice(&bytes).ok();
+    // Without PCRs it would be one that the version before this one did not write.
+    let file = file.filter(|f| f.v == SEALED_VERSION && !f.pcrs.is_empty());
+    let file = file.ok_or_else(|| SealError::Forged {
+        path: path.to_owned(),
+    })?;
+    Ok(Sealed {
+        blob: file.blob.0,
+        pcrs: file.pcrs.into_iter().map(|(pcr, v)| (pcr, v.0)).collect(),
+    })
+}
+
 struct Length(usize);
 
 impl KeyType for Length {
@@ -50,20 +97,33 @@ impl KeyType for Length {
 }
 
 impl MasterKey {
-    /// Opens the key in the state directory, or makes one. Blocks for the TPM.
-    pub fn open(state: &Path, chip: &dyn Chip) -> Result<Self, SealError> {
+    /// Opens the key in the state directory, or makes one that is sealed to the values of `pcrs`.
+    /// One that an earlier version sealed without them is sealed anew. Blocks for the TPM.
+    pub fn open(state: &Path, chip: &dyn Chip, pcrs: &[u8]) -> Result<Self, SealError> {
         let path = state.join("master.sealed");
-        if let Some(sealed) = disk::read(&path)? {
-            let opened = chip.unseal(&sealed)?;
-            let key: [u8; 32] = opened
-                .as_slice()
-                .try_into()
-                .map_err(|_| SealError::Length { path })?;
-            return Ok(Self(Zeroizing::new(key)));
+        let Some(bytes) = disk::read(&path)? else {
+            let mut key = Zeroizing::new([0; 32]);
+            rand::fill(key.as_mut_slice()).map_err(|_| SealError::Crypto("draw a master key"))?;
+            store(&path, &chip.seal(key.as_slice(), pcrs)?)?;
+            return Ok(Self(key));
+        };
+        let sealed = parse(&path, bytes)?;
+        let opened = chip.unseal(&sealed).map_err(|error| match error {
+            UnsealError::Chip(error) => SealError::Chip(error),
+            changed => SealError::StateChanged(changed.to_string()),
+        })?;
+        let key: [u8; 32] = opened
+            .as_slice()
+            .try_into()
+            .map_err(|_| SealError::Length { path: path.clone() })?;
+        let key = Zeroizing::new(key);
+        if sealed.pcrs.is_empty() {
+            store(&path, &chip.seal(key.as_slice(), pcrs)?)?;
+            tracing::info!(
+                ?pcrs,
+                "the master key is sealed to this machine's state now"
+            );
         }
-        let mut key = Zeroizing::new([0; 32]);
-        rand::fill(key.as_mut_slice()).map_err(|_| SealError::Crypto("draw a master key"))?;
-        disk::write_atomic(&path, &chip.seal(key.as_slice())?)?;
         Ok(Self(key))
     }
 

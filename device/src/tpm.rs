@@ -9,7 +9,7 @@ use rcgen::CertificateParams;
 use rustls::sign::SigningKey;
 use zeroize::Zeroizing;
 
-use crate::chip::{self, Chip, ChipError, KeyRole};
+use crate::chip::{self, Chip, ChipError, KeyRole, Sealed, UnsealError};
 
 /// A TPM as the box's chip.
 #[derive(Clone, Debug)]
@@ -98,11 +98,14 @@ impl Chip for TpmChip {
         Ok(Arc::new(signer))
     }
 
-    fn seal(&self, secret: &[u8]) -> Result<Vec<u8>, ChipError> {
-        self.0.seal(secret).map_err(failed("seal a secret"))
+    fn seal(&self, secret: &[u8], pcrs: &[u8]) -> Result<Sealed, ChipError> {
+        self.0.seal(secret, pcrs).map_err(failed("seal a secret"))
     }
 
-    fn unseal(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, ChipError> {
-        self.0.unseal(sealed).map_err(failed("unseal a secret"))
+    fn unseal(&self, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
+        self.0.unseal(sealed).map_err(|error| match error {
+            TpmError::StateChanged(pcrs) => UnsealError::StateChanged(pcrs),
+            other => failed("unseal a secret")(other).into(),
+        })
     }
 }

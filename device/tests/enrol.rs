@@ -10,6 +10,8 @@ use http::StatusCode;
 use longhaul_device::console::Status;
 use longhaul_protocol::diag::{Code, Rung, RungStatus};
 use longhaul_protocol::enrol::{CERTIFICATE_PATH, CHALLENGE_PATH};
+use longhaul_provisioning::tpm::Tpm;
+use longhaul_provisioning::tpm::soft::SoftTpm;
 use support::Factory;
 use support::cloud::Cloud;
 
@@ -110,4 +112,52 @@ async fn papers_of_another_factory_are_refused_before_anything_is_asked() {
 
     assert_eq!(ended.exit_code(), 2, "{ended}");
     assert_eq!(cloud.state.lock().asked.len(), 0);
+}
+
+fn state_changed(status: &Status) -> Option<String> {
+    let mut rungs = status.lan.rungs.iter();
+    let rung = rungs.find(|r| r.rung == Rung::Enrolled && r.code == Some(Code::STATE_CHANGED));
+    rung.map(|r| r.evidence.clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn another_state_is_named_with_its_code_and_told_to_the_cloud_at_once() {
+    let factory = Arc::new(Factory::new());
+    let cloud = Cloud::start(&factory).await;
+    let running = factory.start();
+    running
+        .until("a certificate", |s| s.certificate_expires.is_some())
+        .await;
+    running.stop().await;
+    let vault = fs::read_dir(factory.state().join("vault")).unwrap().count();
+    assert!(vault > 0);
+    let asked = cloud.state.lock().asked.len();
+
+    Tpm::open(&factory.tcti())
+        .unwrap()
+        .extend(7, [1; 32])
+        .unwrap();
+    let running = factory.start();
+    let status = running
+        .until("the cloud's refusal", |s| {
+            state_changed(s).is_some_and(|evidence| evidence.contains("the cloud"))
+        })
+        .await;
+
+    let evidence = state_changed(&status).unwrap();
+    assert!(evidence.contains("the vault stays closed"), "{evidence}");
+    assert!(evidence.contains("PCR 7"), "{evidence}");
+    assert_eq!(status.lan.vault.capacity_bytes, 0, "nothing is open");
+    assert!(status.lan_urls.is_empty(), "nobody listens for customers");
+    assert!(cloud.state.lock().asked.len() > asked, "it asked at once");
+    running.stop().await;
+
+    // The machine is switched off and on: its PCRs are as they were.
+    *factory.tpm.lock() = None;
+    let tpm = SoftTpm::start(&factory.dir.path().join("tpm")).unwrap();
+    *factory.tpm.lock() = Some(tpm);
+    let running = factory.start();
+    let open = |s: &Status| s.lan.vault.capacity_bytes > 0 && state_changed(s).is_none();
+    running.until("its own state again", open).await;
+    running.stop().await;
 }

@@ -162,6 +162,7 @@ codes! {
     ENROL_REFUSED = 902 Enrolled "cloud refuses this box" "Call us with the box's serial number. Your files are taken and kept safe meanwhile." "The cloud refused enrolment; the evidence says why.";
     ENROL_REVOKED = 903 Enrolled "box is revoked" "Call us with the box's serial number." "The box is revoked in the registry.";
     ENROL_UNAVAILABLE = 904 Enrolled "registration is not answering" "Nothing to do: the box keeps trying. Your files are taken and kept safe meanwhile." "The enrolment service failed or did not answer.";
+    STATE_CHANGED = 905 Enrolled "box is in another state" "Call us with the box's serial number. The files on it are safe, and locked until we have looked at it; it takes no new ones." "PCRs differ from what they were: other firmware, boot settings or software, or somebody's hand. The evidence names them. The box is quarantined; its vault opens only in the state in which its key was sealed.";
     BROKER_BLOCKED = 911 Broker "control connection blocked" "A firewall lets the box reach our registration but not its control line. Ask your network administrator to allow the port in the letter." "HTTPS works, the MQTT endpoint does not accept a connection.";
     BROKER_REFUSED = 912 Broker "control connection refused" "Call us with the box's serial number." "The broker refused the session; the evidence has its reason.";
     BROKER_LOST = 913 Broker "control connection lost" "Nothing to do: the box connects again by itself." "The MQTT session ended and is not back yet.";

@@ -56,6 +56,9 @@ pub struct BoxConfig {
     /// The order that it is shipped for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderId>,
+    /// PCRs of the SHA-256 bank that the box's keys are sealed over; empty for the usual ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pcrs: Vec<u8>,
     /// When it was made.
     pub made_at: UnixMillis,
 }

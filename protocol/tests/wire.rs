@@ -489,6 +489,7 @@ fn factory() {
                 dns: vec![id("192.0.2.53")],
             }),
             order: Some(id("o-1")),
+            pcrs: vec![0, 7],
             made_at: NOW,
         },
     );

@@ -11,7 +11,7 @@ use longhaul_provisioning::evidence::{self, Policy};
 use longhaul_provisioning::makers::{self, Makers};
 use longhaul_provisioning::tcg::public::SigningPublic;
 use longhaul_provisioning::tpm::soft::SoftTpm;
-use longhaul_provisioning::tpm::{Key, Tpm, TpmError};
+use longhaul_provisioning::tpm::{Key, Sealed, Tpm, TpmError};
 
 const PCRS: [u8; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 11];
 const LDEVID: Key = Key::Ldevid { second: false };
@@ -250,7 +250,7 @@ fn a_credential_opens_only_for_the_key_that_it_names() {
 fn keys_and_secrets_outlive_the_connection() {
     let dir = tempfile::tempdir().expect("a directory");
     let (soft, tpm) = make(dir.path());
-    let sealed = tpm.seal(&[7; 32]).expect("sealed");
+    let sealed = tpm.seal(&[7; 32], &PCRS).expect("sealed");
     let first = tpm.create(Key::Idevid).expect("a key");
     drop(tpm);
 
@@ -260,11 +260,72 @@ fn keys_and_secrets_outlive_the_connection() {
     assert_eq!(tpm.public(Key::Idevid).expect("a key"), first);
     assert!(matches!(tpm.public(LDEVID), Err(TpmError::NoKey(_))));
     assert_ne!(tpm.create(Key::Idevid).expect("a new key"), first);
-    for garbage in [&[][..], &[0, 9], &[0xff; 40], &sealed[..sealed.len() - 1]] {
-        assert!(tpm.unseal(garbage).is_err());
+    let cut = &sealed.blob[..sealed.blob.len() - 1];
+    for garbage in [&[][..], &[0, 9], &[0xff; 40], cut] {
+        let garbage = Sealed {
+            blob: garbage.to_vec(),
+            ..sealed.clone()
+        };
+        assert!(tpm.unseal(&garbage).is_err());
     }
     assert!(tpm.quote(&[0; 32], &[99]).is_err());
     assert!(tpm.activate(&[0; 9999], &[]).is_err());
+}
+
+#[test]
+fn a_secret_opens_only_in_the_state_in_which_it_was_sealed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (soft, tpm) = make(dir.path());
+    let sealed = tpm.seal(&[7; 32], &[0, 2, 4, 7]).expect("sealed");
+    assert_eq!(
+        sealed.pcrs.keys().copied().collect::<Vec<_>>(),
+        [0, 2, 4, 7]
+    );
+
+    // What is not in the policy may change.
+    tpm.extend(11, [1; 32]).expect("extended");
+    assert_eq!(tpm.unseal(&sealed).expect("opened").as_slice(), [7; 32]);
+    tpm.extend(4, [1; 32]).expect("extended");
+    tpm.extend(7, [1; 32]).expect("extended");
+
+    let refused = tpm.unseal(&sealed).expect_err("another state");
+    assert!(
+        matches!(&refused, TpmError::StateChanged(changed) if *changed == [4, 7]),
+        "{refused:?}"
+    );
+    assert!(
+        refused.to_string().contains("PCRs 4, 7 are not"),
+        "{refused}"
+    );
+    // Neither a shorter list nor none, nor one that claims the values of now, talks the TPM into it.
+    let now = tpm.pcrs(&[0, 2, 4, 7]).expect("values");
+    let lists = [
+        sealed
+            .pcrs
+            .clone()
+            .into_iter()
+            .filter(|(n, _)| *n < 4)
+            .collect(),
+        std::collections::BTreeMap::new(),
+        sealed.pcrs.keys().copied().zip(now).collect(),
+    ];
+    for pcrs in lists {
+        let blob = sealed.blob.clone();
+        let forged = tpm.unseal(&Sealed { blob, pcrs });
+        assert!(matches!(forged, Err(TpmError::Tss { .. })), "{forged:?}");
+    }
+    assert!(matches!(tpm.seal(&[7; 32], &[]), Err(TpmError::NoPolicy)));
+    assert!(matches!(tpm.extend(32, [1; 32]), Err(TpmError::NoPcr(32))));
+    // Another state can have a secret of its own.
+    let other = tpm.seal(&[8; 32], &[0, 2, 4, 7]).expect("sealed");
+    assert_eq!(tpm.unseal(&other).expect("opened").as_slice(), [8; 32]);
+
+    // The machine is booted again, as it was.
+    drop((tpm, soft));
+    let soft = SoftTpm::start(&dir.path().join("tpm")).expect("a running TPM");
+    let tpm = Tpm::open(&soft.tcti()).expect("an open TPM");
+    assert_eq!(tpm.unseal(&sealed).expect("opened").as_slice(), [7; 32]);
+    assert!(tpm.unseal(&other).is_err());
 }
 
 #[test]

@@ -95,6 +95,8 @@ enum Walk {
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     certificate: Option<Certificate>,
+    /// Why the vault stays closed.
+    locked: Option<String>,
     enrol: Attempt,
     enrol_failure: Option<Observation>,
     /// The cloud refused the certificate that it issued: show the factory's next.
@@ -116,6 +118,7 @@ pub(super) struct Lifecycle {
 impl Lifecycle {
     pub(super) fn new(
         certificate: Option<Validity>,
+        locked: Option<String>,
         journal: Position,
         now: Now,
         dice: &mut Dice,
@@ -123,8 +126,13 @@ impl Lifecycle {
         Self {
             certificate: certificate.map(|validity| Certificate {
                 validity,
-                renew: half_life(validity, dice.draw()),
+                // Another state of the machine is the cloud's business at once, not at half life.
+                renew: match &locked {
+                    Some(_) => now.wall,
+                    None => half_life(validity, dice.draw()),
+                },
             }),
+            locked,
             enrol: Attempt::at(now.mono_ms),
             enrol_failure: None,
             idevid_next: false,
@@ -214,7 +222,18 @@ impl Lifecycle {
     fn own_rungs(&self, now: Now) -> Vec<Observation> {
         let mut seen = Vec::new();
         let refused = |o: &&Observation| o.code != Some(Code::ENROL_UNAVAILABLE);
+        let locked = self.locked.as_ref();
         match (&self.enrol_failure, self.certificate) {
+            (failure, _) if locked.is_some() => {
+                let evidence = locked
+                    .into_iter()
+                    .chain(failure.iter().map(|f| &f.evidence));
+                let evidence: Vec<_> = evidence.map(String::as_str).collect();
+                seen.push(Observation::failed(
+                    Code::STATE_CHANGED,
+                    evidence.join("; the cloud: "),
+                ));
+            }
             (Some(failure), _) if refused(&failure) => seen.push(failure.clone()),
             (_, Some(c)) if self.certified(now) => {
                 let hours = c.validity.expires.millis_since(now.wall) / 3_600_000;

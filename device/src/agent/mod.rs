@@ -46,6 +46,8 @@ pub struct Config {
     pub capabilities: Vec<String>,
     /// Whether somebody carries out updates.
     pub can_update: bool,
+    /// Why the vault and everything sealed with it stay closed; `None` where they are open.
+    pub locked: Option<String>,
 }
 
 /// When a certificate holds.
@@ -205,13 +207,14 @@ impl Agent {
         now: Now,
         mut dice: Dice,
     ) -> Self {
+        let locked = config.locked.clone();
         Self {
             judge: Judge {
                 box_id: config.box_id.clone(),
                 anchors: config.anchors.clone(),
             },
             ladder: Ladder::new(now),
-            life: Lifecycle::new(certificate, journal, now, &mut dice),
+            life: Lifecycle::new(certificate, locked, journal, now, &mut dice),
             config,
             saved,
             lan_urls: Vec::new(),
@@ -308,6 +311,12 @@ impl Agent {
             boot: self.config.boot.clone(),
             unclean,
         }));
+        if let Some(text) = self.config.locked.clone() {
+            self.effects.push(Effect::Append(Fact::Failure {
+                part: "vault".to_owned(),
+                text: format!("{}: {text}", Code::STATE_CHANGED),
+            }));
+        }
         self.resume_commands();
     }
 
@@ -363,7 +372,8 @@ impl Agent {
         if !self.life.is_up() {
             return;
         }
-        let held = self.credentials_version >= self.saved.desired_version();
+        let held = self.config.locked.is_none()
+            && self.credentials_version >= self.saved.desired_version();
         let tickets = self.saved.desired.iter().flat_map(|d| &d.tickets);
         let reported = Reported {
             desired_version: self.saved.desired_version(),
@@ -376,7 +386,12 @@ impl Agent {
                 Vec::new()
             },
             lan_urls: self.lan_urls.clone(),
-            problems: self.problem.iter().cloned().collect(),
+            problems: self
+                .problem
+                .iter()
+                .chain(&self.config.locked)
+                .cloned()
+                .collect(),
         };
         self.publish(Up::Reported, &reported, now);
     }

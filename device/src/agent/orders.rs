@@ -211,8 +211,9 @@ impl Agent {
         self.life.credentials_failed(now, dice);
     }
 
-    /// Whether the box lacks the secrets of tickets that it shall accept.
+    /// Whether the box lacks the secrets of tickets that it shall accept. A box whose vault stays
+    /// closed accepts none.
     pub(super) fn lacks_credentials(&self) -> bool {
-        self.credentials_version < self.saved.desired_version()
+        self.config.locked.is_none() && self.credentials_version < self.saved.desired_version()
     }
 }

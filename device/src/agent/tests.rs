@@ -62,6 +62,7 @@ fn config() -> Config {
         epoch: "epoch".parse().unwrap(),
         capabilities: Vec::new(),
         can_update: true,
+        locked: None,
     }
 }
 
@@ -440,6 +441,56 @@ fn a_box_that_lay_on_a_shelf_shows_the_factorys_certificate() {
     assert_eq!(
         enrols_with(Some(validity()), hours(2000)),
         Some(Credential::Idevid)
+    );
+}
+
+#[test]
+fn a_closed_vault_is_told_and_its_box_asks_for_a_certificate_at_once_and_for_no_tickets() {
+    let locked = Some("the vault stays closed: PCR 7".to_owned());
+    let saved = Saved {
+        desired: Some(Desired {
+            v: VERSION,
+            box_id: box_id(),
+            version: 3,
+            telemetry_interval_secs: 60,
+            tickets: Vec::new(),
+        }),
+        ..Saved::default()
+    };
+    let config = Config { locked, ..config() };
+    let position = Position::default();
+    let mut agent = Agent::new(
+        config,
+        saved,
+        Some(validity()),
+        0,
+        position,
+        at(0),
+        Dice::new(1),
+    );
+
+    let effects = agent.handle(Event::Started { unclean: false }, at(0), Dice::new(1));
+    let refused = Event::EnrolFailed {
+        code: Code::STATE_CHANGED,
+        evidence: "PCR 7 is not accepted".to_owned(),
+    };
+    agent.handle(refused, at(1), Dice::new(2));
+    let below = Rung::ALL[..8].iter().map(|rung| Observation::ok(*rung, ""));
+    agent.handle(Event::Walked(below.collect()), at(2), Dice::new(3));
+
+    let told = |e: &Effect| {
+        matches!(e, Effect::Append(Fact::Failure { part, text })
+        if part == "vault" && text.starts_with("LH-905: the vault stays closed"))
+    };
+    assert!(effects.iter().any(told), "{effects:?}");
+    assert!(effects.contains(&Effect::Enrol(Credential::Ldevid)));
+    assert!(!effects.contains(&Effect::FetchCredentials));
+    assert_eq!(agent.failing(), Some(Code::STATE_CHANGED));
+    let mut rungs = agent.rungs().into_iter();
+    let rung = rungs.find(|r| r.rung == Rung::Enrolled).unwrap();
+    assert_eq!(
+        rung.evidence,
+        "the vault stays closed: PCR 7; the cloud: PCR 7 is not accepted"
     );
 }
 

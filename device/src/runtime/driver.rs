@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::RunError;
 use super::enrolment::Enrolment;
+use super::machine::Meter;
 use super::tickets::Tickets;
 use crate::agent::{Agent, Dice, Effect, Event, SampleTo};
 use crate::clock;
@@ -43,12 +44,13 @@ pub(super) struct Driver {
     pub saved_path: PathBuf,
     pub journal: JournalHandle,
     pub enrolment: Arc<Enrolment>,
-    pub tickets: Arc<Tickets>,
+    /// Absent, like what follows from it, where the vault stays closed.
+    pub tickets: Option<Arc<Tickets>>,
     pub probe: Arc<TlsProbe>,
     pub sampler: Arc<Mutex<Sampler>>,
-    pub meter: Arc<dyn VaultMeter>,
+    pub meter: Option<Meter>,
     pub updates: Option<mpsc::Sender<UpdateRequest>>,
-    pub retrier: Retrier,
+    pub retrier: Option<Retrier>,
     pub lan_status: watch::Sender<LanStatus>,
     pub console: watch::Sender<Status>,
     pub tasks: JoinSet<()>,
@@ -153,17 +155,27 @@ impl Driver {
                     (SampleTo::Live, Err(error)) => tracing::error!(%error, "sample not sent"),
                 }
             }
-            Effect::KeepTickets(tickets) => self.tickets.keep_only(&tickets).await?,
+            Effect::KeepTickets(tickets) => {
+                if let Some(held) = &self.tickets {
+                    held.keep_only(&tickets).await?;
+                }
+            }
             Effect::FetchCredentials => {
-                let (tickets, events) = (Arc::clone(&self.tickets), self.events.clone());
-                self.tasks.spawn(async move {
-                    let _ = events.send(tickets.fetch().await).await;
-                });
+                if let Some(tickets) = self.tickets.clone() {
+                    let events = self.events.clone();
+                    self.tasks.spawn(async move {
+                        let _ = events.send(tickets.fetch().await).await;
+                    });
+                }
             }
             Effect::Retry { command, scope } => {
                 let (retrier, events) = (self.retrier.clone(), self.events.clone());
                 self.tasks.spawn(async move {
-                    let outcome = match retrier.retry(scope).await {
+                    let reset = match retrier {
+                        Some(retrier) => retrier.retry(scope).await,
+                        None => Err(longhaul_vault::Error::Closed),
+                    };
+                    let outcome = match reset {
                         Ok(objects) => Outcome::Done {
                             detail: serde_json::json!({ "objects": objects }),
                         },
@@ -268,13 +280,17 @@ impl Driver {
         let mut sample = tokio::task::spawn_blocking(move || sampler.lock().sample())
             .await
             .map_err(|_| RunError::Panicked("sampling"))?;
-        sample.vault = Some(self.meter.fill());
+        sample.vault = self.meter.as_ref().map(VaultMeter::fill);
         Ok(sample)
     }
 
     /// Shows on the LAN and at the console how things are.
     fn show(&self) {
-        let fill = self.meter.fill();
+        let fill = self
+            .meter
+            .as_ref()
+            .map(VaultMeter::fill)
+            .unwrap_or_default();
         let lan = self.lan(fill);
         self.lan_status.send_if_modified(|shown| {
             let changed = *shown != lan;

@@ -28,6 +28,9 @@ const MAX_CHAIN: usize = 4;
 /// Endpoints that the cloud may name at the most.
 const MAX_ENDPOINTS: usize = 16;
 
+/// What the cloud calls PCRs that nobody has accepted.
+const STATE_REFUSED: &str = "state-not-accepted";
+
 #[derive(Debug, thiserror::Error)]
 enum EnrolError {
     #[error(transparent)]
@@ -50,6 +53,7 @@ impl EnrolError {
             Self::Cloud(error) if error.problem().is_some_and(|p| p.contains("revoked")) => {
                 Code::ENROL_REVOKED
             }
+            Self::Cloud(error) if error.problem() == Some(STATE_REFUSED) => Code::STATE_CHANGED,
             Self::Cloud(error @ CloudError::Refused { .. }) if !error.is_retryable() => {
                 Code::ENROL_REFUSED
             }

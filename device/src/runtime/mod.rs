@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhaul_protocol::diag::Code;
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::lan::LanStatus;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::saved::Saved;
 use crate::agent::{self, Agent, Dice};
 use crate::chip::{Chip, ChipError};
-use crate::cloud::{self, CloudError};
+use crate::cloud::{self, CloudClient, CloudError, CloudIdentity};
 use crate::config::Config;
 use crate::console::{self, ConsoleError};
 use crate::disk::{self, DiskError};
@@ -183,7 +184,8 @@ pub async fn run(
 struct Parts {
     driver: Driver,
     supervisor: Supervisor,
-    vault: Vault,
+    /// Absent where it stays closed.
+    vault: Option<Vault>,
     journal: journal::JournalThread,
 }
 
@@ -199,63 +201,67 @@ impl Parts {
         let anchors = papers.anchors.clone();
         let (cloud_identity, cloud) = cloud::channel();
         let file = IdentityFile::in_state(state);
-        let (client, opener) = (cloud.clone(), Arc::clone(&chip));
-        let directory = state.to_owned();
-        let (master, enrolment) = blocking("the TPM", move || {
-            let master = MasterKey::open(&directory, &*opener)?;
-            let enrolment = Enrolment::new(papers, opener, file, cloud_identity, client)?;
-            Ok::<_, RunError>((Arc::new(master), Arc::new(enrolment)))
-        })
-        .await?;
+        let (key, enrolment) =
+            identify(state, papers, chip, file, cloud_identity, cloud.clone()).await?;
+        let (master, locked) = unless_locked(key)?;
         let fresh = machine::fresh_epoch();
         let limit = options.config.journal_max_bytes.get();
         let (journal, journal_thread) =
             journal::open(&state.join("journal"), limit, fresh, crate::clock::wall)?;
-        let vault = open_vault(options, &master).await?;
-        let tickets = Arc::new(Tickets::open(state, Arc::clone(&master), cloud.clone()));
+        let vault = match &master {
+            Some(master) => Some(open_vault(options, master).await?),
+            None => None,
+        };
+        let tickets = |key: &Arc<_>| Tickets::open(state, Arc::clone(key), cloud.clone());
+        let tickets = master.as_ref().map(tickets).map(Arc::new);
         let saved_path = state.join("agent.json");
         let saved: Saved = disk::read_json(&saved_path)?.unwrap_or_default();
 
         let (events, inbox) = mpsc::channel(EVENTS);
         let (update_sender, update_requests) = update::channel();
         let agent = Agent::new(
-            agent_config(options, &box_id, anchors, &journal),
+            agent_config(options, &box_id, anchors, &journal, locked),
             saved,
             enrolment.current().map(|c| c.validity()),
-            tickets.store().version(),
+            tickets.as_ref().map_or(0, |t| t.store().version()),
             *journal.position().borrow(),
             crate::clock::now(),
             Dice::new(rand::random()),
         );
-        let first = first_status(options, box_id, &agent, &vault);
+        let first = first_status(options, box_id, &agent, vault.as_ref());
         let (lan_status, status_source) = StatusSource::channel(first.clone());
         let (console_status, console_source) = watch::channel(first_console(first));
         let probe = TlsProbe::new(enrolment.roots(), enrolment.idevid_resolver()?)?;
         let (lan_identity, lan_tls) = lan::channel()?;
-        let keeper = LanKeeper::new(state, Arc::clone(&master), cloud.clone(), lan_identity);
+        let keeper = |key| LanKeeper::new(state, key, cloud.clone(), lan_identity);
+        let keeper = master.map(keeper);
         let (bound, bound_source) = watch::channel(None);
         let proof_of_data = bound_source.clone();
 
         let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
-        supervisor.spawn("the LAN certificate's keeper", |stop| async move {
-            keeper.run(stop).await;
-            Ok(())
-        });
+        if let Some(keeper) = keeper {
+            supervisor.spawn("the LAN certificate's keeper", |stop| async move {
+                keeper.run(stop).await;
+                Ok(())
+            });
+        }
         watch_links(&mut supervisor, events.clone(), bound_source);
         serve_console(&mut supervisor, state, console_source);
-        let retrier = uplink::Retrier::new(vault.clone());
-        let data = DataPlane {
-            vault: vault.clone(),
-            retrier: retrier.clone(),
-            journal: journal.clone(),
-            credentials: tickets.store(),
-            cloud: cloud.clone(),
-            roots: enrolment.roots(),
-            tls: lan_tls,
-            status: status_source,
-        };
-        data.spawn(options, bound, &mut supervisor, shutdown)
-            .await?;
+        let retrier = vault.clone().map(uplink::Retrier::new);
+        if let (Some(vault), Some(tickets), Some(retrier)) = (&vault, &tickets, &retrier) {
+            let data = DataPlane {
+                vault: vault.clone(),
+                retrier: retrier.clone(),
+                journal: journal.clone(),
+                credentials: tickets.store(),
+                cloud: cloud.clone(),
+                roots: enrolment.roots(),
+                tls: lan_tls,
+                status: status_source,
+            };
+            data.spawn(options, bound, &mut supervisor, shutdown)
+                .await?;
+        }
         let updates = Updates {
             cloud: cloud.clone(),
             journal: journal.clone(),
@@ -275,7 +281,7 @@ impl Parts {
             tickets,
             probe: Arc::new(probe),
             sampler: Arc::new(Mutex::new(Sampler::new(state.to_owned()))),
-            meter: Arc::new(machine::Meter(vault.clone())),
+            meter: vault.clone().map(machine::Meter),
             updates: options.slot.map(|_| update_sender),
             retrier,
             lan_status,
@@ -313,7 +319,9 @@ impl Parts {
         let (helpers, driver) = tokio::join!(helpers, driver);
         let vault = self.vault;
         blocking("closing the vault", move || {
-            vault.close();
+            if let Some(vault) = vault {
+                vault.close();
+            }
             Ok::<_, RunError>(())
         })
         .await?;
@@ -348,13 +356,19 @@ fn serve_console(
     });
 }
 
-fn first_status(options: &Options, box_id: BoxId, agent: &Agent, vault: &Vault) -> LanStatus {
+/// What the box says of itself before anything has happened.
+fn first_status(
+    options: &Options,
+    box_id: BoxId,
+    agent: &Agent,
+    vault: Option<&Vault>,
+) -> LanStatus {
     LanStatus {
         v: VERSION,
         box_id,
         agent_version: options.agent_version.clone(),
         rungs: agent.rungs(),
-        vault: machine::fill(vault),
+        vault: vault.map(machine::fill).unwrap_or_default(),
         identifying: false,
         capabilities: Vec::new(),
     }
@@ -377,6 +391,7 @@ fn agent_config(
     box_id: &BoxId,
     anchors: Anchors,
     journal: &JournalHandle,
+    locked: Option<String>,
 ) -> agent::Config {
     agent::Config {
         box_id: box_id.clone(),
@@ -391,6 +406,40 @@ fn agent_config(
             .into_iter()
             .collect(),
         can_update: options.slot.is_some(),
+        locked,
+    }
+}
+
+/// What only the TPM can open or prove: the master key, which may stay closed, and who the box is.
+async fn identify(
+    state: &Path,
+    papers: Papers,
+    chip: Arc<dyn Chip>,
+    file: IdentityFile,
+    identity: CloudIdentity,
+    cloud: CloudClient,
+) -> Result<(Result<MasterKey, SealError>, Arc<Enrolment>), RunError> {
+    let state = state.to_owned();
+    blocking("the TPM", move || {
+        let key = MasterKey::open(&state, &*chip, papers.sealing_pcrs());
+        let enrolment = Enrolment::new(papers, chip, file, identity, cloud)?;
+        Ok::<_, RunError>((key, Arc::new(enrolment)))
+    })
+    .await
+}
+
+/// A machine in another state runs without everything that its key opens: it enrols and reports, so
+/// that somebody looks at it. Any other failure ends the agent.
+fn unless_locked(
+    opened: Result<MasterKey, SealError>,
+) -> Result<(Option<Arc<MasterKey>>, Option<String>), SealError> {
+    match opened {
+        Ok(master) => Ok((Some(Arc::new(master)), None)),
+        Err(error @ SealError::StateChanged(_)) => {
+            tracing::error!(code = %Code::STATE_CHANGED, %error, "no data plane");
+            Ok((None, Some(error.to_string())))
+        }
+        Err(error) => Err(error),
     }
 }
 

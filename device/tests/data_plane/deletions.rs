@@ -10,7 +10,7 @@ use crate::lan::{Authority, BUCKET, noise, open_journal, open_vault};
 use crate::wan::{TestCloud, bucket_server};
 use longhaul_device::intake::Arrivals;
 use longhaul_device::journal::JournalHandle;
-use longhaul_device::uplink::{self, UplinkConfig, UplinkParts};
+use longhaul_device::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkParts};
 use longhaul_protocol::journal::{Fact, JournalAck};
 use longhaul_vault::{Checksums, Condition, Metadata, Vault};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,11 @@ impl Running {
             vault: vault.clone(),
             cloud: TestCloud::new(server, server),
             journal: journal.clone(),
-            tls: Authority::new().client_tls(),
+            tls: StoreTls {
+                fleet: Authority::new().client_tls(),
+                public: Authority::new().client_tls(),
+            },
+            retrier: Retrier::new(vault.clone()),
             arrivals: arrivals.clone(),
         };
         let config = UplinkConfig::new(dir.join("uplink"));

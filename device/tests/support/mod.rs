@@ -24,6 +24,7 @@ use longhaul_provisioning::tcg::public::SigningPublic;
 use longhaul_provisioning::tpm::soft::SoftTpm;
 use longhaul_provisioning::tpm::{Key, Tpm};
 use longhaul_provisioning::trust::certificates_to_pem;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +42,8 @@ pub struct Factory {
     pub dir: tempfile::TempDir,
     pub pki: Pki,
     pub record: InventoryRecord,
-    tpm: SoftTpm,
+    /// Taken out and started anew by a test that switches the machine off and on.
+    pub tpm: Mutex<Option<SoftTpm>>,
 }
 
 impl Factory {
@@ -82,8 +84,13 @@ impl Factory {
             dir,
             pki,
             record,
-            tpm,
+            tpm: Mutex::new(Some(tpm)),
         }
+    }
+
+    /// How to open the TPM.
+    pub fn tcti(&self) -> String {
+        self.tpm.lock().as_ref().unwrap().tcti()
     }
 
     pub fn box_id(&self) -> &BoxId {
@@ -103,6 +110,7 @@ impl Factory {
             root_pem: self.pki.root_pem(),
             static_network: None,
             order: None,
+            pcrs: PCRS.to_vec(),
             made_at: now(),
         };
         let signer = self.pki.issue_record_signer("factory", now()).unwrap();
@@ -117,7 +125,7 @@ impl Factory {
         let options = Options {
             state: self.state(),
             config: Config {
-                tpm_tcti: self.tpm.tcti(),
+                tpm_tcti: self.tcti(),
                 data_listen: "127.0.0.1:0".parse().unwrap(),
                 vault_capacity_bytes: std::num::NonZeroU64::new(512 << 20),
                 mdns: false,
@@ -126,7 +134,7 @@ impl Factory {
             agent_version: "1.0.0-test".to_owned(),
             slot: None,
         };
-        let chip = Arc::new(TpmChip::open(&self.tpm.tcti()).unwrap());
+        let chip = Arc::new(TpmChip::open(&self.tcti()).unwrap());
         let stop = CancellationToken::new();
         let state = options.state.clone();
         let task = tokio::spawn(runtime::run(options, chip, stop.clone()));

@@ -183,6 +183,7 @@ pub fn make(
         root_pem: pki.root_pem(),
         static_network: plan.static_network.clone(),
         order: plan.order.clone(),
+        pcrs: plan.pcrs.clone(),
         made_at: now,
     };
     let signer = Signer::new(&pki.issue_record_signer("factory", now)?)?;

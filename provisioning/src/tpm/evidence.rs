@@ -2,21 +2,20 @@
 
 use tss_esapi::Context;
 use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, ek};
-use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::SessionType;
-use tss_esapi::handles::{AuthHandle, KeyHandle, SessionHandle};
+use tss_esapi::handles::{AuthHandle, KeyHandle, ObjectHandle, PcrHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{
-    Data, Digest, EncryptedSecret, IdObject, Nonce, PcrSelectionList, PcrSelectionListBuilder,
-    PcrSlot, SignatureScheme, SymmetricDefinition,
+    Data, Digest, DigestValues, EncryptedSecret, IdObject, Nonce, PcrSelectionList,
+    PcrSelectionListBuilder, PcrSlot, SignatureScheme,
 };
 use tss_esapi::traits::Marshall;
 
 use super::keys::{self, Key};
-use super::{Asked, TpmError, flush, nv_read};
+use super::{Asked, TpmError, flush, nv_read, session};
 
 /// PCRs that a TPM returns in one answer.
 const PCRS_PER_READ: usize = 8;
@@ -100,29 +99,35 @@ pub(super) fn activate(
         Some(ek) => ek,
         None => ek::create_ek_object_2(context, kind.algorithm(), None).asked("make its EK")?,
     };
-    let activated = match kind {
-        EkKind::EccP384 => activate_with(context, iak, ek, AuthSession::Password, blob, secret),
-        EkKind::Rsa2048 => ek_policy(context).and_then(|session| {
-            let activated = activate_with(context, iak, ek, session, blob, secret);
-            let _ = context.flush_context(SessionHandle::from(session).into());
-            activated
-        }),
-    };
+    let activated = session::salted(context, SessionType::Hmac, what, |context, session| {
+        match kind {
+            EkKind::EccP384 => {
+                let password = AuthSession::Password;
+                activate_with(context, (iak, session), (ek, password), blob, secret)
+            }
+            EkKind::Rsa2048 => ek_policy(context).and_then(|policy| {
+                let activated = activate_with(context, (iak, session), (ek, policy), blob, secret);
+                session::end(context, policy);
+                activated
+            }),
+        }
+        .asked(what)
+    });
     if kept.is_none() {
         flush(context, ek)?;
     }
-    activated.asked(what)
+    activated
 }
 
+/// The session of the attestation key encrypts the secret that comes back.
 fn activate_with(
     context: &mut Context,
-    iak: KeyHandle,
-    ek: KeyHandle,
-    ek_auth: AuthSession,
+    (iak, iak_session): (KeyHandle, AuthSession),
+    (ek, ek_session): (KeyHandle, AuthSession),
     blob: IdObject,
     secret: EncryptedSecret,
 ) -> tss_esapi::Result<Vec<u8>> {
-    let sessions = (Some(AuthSession::Password), Some(ek_auth), None);
+    let sessions = (Some(iak_session), Some(ek_session), None);
     let secret = context
         .execute_with_sessions(sessions, |c| c.activate_credential(iak, ek, blob, secret))?;
     Ok(secret.value().to_vec())
@@ -131,25 +136,7 @@ fn activate_with(
 /// A session that satisfies the policy of the RSA endorsement key: `TPM2_PolicySecret` of the
 /// endorsement hierarchy.
 fn ek_policy(context: &mut Context) -> tss_esapi::Result<AuthSession> {
-    let session = context
-        .execute_without_session(|c| {
-            c.start_auth_session(
-                None,
-                None,
-                None,
-                SessionType::Policy,
-                SymmetricDefinition::AES_128_CFB,
-                HashingAlgorithm::Sha256,
-            )
-        })?
-        .ok_or(tss_esapi::Error::WrapperError(
-            tss_esapi::WrapperErrorKind::InvalidHandleState,
-        ))?;
-    let (attributes, mask) = SessionAttributesBuilder::new()
-        .with_decrypt(true)
-        .with_encrypt(true)
-        .build();
-    context.tr_sess_set_attributes(session, attributes, mask)?;
+    let session = session::start(context, None, SessionType::Policy)?;
     let policy = PolicySession::try_from(session)?;
     context.execute_with_session(Some(AuthSession::Password), |c| {
         c.policy_secret(
@@ -236,7 +223,21 @@ pub(super) fn pcrs(context: &mut Context, pcrs: &[u8]) -> Result<Vec<[u8; 32]>, 
     Ok(values)
 }
 
-fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
+pub(super) fn extend(context: &mut Context, pcr: u8, digest: &[u8; 32]) -> Result<(), TpmError> {
+    let what = "extend a PCR";
+    selection(&[pcr])?;
+    let handle = PcrHandle::try_from(ObjectHandle::from(u32::from(pcr))).asked(what)?;
+    let mut values = DigestValues::new();
+    let digest = Digest::try_from(digest.as_slice()).asked(what)?;
+    values.set(HashingAlgorithm::Sha256, digest);
+    context
+        .execute_with_session(Some(AuthSession::Password), |c| {
+            c.pcr_extend(handle, values)
+        })
+        .asked(what)
+}
+
+pub(super) fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
     let slots: Result<Vec<_>, _> = pcrs
         .iter()
         .map(|number| {

@@ -5,11 +5,13 @@ mod adapters;
 mod evidence;
 mod keys;
 mod seal;
+mod session;
 pub mod soft;
 
 pub use adapters::TpmSigner;
 pub use evidence::Attested;
 pub use keys::Key;
+pub use seal::Sealed;
 
 use std::str::FromStr;
 use std::sync::mpsc;
@@ -69,9 +71,26 @@ pub enum TpmError {
     /// A PCR that no TPM has.
     #[error("there is no PCR {0}")]
     NoPcr(u8),
+    /// A secret that nothing would guard but the chip.
+    #[error("a secret is sealed over at least one PCR")]
+    NoPolicy,
+    /// The machine is in another state than when the secret was sealed.
+    #[error(
+        "TPM refuses to unseal: {} not what it was when the secret was sealed",
+        pcr_names(.0)
+    )]
+    StateChanged(Vec<u8>),
     /// The thread of the TPM has ended.
     #[error("the TPM's thread has ended")]
     Closed,
+}
+
+fn pcr_names(pcrs: &[u8]) -> String {
+    let names: Vec<_> = pcrs.iter().map(ToString::to_string).collect();
+    match names.as_slice() {
+        [one] => format!("PCR {one} is"),
+        many => format!("PCRs {} are", many.join(", ")),
+    }
 }
 
 /// Names what was asked, where the TPM says no.
@@ -166,15 +185,23 @@ impl Tpm {
         self.call(move |context| evidence::pcrs(context, &pcrs))
     }
 
-    /// Seals at most 128 bytes: only this TPM opens them again.
-    pub fn seal(&self, data: &[u8]) -> Result<Vec<u8>, TpmError> {
-        let data = zeroize::Zeroizing::new(data.to_vec());
-        self.call(move |context| seal::seal(context, &data))
+    /// Extends a PCR of the SHA-256 bank, as firmware does with what it has measured. Nothing but a
+    /// restart of the machine takes it back.
+    pub fn extend(&self, pcr: u8, digest: [u8; 32]) -> Result<(), TpmError> {
+        self.call(move |context| evidence::extend(context, pcr, &digest))
     }
 
-    /// Opens what [`Tpm::seal`] sealed.
-    pub fn unseal(&self, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, TpmError> {
-        let sealed = sealed.to_vec();
+    /// Seals at most 128 bytes: only this TPM opens them again, and only while these PCRs of the
+    /// SHA-256 bank have the values that they have now.
+    pub fn seal(&self, data: &[u8], pcrs: &[u8]) -> Result<Sealed, TpmError> {
+        let data = zeroize::Zeroizing::new(data.to_vec());
+        let pcrs = pcrs.to_vec();
+        self.call(move |context| seal::seal(context, &data, &pcrs))
+    }
+
+    /// Opens what [`Tpm::seal`] sealed; [`TpmError::StateChanged`] names the PCRs that differ.
+    pub fn unseal(&self, sealed: &Sealed) -> Result<zeroize::Zeroizing<Vec<u8>>, TpmError> {
+        let sealed = sealed.clone();
         self.call(move |context| seal::unseal(context, &sealed))
     }
 

@@ -98,7 +98,7 @@ struct Make {
     /// The release repository: its root goes into the box's papers, so that it can be updated.
     #[arg(long, env = "LONGHAUL_TUF")]
     repository: Option<PathBuf>,
-    /// PCRs that the cloud expects unchanged.
+    /// PCRs that the cloud expects unchanged, and over which the box seals its keys.
     #[arg(long, value_delimiter = ',', default_values_t = DEFAULT_PCRS)]
     pcrs: Vec<u8>,
     /// The order that the box is made for.
