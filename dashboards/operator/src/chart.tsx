@@ -1,6 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { now } from "./api";
 import { bytes } from "./format";
 import type { Point } from "./types";
 
@@ -50,6 +51,9 @@ const CLOCK = { hour: "2-digit", minute: "2-digit", hour12: false } as const;
 /** At least this much time is shown, in milliseconds. */
 const LEAST_MS = 5 * 60_000;
 
+/** How often the chart moves on where nothing comes, in milliseconds. */
+const TICK_MS = 10_000;
+
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 /** Telemetry over time. What a screen reader needs is in the figures beside it. `longestMs` is the
@@ -84,7 +88,8 @@ export function Chart({ points, longestMs }: { points: readonly Point[]; longest
     };
   }, [view, scheme]);
 
-  useEffect(() => plot.current?.setData(latest.current), [points, longestMs]);
+  const tick = Math.floor(now.value / TICK_MS);
+  useEffect(() => plot.current?.setData(latest.current), [points, longestMs, tick]);
   return (
     <>
       <div class="tabs" role="group" aria-label="What the chart shows">
@@ -103,6 +108,12 @@ export function Chart({ points, longestMs }: { points: readonly Point[]; longest
 function shown(name: string, hot: boolean): View {
   const view = VIEWS.find((one) => one.name === name) ?? { name, series: [] };
   return hot ? view : { ...view, series: view.series.filter((series) => series.label !== HEAT) };
+}
+
+/** The time that is shown, in seconds. */
+export function span(first: number | null, last: number | null, nowMs: number): [number, number] {
+  const end = Math.max(last ?? 0, nowMs / 1000);
+  return [Math.min(first ?? end, end - LEAST_MS / 1000), end];
 }
 
 const size = (here: HTMLElement) => ({ width: Math.max(here.clientWidth, 200), height: 220 });
@@ -137,7 +148,8 @@ function options(here: HTMLElement, view: View): uPlot.Options {
   return {
     ...size(here),
     scales: {
-      x: { range: (_, first, last) => [Math.min(first ?? Infinity, last - LEAST_MS / 1000), last] },
+      // Up to now: silence is to be seen at the end, too.
+      x: { range: (_, first, last) => span(first, last, now.peek()) },
       left: fromZero,
       right: fromZero,
     },

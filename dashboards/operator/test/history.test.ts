@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { columns, missing, rates } from "../src/chart";
+import { columns, missing, rates, span } from "../src/chart";
 import { runs, saying, together } from "../src/sayings";
 import type { Point, TimelineItem } from "../src/types";
 
@@ -22,6 +22,12 @@ test("samples are missing only where three more should have come", () => {
   // One sample alone between two silences.
   expect(after([0, 2, 4, 100, 200, 202, 204], 2)).toEqual([2, 3]);
   expect([missing([], 10), missing([5], 10)]).toEqual([[], [false]]);
+});
+
+test("the chart ends now, also when the box is silent, and shows five minutes at least", () => {
+  expect(span(1000, 4000, 5_000_000)).toEqual([1000, 5000]);
+  expect(span(4990, 5001, 5_000_000)).toEqual([4701, 5001]);
+  expect(span(null, null, 5_000_000)).toEqual([4700, 5000]);
 });
 
 test("a counter that began anew has no rate there", () => {
