@@ -106,7 +106,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
                 clients.push(client);
             }
         }
-        peer.process.stop().await?;
+        peer.stop().await?;
     }
     bench.add(INTAKE, &intake, &servers);
     bench.add(FOREIGN, &foreign, &servers);

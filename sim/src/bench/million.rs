@@ -32,7 +32,7 @@ const PAGES: usize = 21;
 pub fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
     let count: usize = bench.settings.size(1_000_000, 20_000);
     bench.note(format!(
-        "{count} objects of 100 bytes in a vault of this process's own; the restart is of a vault that was not told to stop"
+        "{count} objects of 100 bytes in a vault of this process's own; a restart reads checkpoint and log again"
     ));
     let config = VaultConfig::new(bench.path("vault"), 16 << 30);
     let key = Zeroizing::new([7; 32]);

@@ -213,6 +213,17 @@ impl Peers {
     }
 }
 
+impl PeerServer {
+    /// Ends it; not every one ends well when asked to.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::Process`].
+    pub async fn stop(mut self) -> Result<(), BenchError> {
+        Ok(self.process.kill().await?)
+    }
+}
+
 impl Client {
     /// What a reader calls it.
     pub fn name(self) -> String {

@@ -64,7 +64,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
             // A peer that does not take presigned requests is left out, and that is said.
             Err(error) => bench.note(format!("{name}: {error}")),
         }
-        peer.process.stop().await?;
+        peer.stop().await?;
     }
     bench.add(RATE, &rate, &rates);
     bench.add(COST, &cost, &costs);

@@ -71,7 +71,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
         let name = format!("{}, plain HTTP", peer.name);
         let to_peer = commands(bench, &folder, &peer.place);
         beside.run(bench, (to_peer, number), (&name, id)).await?;
-        peer.process.stop().await?;
+        peer.stop().await?;
     }
     bench.add(PUSH, &rate, &beside.rate);
     bench.add(SERVER, &server, &beside.server);
