@@ -119,7 +119,7 @@ export function BoxPage({ id }: { id: string }) {
       </div>
       <div class="title">
         <h2>Tickets</h2>
-        {may("operator") && box.state !== "revoked" && (
+        {may("operator") && (box.state === "active" || box.state === "inventoried") && (
           <button class="aside" onClick={() => setAdding(true)}>
             Make a ticket
           </button>
