@@ -167,12 +167,13 @@ impl Large<'_> {
         let length = upload::part_length(self.stamp.size, self.upload.part_bytes, number);
         let memory = self.sender.memory(length).await;
         let source = Arc::clone(&self.source);
+        let buffers = self.sender.buffers.clone();
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
         let piece = spawn_blocking(move || {
             source
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .piece(wanted)
+                .piece(wanted, &buffers)
         })
         .await
         .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))

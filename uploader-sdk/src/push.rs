@@ -20,7 +20,7 @@ use crate::plan::{self, Plan, PlanError, Planned};
 use crate::progress::Progress;
 use crate::report::{FailedFile, FileReport, Outcome, PushReport};
 use crate::retry::{Patience, S3Error};
-use crate::source::Stamp;
+use crate::source::{Buffers, Stamp};
 use crate::{small, state_dir};
 
 /// How often a file is begun before it counts as failed.
@@ -159,6 +159,7 @@ pub(crate) struct Sender<'a> {
     pub journal: Journal,
     pub progress: Arc<Progress>,
     pub options: &'a PushOptions,
+    pub buffers: Buffers,
     memory: Arc<Semaphore>,
 }
 
@@ -174,6 +175,7 @@ impl<'a> Sender<'a> {
             journal: open_journal(client, options).await,
             progress: Arc::clone(progress),
             options,
+            buffers: Buffers::default(),
             memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
         }
     }

@@ -16,6 +16,7 @@ use crate::source::{Piece, Source, Stamp};
 pub async fn send(sender: &Sender<'_>, file: &Planned, size: u64) -> Result<Attempt, SendError> {
     let _memory = sender.memory(size).await;
     let path = file.path.clone();
+    let buffers = sender.buffers.clone();
     let read = spawn_blocking(move || -> std::io::Result<Option<(Source, Piece)>> {
         let mut source = Source::open(&path)?;
         // One byte more than there should be: a file that has grown gives it.
@@ -23,7 +24,7 @@ pub async fn send(sender: &Sender<'_>, file: &Planned, size: u64) -> Result<Atte
         if source.stamp().size != size {
             return Ok(None);
         }
-        let piece = source.piece(length)?;
+        let piece = source.piece(length, &buffers)?;
         let whole = piece.bytes.len() as u64 == size && !source.changed(&path);
         Ok(whole.then_some((source, piece)))
     })

@@ -3,11 +3,12 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use longhaul_protocol::value::Digest32;
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,56 @@ impl Crc64 {
     }
 }
 
+/// Memory for pieces, used again: fresh memory costs a page fault for every 4 KiB of it.
+#[derive(Clone, Debug, Default)]
+pub struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+/// Shorter pieces come from the allocator, which keeps memory for them by itself.
+const WORTH_KEEPING: usize = 1024 * 1024;
+
+impl Buffers {
+    fn lend(&self, length: usize) -> Lent {
+        let used = if length >= WORTH_KEEPING {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        } else {
+            None
+        };
+        let mut bytes = used.unwrap_or_default();
+        if bytes.len() < length {
+            // Fresh zeros are cheaper than growing, which copies what nobody reads.
+            bytes = vec![0; length];
+        }
+        Lent {
+            bytes,
+            length,
+            home: self.clone(),
+        }
+    }
+}
+
+/// A buffer that goes back to where it came from.
+struct Lent {
+    bytes: Vec<u8>,
+    length: usize,
+    home: Buffers,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.bytes.len() >= WORTH_KEEPING {
+            let bytes = std::mem::take(&mut self.bytes);
+            let mut home = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+            home.push(bytes);
+        }
+    }
+}
+
 /// One piece of a file in memory.
 #[derive(Debug)]
 pub struct Piece {
@@ -167,8 +218,9 @@ impl Source {
     /// # Errors
     ///
     /// What the system says.
-    pub fn piece(&mut self, length: usize) -> io::Result<Piece> {
-        let mut bytes = BytesMut::zeroed(length);
+    pub fn piece(&mut self, length: usize, buffers: &Buffers) -> io::Result<Piece> {
+        let mut lent = buffers.lend(length);
+        let bytes = &mut lent.bytes;
         let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
         let mut filled = 0;
         while filled < length {
@@ -185,9 +237,9 @@ impl Source {
                 Err(e) => return Err(e),
             }
         }
-        bytes.truncate(filled);
+        lent.length = filled;
         Ok(Piece {
-            bytes: bytes.freeze(),
+            bytes: Bytes::from_owner(lent),
             crc: Crc64(crc.finalize()),
         })
     }
@@ -237,6 +289,24 @@ mod tests {
     use std::io::Write as _;
 
     #[test]
+    fn memory_is_used_again_and_never_shows_an_earlier_piece() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("f");
+        std::fs::write(&path, vec![7; 3 * WORTH_KEEPING + 5]).expect("written");
+        let buffers = Buffers::default();
+        let mut source = Source::open(&path).expect("opened");
+
+        let first = source.piece(2 * WORTH_KEEPING, &buffers).expect("read");
+        let place = first.bytes.as_ptr();
+        drop(first);
+        let second = source.piece(2 * WORTH_KEEPING, &buffers).expect("read");
+
+        assert_eq!(second.bytes.as_ptr(), place);
+        assert_eq!(second.bytes.len(), WORTH_KEEPING + 5);
+        assert!(second.bytes.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
     fn pieces_together_have_the_hashes_of_the_whole() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("f");
@@ -247,7 +317,7 @@ mod tests {
         let mut crc = Crc64::default();
         let mut read = Vec::new();
         loop {
-            let piece = source.piece(300_000).expect("read");
+            let piece = source.piece(300_000, &Buffers::default()).expect("read");
             if piece.bytes.is_empty() {
                 break;
             }
