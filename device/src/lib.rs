@@ -19,6 +19,7 @@ pub mod journal;
 pub mod lan;
 pub mod mqtt;
 pub mod ota;
+mod packs;
 pub mod papers;
 pub mod rungs;
 pub mod runtime;

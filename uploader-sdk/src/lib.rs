@@ -18,6 +18,8 @@ mod journal;
 pub mod lint;
 mod list;
 mod multipart;
+mod pack;
+mod pack_read;
 pub mod plan;
 mod progress;
 mod push;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use longhaul_protocol::ids::ObjectKey;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
 use crate::advice;
@@ -16,6 +16,7 @@ use crate::client::BoxClient;
 use crate::journal::{Done, Journal};
 use crate::list::confirm;
 use crate::multipart;
+use crate::pack::{self, Told};
 use crate::plan::{self, Plan, PlanError, Planned};
 use crate::progress::Progress;
 use crate::report::{FailedFile, FileReport, Outcome, PushReport};
@@ -29,6 +30,9 @@ const ATTEMPTS: usize = 3;
 const MEMORY_KIB: u32 = 160 * 1024;
 /// Large files at once, so that one's last part does not leave the wire idle.
 const LARGE_AT_ONCE: usize = 2;
+
+/// Answers about packed files that wait to be taken down.
+const PACKED_AHEAD: usize = 1024;
 
 /// How to push.
 #[derive(Clone, Debug)]
@@ -233,8 +237,12 @@ impl Sender<'_> {
         report: &mut PushReport,
     ) -> Option<(String, S3Error)> {
         let is_large = |file: &Planned| file.size() > self.options.part_bytes;
-        let (mut large, mut small): (VecDeque<usize>, VecDeque<usize>) =
+        let (mut large, small): (VecDeque<usize>, VecDeque<usize>) =
             (0..files.len()).partition(|index| is_large(&files[*index]));
+        let (packed, mut small) = self.packable(small, files, known).await;
+        let (tell, mut told) = mpsc::channel(PACKED_AHEAD);
+        let mut packing = std::pin::pin!(pack::send(self, files, packed, tell));
+        let mut packs_left = true;
         let (mut large_free, mut small_free) = (LARGE_AT_ONCE, self.options.files_at_once.max(1));
         let mut running = FuturesUnordered::new();
         let mut done: Vec<(usize, FileReport)> = Vec::with_capacity(files.len());
@@ -251,15 +259,31 @@ impl Sender<'_> {
                     );
                 }
             }
-            let Some((index, result)) = running.next().await else {
-                break;
+            let (index, result) = tokio::select! {
+                Some((index, result)) = running.next() => {
+                    *(if is_large(&files[index]) {
+                        &mut large_free
+                    } else {
+                        &mut small_free
+                    }) += 1;
+                    (index, result)
+                }
+                Some(told) = told.recv() => match told {
+                    Told::Sent(index, sent) => (index, Ok(*sent)),
+                    Told::Failed(index, error) => (index, Err(error)),
+                    Told::Stopped(index, error) => (index, Err(SendError::S3(error))),
+                    Told::Alone(index) => {
+                        small.push_back(index);
+                        continue;
+                    }
+                },
+                () = &mut packing, if packs_left => {
+                    packs_left = false;
+                    continue;
+                }
+                else => break,
             };
             let file = &files[index];
-            *(if is_large(file) {
-                &mut large_free
-            } else {
-                &mut small_free
-            }) += 1;
             match result {
                 Ok(sent) => {
                     self.progress.file_on_box();
@@ -277,6 +301,24 @@ impl Sender<'_> {
         done.sort_by_key(|(index, _)| *index);
         report.files = done.into_iter().map(|(_, file)| file).collect();
         stopped
+    }
+
+    /// The files that travel in packs, and those that are left.
+    async fn packable(
+        &self,
+        small: VecDeque<usize>,
+        files: &[Planned],
+        known: &HashMap<usize, Done>,
+    ) -> (Vec<usize>, VecDeque<usize>) {
+        let fits = |index: usize| {
+            files[index].size() <= pack::MAX_FILE_BYTES && !known.contains_key(&index)
+        };
+        if !small.iter().any(|index| fits(*index)) || !pack::available(self.client).await {
+            return (Vec::new(), small);
+        }
+        let (packed, small): (VecDeque<usize>, VecDeque<usize>) =
+            small.into_iter().partition(|index| fits(*index));
+        (packed.into(), small)
     }
 
     fn failed(&self, report: &mut PushReport, file: &Planned, reason: String) {

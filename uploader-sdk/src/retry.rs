@@ -31,7 +31,7 @@ pub struct S3Error {
 
 impl S3Error {
     /// No answer within the time that was allowed.
-    fn timeout(allowed: Duration) -> Self {
+    pub(crate) fn timeout(allowed: Duration) -> Self {
         Self {
             status: None,
             code: None,
@@ -59,6 +59,17 @@ impl S3Error {
             code: None,
             message: why,
             transient: true,
+            retry_after: None,
+        }
+    }
+
+    /// The box answered this, in words of S3.
+    pub(crate) fn answered(status: u16, code: &str, message: &str) -> Self {
+        Self {
+            status: Some(status),
+            code: Some(code.to_owned()),
+            message: format!("the box answers {code}: {message}"),
+            transient: advice::transient(Some(code), Some(status)),
             retry_after: None,
         }
     }
@@ -165,6 +176,39 @@ where
         tracing::debug!(%error, ?pause, "trying again");
         tokio::time::sleep(error.retry_after.unwrap_or_else(|| jittered(pause))).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The pauses between tries of something that makes progress now and then.
+pub(crate) struct Pauses {
+    patience: Patience,
+    since: Instant,
+    next: Duration,
+}
+
+impl Pauses {
+    /// Pauses until `patience` has ended without progress.
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            since: Instant::now(),
+            next: FIRST_PAUSE,
+        }
+    }
+
+    /// There was progress.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.patience);
+    }
+
+    /// How long to wait after `error`; `None` if trying again is of no use.
+    pub(crate) fn after(&mut self, error: &S3Error) -> Option<Duration> {
+        if !error.transient || self.since.elapsed() + self.next > self.patience.total {
+            return None;
+        }
+        let pause = error.retry_after.unwrap_or_else(|| jittered(self.next));
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        Some(pause)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the port answers beside S3: the box's status, and how far objects have come.
+//! What the port answers beside S3: the box's status, packs, and how far objects have come.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
@@ -6,8 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use longhaul_protocol::lan::{
-    DELIVERY_PATH, Deliveries, Delivery, DeliveryQuery, LanStatus, MAX_KEYS, STATUS_PATH,
+    DELIVERY_PATH, Deliveries, Delivery, DeliveryQuery, LanStatus, MAX_KEYS, PACKS, STATUS_PATH,
 };
+use longhaul_protocol::pack::PACKS_PATH;
 use longhaul_protocol::telemetry::VaultFill;
 use longhaul_protocol::ticket::Credential;
 use longhaul_vault::{Delivery as Held, Vault};
@@ -17,6 +18,7 @@ use serde::Serialize;
 use super::access::Gate;
 use super::limits::TimedBody;
 use super::names;
+use crate::packs::PackIntake;
 use crate::status::StatusSource;
 
 /// Longest query: [`MAX_KEYS`] keys of 1,024 bytes, escaped.
@@ -28,6 +30,7 @@ pub(super) struct Routes {
     pub vault: Vault,
     pub gate: Gate,
     pub status: StatusSource,
+    pub packs: PackIntake,
 }
 
 impl Routes {
@@ -40,16 +43,18 @@ impl Routes {
             .get(header::AUTHORIZATION)
             .is_some_and(|value| value.as_bytes().starts_with(b"AWS"));
         let presigned = request.uri().query().is_some_and(|q| q.contains("X-Amz-"));
-        (path == STATUS_PATH || path == DELIVERY_PATH) && !signed && !presigned
+        let ours = path == STATUS_PATH || path == DELIVERY_PATH || pack_bucket(path).is_some();
+        ours && !signed && !presigned
     }
 
     pub async fn answer(&self, request: Request<TimedBody>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
             (&Method::GET, STATUS_PATH) => json(&self.status()),
             (&Method::POST, DELIVERY_PATH) => self.deliveries(request).await,
+            (&Method::POST, path) if pack_bucket(path).is_some() => self.pack(request),
             _ => problem(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "GET the status, POST a delivery query",
+                "GET the status, POST a delivery query or a pack",
             ),
         }
     }
@@ -57,6 +62,7 @@ impl Routes {
     fn status(&self) -> LanStatus {
         LanStatus {
             vault: fill(&self.vault),
+            capabilities: vec![PACKS.to_owned()],
             ..self.status.current()
         }
     }
@@ -64,14 +70,7 @@ impl Routes {
     async fn deliveries(&self, request: Request<TimedBody>) -> Response<Body> {
         let credential = match self.basic(request.headers()) {
             Ok(credential) => credential,
-            Err(why) => {
-                let mut response = problem(StatusCode::UNAUTHORIZED, &why);
-                response.headers_mut().insert(
-                    header::WWW_AUTHENTICATE,
-                    HeaderValue::from_static("Basic realm=\"longhaul ticket\""),
-                );
-                return response;
-            }
+            Err(why) => return log_in(&why),
         };
         let Ok(body) = Limited::new(request.into_body(), MAX_QUERY_BYTES)
             .collect()
@@ -92,13 +91,7 @@ impl Routes {
             }
         };
         if query.bucket != credential.bucket {
-            return problem(
-                StatusCode::FORBIDDEN,
-                &format!(
-                    "ticket {} is for bucket {:?} only",
-                    credential.ticket, credential.bucket
-                ),
-            );
+            return another_bucket(&credential);
         }
         if query.keys.is_empty() || query.keys.len() > MAX_KEYS {
             return problem(
@@ -116,6 +109,22 @@ impl Routes {
             }
         }
         json(&answer)
+    }
+
+    fn pack(&self, request: Request<TimedBody>) -> Response<Body> {
+        let credential = match self.basic(request.headers()) {
+            Ok(credential) => credential,
+            Err(why) => return log_in(&why),
+        };
+        // Escapes need no reading: no bucket of a ticket has any.
+        if pack_bucket(request.uri().path()) != Some(&credential.bucket) {
+            return another_bucket(&credential);
+        }
+        let Ok(job) = names::job(&credential.bucket) else {
+            return another_bucket(&credential);
+        };
+        let ticket = credential.ticket.to_string();
+        self.packs.answer(job, ticket, request.into_body())
     }
 
     /// The ticket whose key pair is given as user and password.
@@ -138,6 +147,30 @@ impl Routes {
                 .to_owned()
         })
     }
+}
+
+/// The bucket that a pack is for, where the path is that of packs.
+fn pack_bucket(path: &str) -> Option<&str> {
+    path.strip_prefix(PACKS_PATH)?.strip_prefix('/')
+}
+
+fn log_in(why: &str) -> Response<Body> {
+    let mut response = problem(StatusCode::UNAUTHORIZED, why);
+    response.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Basic realm=\"longhaul ticket\""),
+    );
+    response
+}
+
+fn another_bucket(credential: &Credential) -> Response<Body> {
+    problem(
+        StatusCode::FORBIDDEN,
+        &format!(
+            "ticket {} is for bucket {:?} only",
+            credential.ticket, credential.bucket
+        ),
+    )
 }
 
 fn told(held: Held) -> Delivery {

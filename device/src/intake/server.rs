@@ -24,6 +24,7 @@ use super::limits::{TimedBody, TimedWrites};
 use super::routes::Routes;
 use super::service::Store;
 use super::{IntakeConfig, IntakeParts};
+use crate::packs::PackIntake;
 
 /// Requests of one HTTP/2 connection at a time.
 const STREAMS: u32 = 32;
@@ -102,6 +103,11 @@ impl Endpoint {
             credentials: parts.credentials,
             clock: parts.clock,
         };
+        let packs = PackIntake::new(
+            parts.vault.clone(),
+            parts.arrivals.clone(),
+            config.stall_limit,
+        );
         let store = Store {
             vault: parts.vault.clone(),
             region: config.region.clone(),
@@ -118,6 +124,7 @@ impl Endpoint {
             vault: parts.vault,
             gate,
             status: parts.status,
+            packs,
         };
         Self {
             config,

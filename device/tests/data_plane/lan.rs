@@ -18,7 +18,7 @@ use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::lan::LanStatus;
 use longhaul_protocol::telemetry::VaultFill;
-use longhaul_protocol::ticket::{Credential, CredentialSet, Secret};
+use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket, lan_name};
 use longhaul_protocol::value::UnixMillis;
 use longhaul_vault::{Vault, VaultConfig};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -56,10 +56,11 @@ impl Authority {
         }
     }
 
-    /// A certificate for 127.0.0.1.
+    /// A certificate for 127.0.0.1 and for the box's own name.
     pub fn loopback(&self) -> CertifiedKey {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let names = vec!["127.0.0.1".to_owned(), lan_name(&box_id())];
+        let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -96,6 +97,11 @@ pub fn open_journal(dir: &Path) -> JournalHandle {
     let (handle, _) =
         journal::open(&dir.join("journal"), 64 << 20, epoch, || UnixMillis(NOW)).unwrap();
     handle
+}
+
+/// The box that serves.
+pub fn box_id() -> BoxId {
+    BoxId::from_ek_sha256(&[1; 32])
 }
 
 pub fn credential(access_key: &str, expires: i64) -> Credential {
@@ -148,7 +154,7 @@ impl Lan {
         });
         let (_, status) = StatusSource::channel(LanStatus {
             v: VERSION,
-            box_id: BoxId::from_ek_sha256(&[1; 32]),
+            box_id: box_id(),
             agent_version: "1.0.0".to_owned(),
             rungs: Vec::new(),
             vault: VaultFill::default(),
@@ -178,6 +184,24 @@ impl Lan {
 
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
+    }
+
+    /// The ticket, as a customer downloads it.
+    pub fn ticket(&self) -> Ticket {
+        let credential = credential("ACTIVE", NOW + 1000);
+        Ticket {
+            v: VERSION,
+            id: credential.ticket,
+            box_id: box_id(),
+            order: None,
+            bucket: credential.bucket,
+            region: "us-east-1".to_owned(),
+            access_key: credential.access_key,
+            secret_key: credential.secret_key,
+            expires: credential.expires,
+            root_pem: self.authority.pem.clone(),
+            lan_urls: vec![self.url()],
+        }
     }
 
     /// The ticket's client.

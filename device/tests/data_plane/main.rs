@@ -8,6 +8,8 @@
 mod deletions;
 mod intake;
 mod lan;
+mod packs;
+mod push;
 mod refusals;
 mod uplink;
 mod wan;

@@ -1,0 +1,299 @@
+//! One pack on its way into the vault: decoded, compared, written; on a blocking thread.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+use longhaul_protocol::ids::{InvalidId, ObjectKey};
+use longhaul_protocol::pack::{Decoder, EntryHeader, Event, PackError, PackLine, StopCode};
+use longhaul_protocol::value::Digest32;
+use longhaul_vault::{
+    Checksums, Commit, Condition, Error as VaultError, JobId, Metadata, ObjectInfo, ObjectWriter,
+    Vault,
+};
+use tokio::sync::mpsc;
+
+use super::feed::Cut;
+use crate::intake::TICKET_HEADER;
+
+/// User metadata in all, in bytes (Amazon S3 user guide, "working with object metadata").
+const MAX_METADATA_BYTES: usize = 2048;
+/// Longest content type, in bytes.
+const MAX_TYPE_BYTES: usize = 256;
+
+/// What became of an entry, or of the pack; in the order of the entries.
+pub(super) enum Told {
+    /// The entry is written; when the commit resolves it is durable.
+    Written(u64, Commit<ObjectInfo>),
+    /// Known already.
+    Line(PackLine),
+}
+
+/// Why no more of the pack is taken.
+enum End {
+    /// Said as the last line.
+    Stop(PackLine),
+    /// Nobody listens any more.
+    Unheard,
+}
+
+/// The entry whose body is arriving.
+enum Current {
+    /// Its bytes go into the vault.
+    New(Box<ObjectWriter>, Digest32),
+    /// The vault has it: its bytes are only compared.
+    Held(Box<Held>),
+    /// It is refused; its bytes are passed over.
+    Refused,
+}
+
+struct Held {
+    hasher: blake3::Hasher,
+    wanted: Digest32,
+    version: u64,
+    etag: String,
+}
+
+/// Takes the entries of one pack.
+pub(super) struct Entries {
+    vault: Vault,
+    job: JobId,
+    ticket: String,
+    told: mpsc::Sender<Told>,
+    /// Names that this pack has brought, as the first half of their hash.
+    names: HashSet<[u8; 16]>,
+    entry: u64,
+    current: Current,
+}
+
+impl Entries {
+    pub fn new(vault: Vault, job: JobId, ticket: String, told: mpsc::Sender<Told>) -> Self {
+        Self {
+            vault,
+            job,
+            ticket,
+            told,
+            names: HashSet::new(),
+            entry: 0,
+            current: Current::Refused,
+        }
+    }
+
+    /// Takes a whole pack; blocks for what arrives, for the disk, and while too much is in flight.
+    pub fn take(mut self, arriving: mpsc::Receiver<Result<Bytes, Cut>>) {
+        let last = match self.run(arriving) {
+            Ok(()) => PackLine::End {
+                entries: self.entry,
+            },
+            Err(End::Stop(line)) => line,
+            Err(End::Unheard) => return,
+        };
+        if let PackLine::Stopped { code, reason } = &last {
+            tracing::debug!(
+                ?code,
+                reason,
+                entries = self.entry,
+                "a pack was not taken whole"
+            );
+        }
+        let _ = self.told.blocking_send(Told::Line(last));
+    }
+
+    fn run(&mut self, mut arriving: mpsc::Receiver<Result<Bytes, Cut>>) -> Result<(), End> {
+        let mut decoder = Decoder::default();
+        while let Some(piece) = arriving.blocking_recv() {
+            let piece = piece.map_err(|Cut { code, reason }| stop(code, reason))?;
+            let mut input = &piece[..];
+            while let Some(event) = decoder.next(&mut input).map_err(|e| malformed(&e))? {
+                match event {
+                    Event::Entry(header) => self.begin(header)?,
+                    Event::Body(bytes) => self.body(bytes)?,
+                    Event::EntryEnd => self.finish()?,
+                    Event::End => {}
+                }
+            }
+        }
+        decoder.finish().map_err(|e| malformed(&e))
+    }
+
+    fn begin(&mut self, header: EntryHeader) -> Result<(), End> {
+        self.entry += 1;
+        match self.open(header) {
+            Ok(current) => {
+                self.current = current;
+                Ok(())
+            }
+            Err(Refusal::Entry(reason)) => {
+                self.current = Current::Refused;
+                let entry = self.entry;
+                self.tell(Told::Line(PackLine::Refused { entry, reason }))
+            }
+            Err(Refusal::Pack(line)) => Err(End::Stop(line)),
+        }
+    }
+
+    fn open(&mut self, header: EntryHeader) -> Result<Current, Refusal> {
+        let key: ObjectKey = header.key.parse().map_err(|error: InvalidId| {
+            Refusal::Entry(format!(
+                "no bucket can hold the name {:?} (rule: {}); rename the file and push it again",
+                error.text, error.rule
+            ))
+        })?;
+        check(header.content_type.as_deref(), &header.metadata).map_err(Refusal::Entry)?;
+        let mut name = [0; 16];
+        name.copy_from_slice(&blake3::hash(key.as_str().as_bytes()).as_bytes()[..16]);
+        // Which of two would win depends on how long they are; the client has to say what it means.
+        if !self.names.insert(name) {
+            return Err(Refusal::Entry(format!(
+                "the name {:?} comes twice in one pack; send one of the two",
+                key.as_str()
+            )));
+        }
+        if let Some(held) = self.held(&key, &header) {
+            return Ok(Current::Held(Box::new(held)));
+        }
+        let metadata = Metadata {
+            content_type: header.content_type,
+            user: header.metadata,
+            headers: [(TICKET_HEADER.to_owned(), self.ticket.clone())].into(),
+        };
+        let begun = match self.vault.begin(&self.job, key.as_str(), metadata.clone()) {
+            // A bucket exists as soon as a ticket names it.
+            Err(VaultError::NoSuchJob(_)) => self
+                .vault
+                .create_job(&self.job)
+                .and_then(|()| self.vault.begin(&self.job, key.as_str(), metadata)),
+            begun => begun,
+        };
+        match begun {
+            Ok(writer) => Ok(Current::New(Box::new(writer), header.blake3)),
+            Err(error @ (VaultError::TooLong { .. } | VaultError::EmptyKey)) => {
+                Err(Refusal::Entry(error.to_string()))
+            }
+            Err(error) => Err(Refusal::Pack(stop_of(&error))),
+        }
+    }
+
+    /// The same content under the same name, still to be delivered: most likely sent again because
+    /// the answer was lost. One more version of it would only be carried for nothing.
+    fn held(&self, key: &ObjectKey, header: &EntryHeader) -> Option<Held> {
+        let info = self.vault.head(&self.job, key.as_str()).ok()?;
+        let same = info.size == header.bytes
+            && info.blake3 == Some(header.blake3.0)
+            && info.delivery.is_pending()
+            && info.metadata.content_type == header.content_type
+            && info.metadata.user == header.metadata
+            && info
+                .metadata
+                .headers
+                .keys()
+                .all(|name| name == TICKET_HEADER);
+        same.then(|| Held {
+            hasher: blake3::Hasher::new(),
+            wanted: header.blake3,
+            version: info.version.0,
+            etag: info.etag,
+        })
+    }
+
+    fn body(&mut self, bytes: &[u8]) -> Result<(), End> {
+        match &mut self.current {
+            Current::New(writer, _) => writer
+                .write(bytes)
+                .map_err(|error| End::Stop(stop_of(&error))),
+            Current::Held(held) => {
+                held.hasher.update(bytes);
+                Ok(())
+            }
+            Current::Refused => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), End> {
+        let entry = self.entry;
+        let damaged = Told::Line(PackLine::Damaged { entry });
+        let told = match std::mem::replace(&mut self.current, Current::Refused) {
+            Current::New(writer, wanted) if writer.digests().blake3 == wanted.0 => {
+                Told::Written(entry, writer.finish(Checksums::new(), Condition::Any))
+            }
+            Current::Held(held) if *held.hasher.finalize().as_bytes() == held.wanted.0 => {
+                Told::Line(PackLine::Stored {
+                    entry,
+                    version: held.version,
+                    etag: held.etag,
+                })
+            }
+            Current::New(..) | Current::Held(_) => damaged,
+            Current::Refused => return Ok(()),
+        };
+        self.tell(told)
+    }
+
+    fn tell(&self, told: Told) -> Result<(), End> {
+        self.told.blocking_send(told).map_err(|_| End::Unheard)
+    }
+}
+
+enum Refusal {
+    /// This entry is not taken.
+    Entry(String),
+    /// Nothing more is taken.
+    Pack(PackLine),
+}
+
+/// What the vault said, as the last line of a pack.
+pub(super) fn stop_of(error: &VaultError) -> PackLine {
+    let (code, advice) = match error {
+        VaultError::SlowDown => (
+            StopCode::SlowDown,
+            "space returns as objects reach the bucket, so wait and try again",
+        ),
+        VaultError::DiskFull => (
+            StopCode::Full,
+            "wait until objects have reached the bucket, or delete some",
+        ),
+        VaultError::Closed => (
+            StopCode::Unavailable,
+            "the box is stopping; try again later",
+        ),
+        error => {
+            tracing::error!(%error, "the vault failed during a pack");
+            (StopCode::Unavailable, "try again later")
+        }
+    };
+    PackLine::Stopped {
+        code,
+        reason: format!("{error}; {advice}"),
+    }
+}
+
+fn stop(code: StopCode, reason: String) -> End {
+    End::Stop(PackLine::Stopped { code, reason })
+}
+
+fn malformed(error: &PackError) -> End {
+    stop(StopCode::Malformed, crate::cloud::chain(error))
+}
+
+/// Refuses what could not stand beside an object in the bucket.
+fn check(content_type: Option<&str>, user: &BTreeMap<String, String>) -> Result<(), String> {
+    let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    if content_type.is_some_and(|text| text.len() > MAX_TYPE_BYTES || !plain(text)) {
+        return Err(format!(
+            "the content type must be at most {MAX_TYPE_BYTES} printable ASCII characters"
+        ));
+    }
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let mut bytes = 0;
+    for (name, value) in user {
+        bytes += name.len() + value.len();
+        if name.is_empty() || !name.bytes().all(token) || !plain(value) {
+            return Err(format!("metadata {name:?} cannot stand in a header"));
+        }
+    }
+    if bytes > MAX_METADATA_BYTES {
+        return Err(format!(
+            "{bytes} bytes of metadata; a bucket holds {MAX_METADATA_BYTES}"
+        ));
+    }
+    Ok(())
+}
