@@ -173,6 +173,15 @@ impl Operator {
         self.json(Method::POST, path, Some(body)).await
     }
 
+    /// `POST path`, without a body and for its effect alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn order(&self, path: &str) -> Result<(), ApiError> {
+        self.send(Method::POST, path, None).await.map(drop)
+    }
+
     async fn json(
         &self,
         method: Method,

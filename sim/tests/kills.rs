@@ -12,6 +12,16 @@ const BUCKET: &str = "survey";
 const ROUNDS: u64 = 10;
 const VAULT_BYTES: u64 = 1 << 30;
 
+/// Who is killed in a round.
+#[derive(Clone, Copy, PartialEq)]
+enum Struck {
+    Box,
+    Cloud,
+    Both,
+}
+
+const STRUCK: [Struck; 3] = [Struck::Both, Struck::Cloud, Struck::Box];
+
 /// What a customer's `push` does in one round; it may fail, for the box is killed under it.
 async fn push(stage: &Stage, round: u64, wait: bool) -> bool {
     let mut arguments = vec![
@@ -71,14 +81,19 @@ async fn nothing_acknowledged_is_lost_when_box_and_cloud_are_killed() {
         let pause = Duration::from_millis(random.random_range(50..1_500));
         let strike = async {
             tokio::time::sleep(pause).await;
-            if random.random_bool(0.5) {
+            let struck = STRUCK[usize::try_from(round).expect("small") % STRUCK.len()];
+            if struck != Struck::Box {
                 cloud.kill().await.expect("killed");
-                cloud = stage.cloud(Some(ready.ports())).await.expect("up again").0;
-            } else {
+            }
+            if struck != Struck::Cloud {
                 running.kill().await.expect("killed");
                 running = stage
                     .start_box(&tcti, VAULT_BYTES, port)
                     .expect("started again");
+            }
+            // The last to come back: a box that was killed, too, finds nobody at first.
+            if struck != Struck::Box {
+                cloud = stage.cloud(Some(ready.ports())).await.expect("up again").0;
             }
         };
         tokio::join!(push(&stage, round, false), strike);
