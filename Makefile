@@ -29,9 +29,11 @@ bench-transfer:
 test:
 	scripts/check.sh all
 
-## make soak: the vault, killed a thousand times, and fifty thousand random histories of it.
+## make soak: the vault, killed a thousand times, and fifty thousand random histories of it; 200 killed updates.
 soak:
 	LONGHAUL_VAULT_KILLS=1000 LONGHAUL_VAULT_CASES=50000 cargo nextest run -p longhaul-vault killed model
+	cargo build --workspace --all-features --bins
+	LONGHAUL_UPDATE_KILLS=200 cargo test --workspace --all-features --test updates killed
 
 ## Parts of `make test`, for while one works.
 lint:

@@ -23,7 +23,7 @@ impl Machine {
 
     fn file(&self, text: &str) -> PathBuf {
         let path = self.dir.path().join(text);
-        fs::write(&path, text).unwrap();
+        fs::write(&path, format!("#!{text}")).unwrap();
         path
     }
 
@@ -31,7 +31,7 @@ impl Machine {
     fn starts(&self) -> (Slot, String) {
         let (slot, _) = choose(&self.slots, &self.file("factory")).unwrap();
         let text = fs::read_to_string(self.slots.agent(slot)).unwrap();
-        (slot, text)
+        (slot, text.trim_start_matches("#!").to_owned())
     }
 
     fn arm(&self) {

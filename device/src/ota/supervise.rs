@@ -4,6 +4,7 @@
 //! may be killed at any moment: the next one goes on. It is not updated itself.
 
 use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -203,6 +204,8 @@ fn choose(slots: &Slots, settings: &Settings) -> Result<Choice, SuperviseError> 
     if let Some(mut trial) = current.trial.clone() {
         let hopeless = if slots.sound(trial.slot)?.is_none() {
             Some("its slot is damaged".to_owned())
+        } else if !is_program(&slots.agent(trial.slot)) {
+            Some("it is no program for this machine".to_owned())
         } else if trial.boots_left == 0 {
             Some("every start of the trial ended before it had proved itself".to_owned())
         } else {
@@ -229,6 +232,25 @@ fn choose(slots: &Slots, settings: &Settings) -> Result<Choice, SuperviseError> 
         slot,
         on_trial: false,
     })
+}
+
+/// Whether the kernel would start this: a script, or what this program is. What it refuses would
+/// be read by a shell instead (POSIX `execvp`), as if bytes that mean something else were commands.
+fn is_program(path: &Path) -> bool {
+    let (Some(this), Some(other)) = (head(Path::new("/proc/self/exe")), head(path)) else {
+        return false;
+    };
+    // ELF: the magic number, class and byte order, and the processor.
+    let same = other[..6] == this[..6] && other[18..] == this[18..];
+    other.starts_with(b"#!") || same
+}
+
+fn head(path: &Path) -> Option<[u8; 20]> {
+    let mut bytes = Vec::with_capacity(20);
+    let file = File::open(path).ok()?;
+    file.take(20).read_to_end(&mut bytes).ok()?;
+    bytes.resize(20, 0);
+    bytes.try_into().ok()
 }
 
 /// Finds something that can be started, `wanted` if possible, and makes it the active one. What

@@ -113,11 +113,17 @@ async fn a_release_that_ends_on_trial_is_rolled_back_with_its_last_words() {
 
 #[tokio::test]
 async fn what_is_no_program_for_this_machine_is_rolled_back() {
-    // The header of a program for another processor, garbage, and a torn program.
+    // A program for another processor, garbage, nothing, and a program that ends in its middle.
     let mut alien = std::fs::read("/bin/true").unwrap();
     alien[18..20].copy_from_slice(&[0xf3, 0x00]);
     let torn = std::fs::read("/bin/true").unwrap()[..100].to_vec();
-    for bytes in [alien, b"\x7fELFgarbage".to_vec(), torn] {
+    let no_program = "no program for this machine";
+    for (bytes, said) in [
+        (alien, no_program),
+        (b"\x7fELF: echo this must not run".to_vec(), no_program),
+        (Vec::new(), no_program),
+        (torn, "ended on trial"),
+    ] {
         let machine = Machine::new("exec sleep 600");
         let kept = machine.dir.path().join("vault");
         std::fs::write(&kept, "a customer's bytes").unwrap();
@@ -129,7 +135,7 @@ async fn what_is_no_program_for_this_machine_is_rolled_back() {
 
         assert_eq!(current.active, Slot::A);
         let reason = reason(current);
-        assert!(reason.contains("ended on trial"), "{reason}");
+        assert!(reason.contains(said), "{reason}");
         assert_eq!(std::fs::read(&kept).unwrap(), b"a customer's bytes");
     }
 }
