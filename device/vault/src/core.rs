@@ -180,7 +180,14 @@ impl Core {
     /// Is this much of the capacity in use?
     pub(crate) fn above(&self, percent: u64) -> bool {
         let mark = u128::from(self.config.capacity_bytes) * u128::from(percent) / 100;
-        u128::from(self.used.load(Ordering::Relaxed)) >= mark
+        let exceeds = || u128::from(self.used.load(Ordering::Relaxed)) >= mark;
+        if !exceeds() {
+            return false;
+        }
+        // The sum is from the last commit. What a writer took that gave up since is free again, and
+        // while everybody is refused there is no commit to notice it.
+        self.measure();
+        exceeds()
     }
 
     /// May a new object be begun?

@@ -42,6 +42,6 @@ pub use object::{
     Abandoned, Checksums, Condition, Deletion, Digests, Metadata, ObjectInfo, Page, PartInfo,
     Pending, ScrubReport, Stats, UploadInfo,
 };
-pub use reader::ObjectReader;
+pub use reader::{ObjectReader, PartReader};
 pub use vault::{Clock, Vault};
 pub use writer::{ObjectWriter, PartWriter};

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    Damage, Error, ObjectInfo,
+    Damage, Error, ObjectInfo, PartNumber, UploadInfo,
     codec::{narrow, wide},
     config::BLOCK,
     core::Core,
@@ -42,6 +42,29 @@ impl ObjectReader {
     /// The next bytes, verified; `None` at the end. Blocks for the disk.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
         self.bytes.next_chunk()
+    }
+}
+
+/// The bytes of one part of an open upload, verified frame by frame.
+pub struct PartReader(BodyReader);
+
+impl PartReader {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        upload: &UploadInfo,
+        job: JobNo,
+        number: PartNumber,
+        body: Body,
+    ) -> Self {
+        let size = body.iter().map(|extent| extent.len()).sum();
+        let key = format!("{} (upload {}, part {number})", upload.key, upload.id);
+        let name = (upload.job.to_string(), key, 0);
+        Self(BodyReader::new(core, job, name, body, 0..size))
+    }
+
+    /// The next bytes, verified; `None` at the end. Blocks for the disk.
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        self.0.next_chunk()
     }
 }
 

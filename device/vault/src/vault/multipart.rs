@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Vault, check_key};
 use crate::{
     Checksums, Commit, Condition, Error, JobId, Metadata, ObjectInfo, Page, PartInfo, PartNumber,
-    PartWriter, UploadId, UploadInfo,
+    PartReader, PartWriter, UploadId, UploadInfo,
     codec::encode_detail,
     crypto::random,
     index::Outcome,
@@ -99,6 +99,19 @@ impl Vault {
         limit: usize,
     ) -> Result<Page<PartInfo>, Error> {
         self.core().index.read().parts(*upload, after, limit)
+    }
+
+    /// Reads one part of an open upload.
+    pub fn read_part(&self, upload: &UploadId, number: PartNumber) -> Result<PartReader, Error> {
+        let opened = self.core().index.read().open_part(*upload, number);
+        let (info, job, body) = opened.ok_or(Error::InvalidPart(number))?;
+        Ok(PartReader::new(
+            Arc::clone(self.core()),
+            &info,
+            job,
+            number,
+            body,
+        ))
     }
 
     /// Makes the named parts, in this order, the new version of the object. No byte is copied.

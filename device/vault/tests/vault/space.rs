@@ -52,6 +52,27 @@ fn at_ninety_percent_new_objects_are_told_to_slow_down_until_there_is_room() {
 }
 
 #[test]
+fn what_an_abandoned_writer_took_is_free_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let vault = open(dir.path());
+    let before = vault.stats().used_bytes;
+    let mut large = vault
+        .begin(&job(), "large", Metadata::default())
+        .expect("a writer");
+    let refused = loop {
+        if let Err(error) = large.write(&bytes(1, 50_000)) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, Error::DiskFull), "{refused}");
+
+    drop(large);
+
+    put(&vault, "small", &bytes(2, 60_000));
+    assert!(vault.stats().used_bytes < before + 200_000);
+}
+
+#[test]
 fn at_ninety_five_percent_what_is_being_written_is_refused_and_the_rest_is_served() {
     let dir = tempfile::tempdir().expect("a directory");
     let vault = open(dir.path());
