@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::listing::OWNER;
 use crate::credentials::CredentialStore;
 use jiff::Timestamp;
 use longhaul_protocol::ticket::Credential;
@@ -81,6 +82,13 @@ impl S3Access for Gate {
                     "ticket {} is for bucket {:?}, not {shown:?}",
                     credential.ticket, credential.bucket
                 ),
+            ));
+        }
+        let owner = cx.headers().get("x-amz-expected-bucket-owner");
+        if owner.is_some_and(|owner| owner.as_bytes() != OWNER.as_bytes()) {
+            return Err(s3_error!(
+                AccessDenied,
+                "the box cannot vouch for the owner of the destination bucket; leave expected-bucket-owner out"
             ));
         }
         cx.extensions_mut().insert(Admitted(Arc::new(credential)));

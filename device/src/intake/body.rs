@@ -12,23 +12,48 @@ use super::error::{from_vault, interrupted};
 
 /// Bytes gathered before they are written: one hop to a blocking thread for each.
 const GATHER: usize = 512 << 10;
-/// Up to this many bytes are written where they are: the hop would cost more than the write.
-const INLINE: usize = 16 << 10;
 
-/// Something in the vault that takes bytes.
+/// Something that takes bytes.
 pub(super) trait Sink: Send + 'static {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), VaultError>;
+    /// Up to this many bytes are written where they are: the hop would cost more than the write.
+    const INLINE: usize = 16 << 10;
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault>;
 }
 
 impl Sink for ObjectWriter {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), VaultError> {
-        Self::write(self, bytes)
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        Ok(Self::write(self, bytes)?)
     }
 }
 
 impl Sink for PartWriter {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), VaultError> {
-        Self::write(self, bytes)
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        Ok(Self::write(self, bytes)?)
+    }
+}
+
+/// Why bytes were not taken.
+pub(super) enum Fault {
+    /// The vault did not take them.
+    Vault(VaultError),
+    /// They are not what they should be.
+    Refused(S3Error),
+}
+
+impl From<VaultError> for Fault {
+    fn from(error: VaultError) -> Self {
+        Self::Vault(error)
+    }
+}
+
+impl Fault {
+    /// The same as an S3 error about `what`.
+    pub fn about(self, what: &str) -> S3Error {
+        match self {
+            Self::Vault(error) => from_vault(&error, what),
+            Self::Refused(error) => error,
+        }
     }
 }
 
@@ -39,19 +64,19 @@ pub(super) struct Lane<S> {
 }
 
 impl<S: Sink> Lane<S> {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), VaultError> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.hasher.update(bytes);
         self.sink.write(bytes)
     }
 
-    fn hand_over(mut self: Box<Self>, bytes: Bytes) -> JoinHandle<Result<Box<Self>, VaultError>> {
+    fn hand_over(mut self: Box<Self>, bytes: Bytes) -> JoinHandle<Result<Box<Self>, Fault>> {
         spawn_blocking(move || self.take(&bytes).map(|()| self))
     }
 }
 
 enum Place<S> {
     Here(Box<Lane<S>>),
-    Writing(JoinHandle<Result<Box<Lane<S>>, VaultError>>),
+    Writing(JoinHandle<Result<Box<Lane<S>>, Fault>>),
 }
 
 impl<S: Sink> Place<S> {
@@ -61,7 +86,7 @@ impl<S: Sink> Place<S> {
             Self::Writing(task) => task
                 .await
                 .map_err(|error| interrupted(&error))?
-                .map_err(|error| from_vault(&error, what)),
+                .map_err(|fault| fault.about(what)),
         }
     }
 }
@@ -104,9 +129,8 @@ pub(super) async fn receive<S: Sink>(
         ));
     }
     let mut lane = place.back(what).await?;
-    if gathered.len() <= INLINE {
-        lane.take(&gathered)
-            .map_err(|error| from_vault(&error, what))?;
+    if gathered.len() <= S::INLINE {
+        lane.take(&gathered).map_err(|fault| fault.about(what))?;
         return Ok(*lane);
     }
     let written = Place::Writing(lane.hand_over(gathered.freeze()));

@@ -127,7 +127,13 @@ impl Promise {
 
     /// A hasher for what was promised, and nothing else.
     pub fn hasher(&self) -> Hasher {
-        let has = |algorithm| self.sums.iter().any(|(a, _)| *a == algorithm);
+        self.hasher_and(None)
+    }
+
+    /// A hasher for what was promised, and for an algorithm that was agreed on before.
+    pub fn hasher_and(&self, agreed: Option<Algorithm>) -> Hasher {
+        let has =
+            |algorithm| agreed == Some(algorithm) || self.sums.iter().any(|(a, _)| *a == algorithm);
         Hasher {
             crc32: has(Algorithm::Crc32).then(Crc32::new),
             crc32c: has(Algorithm::Crc32c).then(Crc32c::new),
@@ -180,11 +186,7 @@ impl Promise {
         {
             return Err(bad_digest("Content-MD5", &expected, &md5));
         }
-        Ok(computed
-            .sums
-            .into_iter()
-            .map(|(a, bytes)| (a.name().to_owned(), STANDARD.encode(bytes)))
-            .collect())
+        Ok(computed.kept())
     }
 }
 
@@ -210,7 +212,7 @@ fn decode(algorithm: Algorithm, value: &http::HeaderValue) -> S3Result<Vec<u8>> 
         .filter(|bytes| bytes.len() == len)
         .ok_or_else(|| {
             s3_error!(
-                InvalidRequest,
+                BadDigest,
                 "{} is not the base64 of {len} bytes",
                 algorithm.header()
             )
@@ -232,7 +234,30 @@ struct Computed {
     md5: Option<[u8; 16]>,
 }
 
+impl Computed {
+    fn kept(self) -> Checksums {
+        self.sums
+            .into_iter()
+            .map(|(a, bytes)| (a.name().to_owned(), STANDARD.encode(bytes)))
+            .collect()
+    }
+}
+
 impl Hasher {
+    /// A hasher for one algorithm, or for nothing.
+    pub fn of(algorithm: Option<Algorithm>) -> Self {
+        let nothing = Promise {
+            sums: Vec::new(),
+            md5: None,
+        };
+        nothing.hasher_and(algorithm)
+    }
+
+    /// What was computed, to be kept.
+    pub fn kept(self, crc64nvme: u64) -> Checksums {
+        self.finish(crc64nvme).kept()
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         fn feed<H: s3s::crypto::Checksum>(hasher: &mut Option<H>, bytes: &[u8]) {

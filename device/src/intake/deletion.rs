@@ -3,21 +3,54 @@
 //! What has reached the bucket already stays there. The vault remembers the deletion in the record
 //! that makes it; the uplink's recorder tells the cloud.
 
-use longhaul_protocol::ids::ObjectKey;
-use longhaul_vault::{Condition, Error as VaultError};
+use longhaul_vault::{Condition, Error as VaultError, ObjectInfo};
 use s3s::dto::{
     DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject,
-    ETagCondition,
+    ETag, ETagCondition, Timestamp,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::checksum::Promise;
 use super::error::from_vault;
 use super::names;
+use super::retrieval::{modified, refuse_version};
 use super::service::Store;
 
 /// Names in one `DeleteObjects` at the most; S3's own limit.
 const MAX_DELETES: usize = 1000;
+
+/// What must be true of the object that is to go; nothing is true of one that is not there.
+struct Unless {
+    etag: Option<String>,
+    modified: Option<Timestamp>,
+    size: Option<i64>,
+}
+
+impl Unless {
+    fn is_none(&self) -> bool {
+        self.etag.is_none() && self.modified.is_none() && self.size.is_none()
+    }
+
+    fn check(&self, info: &ObjectInfo) -> S3Result<()> {
+        let holds = self.etag.as_ref().is_none_or(|etag| *etag == info.etag)
+            && self
+                .modified
+                .as_ref()
+                .is_none_or(|at| *at == modified(info))
+            && self
+                .size
+                .is_none_or(|size| u64::try_from(size) == Ok(info.size));
+        if holds {
+            return Ok(());
+        }
+        Err(s3_error!(
+            PreconditionFailed,
+            "object {:?} is not the one that was to be deleted; its ETag is {:?}",
+            info.key,
+            info.etag
+        ))
+    }
+}
 
 impl Store {
     pub(super) async fn delete_one(
@@ -25,13 +58,17 @@ impl Store {
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let input = request.input;
-        let key = names::key(&input.key)?;
-        let condition = match input.if_match {
-            None => Condition::Any,
-            Some(ETagCondition::Any) => Condition::Present,
-            Some(ETagCondition::ETag(etag)) => Condition::Etag(etag.into_value()),
+        refuse_version(input.version_id.as_deref())?;
+        let unless = Unless {
+            etag: input.if_match.and_then(|condition| match condition {
+                // An object that is there matches, and one that is not needs no deletion.
+                ETagCondition::Any => None,
+                ETagCondition::ETag(etag) => Some(etag.into_value()),
+            }),
+            modified: input.if_match_last_modified_time,
+            size: input.if_match_size,
         };
-        self.delete(&input.bucket, &key, condition).await?;
+        self.delete(&input.bucket, &input.key, unless).await?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -52,17 +89,20 @@ impl Store {
         let mut deleted = Vec::new();
         let mut errors = Vec::new();
         for object in input.delete.objects {
-            let condition = object
-                .e_tag
-                .map_or(Condition::Any, |etag| Condition::Etag(etag.into_value()));
-            let result = match names::key(&object.key) {
-                Ok(key) => self.delete(&input.bucket, &key, condition).await,
+            let unless = Unless {
+                etag: object.e_tag.map(ETag::into_value).filter(|e| e != "*"),
+                modified: object.last_modified_time,
+                size: object.size,
+            };
+            let result = match refuse_version(object.version_id.as_deref()) {
+                Ok(()) => self.delete(&input.bucket, &object.key, unless).await,
                 Err(error) => Err(error),
             };
             match result {
                 Ok(()) if quiet => {}
                 Ok(()) => deleted.push(DeletedObject {
                     key: Some(object.key),
+                    version_id: object.version_id,
                     ..DeletedObject::default()
                 }),
                 Err(error) => errors.push(s3s::dto::Error {
@@ -80,21 +120,24 @@ impl Store {
         }))
     }
 
-    async fn delete(&self, bucket: &str, key: &ObjectKey, condition: Condition) -> S3Result<()> {
+    async fn delete(&self, bucket: &str, key: &str, unless: Unless) -> S3Result<()> {
         let job = names::job(bucket)?;
-        let what = format!("object {:?}", key.as_str());
-        match self.vault.head(&job, key.as_str()) {
-            Ok(_) => {}
-            Err(VaultError::NoSuchObject(_) | VaultError::NoSuchJob(_))
-                if condition == Condition::Any =>
-            {
-                return Ok(());
-            }
+        let what = format!("object {key:?}");
+        let info = match self.vault.head(&job, key) {
+            Ok(info) => info,
+            // What is not here needs no deletion, whatever the condition.
+            Err(VaultError::NoSuchObject(_) | VaultError::NoSuchJob(_)) => return Ok(()),
             Err(error) => return Err(from_vault(&error, &what)),
-        }
+        };
+        unless.check(&info)?;
+        let condition = if unless.is_none() {
+            Condition::Any
+        } else {
+            Condition::Version(info.version)
+        };
         let gone = self
             .vault
-            .delete(&job, key.as_str(), condition)
+            .delete(&job, key, condition)
             .await
             .map_err(|error| from_vault(&error, &what))?;
         if gone {

@@ -3,6 +3,8 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,19 +25,41 @@ pub(super) enum BodyError {
     Connection(#[from] hyper::Error),
 }
 
+/// How long a connection is read on after an answer that came before the request's end.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Notes that a request of a connection was answered before all of its body was read.
+///
+/// The client is still sending then. Closing the socket under it would make the system reset the
+/// connection, and the client would report a broken pipe rather than the answer that says why.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CutShort(Arc<AtomicBool>);
+
 /// A request body that may not be silent for longer than a limit.
 pub(super) struct TimedBody {
     inner: Incoming,
     limit: Duration,
     silence: Pin<Box<Sleep>>,
+    ended: bool,
+    cut_short: CutShort,
+}
+
+impl Drop for TimedBody {
+    fn drop(&mut self) {
+        if !self.ended && !self.inner.is_end_stream() {
+            self.cut_short.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl TimedBody {
-    pub fn new(inner: Incoming, limit: Duration) -> Self {
+    pub fn new(inner: Incoming, limit: Duration, cut_short: CutShort) -> Self {
         Self {
             inner,
             limit,
             silence: Box::pin(sleep(limit)),
+            ended: false,
+            cut_short,
         }
     }
 }
@@ -51,6 +75,7 @@ impl Body for TimedBody {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
             this.silence.as_mut().reset(Instant::now() + this.limit);
+            this.ended = frame.is_none();
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
         }
         ready!(this.silence.as_mut().poll(cx));
@@ -71,14 +96,18 @@ pub(super) struct TimedWrites<S> {
     inner: S,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    lingering: Option<Pin<Box<Sleep>>>,
+    cut_short: CutShort,
 }
 
 impl<S> TimedWrites<S> {
-    pub fn new(inner: S, limit: Duration) -> Self {
+    pub fn new(inner: S, limit: Duration, cut_short: CutShort) -> Self {
         Self {
             inner,
             limit,
             waiting: None,
+            lingering: None,
+            cut_short,
         }
     }
 
@@ -108,7 +137,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedWrites<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for TimedWrites<S> {
+impl<S: AsyncRead + Unpin> TimedWrites<S> {
+    /// Reads what the client still sends, until it has seen the end and closes too.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut unwanted = [0; 8 << 10];
+        let end = self
+            .lingering
+            .get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            let mut buf = ReadBuf::new(&mut unwanted);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedWrites<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -124,7 +173,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedWrites<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.bounded(cx, poll)
+        if self.lingering.is_none() {
+            let poll = Pin::new(&mut self.inner).poll_shutdown(cx);
+            ready!(self.bounded(cx, poll))?;
+        }
+        if self.cut_short.0.load(Ordering::Relaxed) {
+            ready!(self.linger(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -6,7 +6,7 @@ use longhaul_vault::{Error as VaultError, JobId, ObjectInfo, Vault};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::dto::{
     CommonPrefix, ETag, EncodingType, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
-    ListObjectsV2Output, Object, ObjectStorageClass,
+    ListObjectsV2Output, Object, ObjectStorageClass, Owner,
 };
 use s3s::{S3Response, S3Result, s3_error};
 
@@ -26,22 +26,33 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'/');
 
+/// Who owns everything on a box, as far as S3 is concerned: its tickets have the same rights.
+pub(super) const OWNER: &str = "longhaul";
+
+/// The owner, for lists that show one.
+pub(super) fn owner() -> Owner {
+    Owner {
+        id: Some(OWNER.to_owned()),
+        display_name: Some(OWNER.to_owned()),
+    }
+}
+
 /// What is asked for.
-struct Query<'a> {
-    prefix: &'a str,
-    delimiter: Option<&'a str>,
+pub(super) struct Query<'a> {
+    pub prefix: &'a str,
+    pub delimiter: Option<&'a str>,
     /// Only what sorts behind this.
-    after: Option<&'a str>,
-    limit: usize,
+    pub after: Option<&'a str>,
+    pub limit: usize,
 }
 
 /// One page.
 #[derive(Default)]
-struct Listing {
-    objects: Vec<ObjectInfo>,
-    prefixes: Vec<String>,
+pub(super) struct Listing {
+    pub objects: Vec<ObjectInfo>,
+    pub prefixes: Vec<String>,
     /// The last key or prefix on the page, if there is more behind it.
-    next: Option<String>,
+    pub next: Option<String>,
 }
 
 impl Store {
@@ -58,19 +69,21 @@ impl Store {
             limit,
         };
         let listing = list(&self.vault, &input.bucket, &query)?;
+        let delimiter = query.delimiter.map(str::to_owned);
         let output = ListObjectsOutput {
             is_truncated: Some(listing.next.is_some()),
             // S3 names the next marker only where a delimiter makes it more than the last key.
             next_marker: listing
                 .next
-                .filter(|_| query.delimiter.is_some())
+                .filter(|_| delimiter.is_some())
                 .map(|n| encoding.text(&n)),
-            contents: Some(encoding.objects(listing.objects)),
+            contents: Some(encoding.objects(listing.objects, true)),
             common_prefixes: Some(encoding.prefixes(listing.prefixes)),
             name: Some(input.bucket),
-            prefix: Some(encoding.text(input.prefix.as_deref().unwrap_or_default())),
+            // As S3 does: version 1 leaves it as it came, and clients expect no other.
+            prefix: Some(input.prefix.unwrap_or_default()),
             marker: Some(encoding.text(input.marker.as_deref().unwrap_or_default())),
-            delimiter: input.delimiter.map(|d| encoding.text(&d)),
+            delimiter: delimiter.map(|d| encoding.text(&d)),
             max_keys: i32::try_from(limit).ok(),
             encoding_type: input.encoding_type,
             ..ListObjectsOutput::default()
@@ -99,16 +112,18 @@ impl Store {
             limit,
         };
         let listing = list(&self.vault, &input.bucket, &query)?;
+        let owned = input.fetch_owner.unwrap_or(false);
+        let delimiter = query.delimiter.map(str::to_owned);
         let count = listing.objects.len() + listing.prefixes.len();
         let output = ListObjectsV2Output {
             is_truncated: Some(listing.next.is_some()),
             next_continuation_token: listing.next.map(|n| URL_SAFE_NO_PAD.encode(n)),
             key_count: i32::try_from(count).ok(),
-            contents: Some(encoding.objects(listing.objects)),
+            contents: Some(encoding.objects(listing.objects, owned)),
             common_prefixes: Some(encoding.prefixes(listing.prefixes)),
             name: Some(input.bucket),
             prefix: Some(encoding.text(input.prefix.as_deref().unwrap_or_default())),
-            delimiter: input.delimiter.map(|d| encoding.text(&d)),
+            delimiter: delimiter.map(|d| encoding.text(&d)),
             start_after: input.start_after.map(|s| encoding.text(&s)),
             continuation_token: input.continuation_token,
             max_keys: i32::try_from(limit).ok(),
@@ -119,7 +134,7 @@ impl Store {
     }
 }
 
-fn limit(max_keys: Option<i32>) -> S3Result<usize> {
+pub(super) fn limit(max_keys: Option<i32>) -> S3Result<usize> {
     let keys = max_keys.unwrap_or(MAX_KEYS).min(MAX_KEYS);
     usize::try_from(keys).map_err(|_| {
         s3_error!(
@@ -144,13 +159,13 @@ fn read_token(token: &str) -> S3Result<String> {
 
 /// How names are written into XML, which cannot hold every character.
 #[derive(Clone, Copy)]
-enum Encoding {
+pub(super) enum Encoding {
     Plain,
     Url,
 }
 
 impl Encoding {
-    fn of(kind: Option<&EncodingType>) -> S3Result<Self> {
+    pub fn of(kind: Option<&EncodingType>) -> S3Result<Self> {
         match kind.map(EncodingType::as_str) {
             None => Ok(Self::Plain),
             Some(EncodingType::URL) => Ok(Self::Url),
@@ -161,14 +176,14 @@ impl Encoding {
         }
     }
 
-    fn text(self, text: &str) -> String {
+    pub fn text(self, text: &str) -> String {
         match self {
             Self::Plain => text.to_owned(),
             Self::Url => utf8_percent_encode(text, KEPT).to_string(),
         }
     }
 
-    fn objects(self, objects: Vec<ObjectInfo>) -> Vec<Object> {
+    fn objects(self, objects: Vec<ObjectInfo>, owned: bool) -> Vec<Object> {
         let entry = |info: ObjectInfo| Object {
             key: Some(self.text(&info.key)),
             e_tag: Some(ETag::Strong(info.etag.clone())),
@@ -178,12 +193,13 @@ impl Encoding {
                 ObjectStorageClass::STANDARD,
             )),
             checksum_type: Some(checksum_type(&info)),
+            owner: owned.then(owner),
             ..Object::default()
         };
         objects.into_iter().map(entry).collect()
     }
 
-    fn prefixes(self, prefixes: Vec<String>) -> Vec<CommonPrefix> {
+    pub fn prefixes(self, prefixes: Vec<String>) -> Vec<CommonPrefix> {
         let entry = |prefix: String| CommonPrefix {
             prefix: Some(self.text(&prefix)),
         };
@@ -209,7 +225,7 @@ fn behind(prefix: &str) -> String {
     end
 }
 
-fn list(vault: &Vault, bucket: &str, query: &Query<'_>) -> S3Result<Listing> {
+pub(super) fn list(vault: &Vault, bucket: &str, query: &Query<'_>) -> S3Result<Listing> {
     let job = names::job(bucket)?;
     walk(query, |after, limit| page(vault, &job, query, after, limit))
 }

@@ -8,21 +8,27 @@
 //! vault; intake only wakes it through [`Arrivals`].
 
 mod access;
+mod attributes;
 mod body;
 mod checksum;
 mod copy;
 mod deletion;
 mod error;
+mod layout;
 mod limits;
 mod listing;
 mod multipart;
-mod names;
+pub(crate) mod names;
 mod put;
 mod read;
+mod refuse;
 mod retrieval;
 mod routes;
 mod server;
 mod service;
+mod snowball;
+mod uploads;
+mod versions;
 mod whole;
 
 use std::future::Future;
@@ -46,6 +52,9 @@ pub use read::{StreamError, VersionStream};
 /// The header in which `GET` and `HEAD` say how far an object has come on its way to the bucket:
 /// `on-box`, `in-flight`, `in-cloud`, `verified` or `failed`.
 pub const DELIVERY_HEADER: &str = "x-longhaul-delivery";
+
+/// The header in which `PUT` says what is odd about an object that it stored all the same.
+pub const NOTICE_HEADER: &str = "x-longhaul-notice";
 
 /// Wakes the uplink when something was stored or deleted.
 #[derive(Clone, Debug, Default)]

@@ -1,31 +1,33 @@
 //! Multipart uploads: parts become durable one by one, completing them copies no byte.
 
-use longhaul_vault::{Checksums, Error as VaultError, PartInfo, PartNumber, UploadId, UploadInfo};
+use longhaul_vault::{
+    Checksums, Error as VaultError, ObjectInfo, PartInfo, PartNumber, UploadId, UploadInfo,
+};
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart,
-    CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag, ListMultipartUploadsInput,
-    ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Part,
-    UploadPartInput, UploadPartOutput,
+    CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag, UploadPartInput,
+    UploadPartOutput,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::body::{self, Lane};
 use super::checksum::{Algorithm, Promise};
 use super::error::from_vault;
-use super::names;
-use super::put::{Described, condition, give_checksums, refuse_customer_keys};
-use super::retrieval::{checksum_type, timestamp};
+use super::put::{Described, give_checksums};
+use super::refuse::refuse_unsupported;
+use super::retrieval::checksum_type;
 use super::service::Store;
 use super::whole::whole_checksums;
+use super::{layout, names, refuse, snowball};
 
 /// Under which name an upload keeps the algorithm and the type of checksum that its client chose.
 const CHOSEN_ALGORITHM: &str = "algorithm";
 pub(super) const CHOSEN_TYPE: &str = "type";
-/// Parts or uploads on one page at the most; S3's own limit.
-const MAX_PAGE: i32 = 1000;
 /// Parts of one upload at the most; S3's own limit.
 const MAX_PARTS: usize = 10_000;
+/// Every part but the last has at least this many bytes; S3's own limit.
+const MIN_PART_BYTES: u64 = 5 << 20;
 
 impl Store {
     pub(super) async fn create_upload(
@@ -34,10 +36,15 @@ impl Store {
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let credential = Self::admitted(&request)?;
         let input = request.input;
+        let kind = checksum_kind(&input)?;
         let job = names::job(&input.bucket)?;
-        let key = names::key(&input.key)?;
+        let key = if snowball::wanted(input.metadata.as_ref()) {
+            names::key(&input.key)?
+        } else {
+            names::fresh(&self.vault, &job, &input.key)?
+        };
         let what = format!("upload of {:?}", key.as_str());
-        refuse_customer_keys(input.sse_customer_algorithm.as_deref())?;
+        refuse_unsupported!(input);
         let metadata = Described {
             content_type: input.content_type,
             cache_control: input.cache_control,
@@ -48,6 +55,7 @@ impl Store {
             user: input.metadata,
         }
         .metadata(&credential);
+        refuse::metadata(&metadata)?;
         let mut chosen = Checksums::new();
         if let Some(algorithm) = &input.checksum_algorithm {
             let known = Algorithm::from_api_name(algorithm.as_str()).ok_or_else(|| {
@@ -59,7 +67,7 @@ impl Store {
             })?;
             chosen.insert(CHOSEN_ALGORITHM.to_owned(), known.name().to_owned());
         }
-        if let Some(kind) = &input.checksum_type {
+        if let Some(kind) = &kind {
             chosen.insert(CHOSEN_TYPE.to_owned(), kind.as_str().to_owned());
         }
         let vault = &self.vault;
@@ -80,13 +88,18 @@ impl Store {
             key: Some(input.key),
             upload_id: Some(upload.to_string()),
             checksum_algorithm: input.checksum_algorithm,
-            checksum_type: input.checksum_type,
+            checksum_type: kind,
             ..CreateMultipartUploadOutput::default()
         }))
     }
 
     /// The upload, if it is one of this bucket and key: an identifier alone opens nothing.
-    fn find_upload(&self, bucket: &str, key: &str, id: &str) -> S3Result<(UploadId, UploadInfo)> {
+    pub(super) fn find_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &str,
+    ) -> S3Result<(UploadId, UploadInfo)> {
         let none = || {
             s3_error!(
                 NoSuchUpload,
@@ -109,10 +122,10 @@ impl Store {
         let promise = Promise::read(&request)?;
         let trailers = request.trailing_headers;
         let input = request.input;
-        refuse_customer_keys(input.sse_customer_algorithm.as_deref())?;
+        refuse::customer_keys(input.sse_customer_algorithm.as_deref())?;
         let number = part_number(input.part_number)?;
         let what = format!("part {number} of {:?}", input.key);
-        let (upload, _) = self.find_upload(&input.bucket, &input.key, &input.upload_id)?;
+        let (upload, info) = self.find_upload(&input.bucket, &input.key, &input.upload_id)?;
 
         let _permit = self.body_permit().await?;
         let length = input.content_length.and_then(|n| u64::try_from(n).ok());
@@ -122,7 +135,7 @@ impl Store {
             .map_err(|error| from_vault(&error, &what))?;
         let lane = Lane {
             sink,
-            hasher: promise.hasher(),
+            hasher: promise.hasher_and(chosen_algorithm(&info)),
         };
         let lane = body::receive(input.body, lane, input.content_length, &what).await?;
 
@@ -142,107 +155,24 @@ impl Store {
         Ok(S3Response::new(output))
     }
 
-    pub(super) fn list_upload_parts(
-        &self,
-        input: ListPartsInput,
-    ) -> S3Result<S3Response<ListPartsOutput>> {
-        let (upload, info) = self.find_upload(&input.bucket, &input.key, &input.upload_id)?;
-        let limit = page_limit(input.max_parts)?;
-        let after = match input.part_number_marker {
-            None => None,
-            Some(marker) if marker <= 0 => None,
-            Some(marker) => Some(part_number(marker)?),
-        };
-        let page = self
-            .vault
-            .parts(&upload, after, limit)
-            .map_err(|error| from_vault(&error, "listing parts"))?;
-        let next = page.items.last().map(|part| i32::from(part.number.get()));
-        let parts = page.items.into_iter().map(|part| {
-            let mut entry = Part {
-                part_number: Some(i32::from(part.number.get())),
-                e_tag: Some(ETag::Strong(part.etag)),
-                size: i64::try_from(part.digests.size).ok(),
-                last_modified: Some(timestamp(part.last_modified_ms)),
-                ..Part::default()
-            };
-            give_checksums!(entry, &part.checksums);
-            entry
-        });
-        Ok(S3Response::new(ListPartsOutput {
-            parts: Some(parts.collect()),
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            upload_id: Some(input.upload_id),
-            part_number_marker: input.part_number_marker,
-            next_part_number_marker: next.filter(|_| page.more),
-            max_parts: i32::try_from(limit).ok(),
-            is_truncated: Some(page.more),
-            checksum_algorithm: info
-                .checksums
-                .get(CHOSEN_ALGORITHM)
-                .map(|name| ChecksumAlgorithm::from(name.to_uppercase())),
-            ..ListPartsOutput::default()
-        }))
-    }
-
-    pub(super) fn list_uploads(
-        &self,
-        input: ListMultipartUploadsInput,
-    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
-        let job = names::job(&input.bucket)?;
-        let limit = page_limit(input.max_uploads)?;
-        let marker = input.key_marker.as_deref().filter(|m| !m.is_empty());
-        let id_marker = match (marker, input.upload_id_marker.as_deref()) {
-            (Some(_), Some(id)) if !id.is_empty() => Some(id.parse().map_err(|_| {
-                s3_error!(InvalidArgument, "upload-id-marker is not an upload's name")
-            })?),
-            _ => None,
-        };
-        let prefix = input.prefix.as_deref().unwrap_or_default();
-        let after = marker.map(|key| (key, id_marker));
-        let page = match self.vault.uploads(&job, prefix, after, limit) {
-            Ok(page) => page,
-            Err(VaultError::NoSuchJob(_)) => longhaul_vault::Page {
-                items: Vec::new(),
-                more: false,
-            },
-            Err(error) => return Err(from_vault(&error, "listing uploads")),
-        };
-        let last = page.items.last().filter(|_| page.more);
-        let output = ListMultipartUploadsOutput {
-            next_key_marker: last.map(|upload| upload.key.clone()),
-            next_upload_id_marker: last.map(|upload| upload.id.to_string()),
-            is_truncated: Some(page.more),
-            bucket: Some(input.bucket),
-            prefix: input.prefix,
-            key_marker: input.key_marker,
-            upload_id_marker: input.upload_id_marker,
-            max_uploads: i32::try_from(limit).ok(),
-            uploads: Some(
-                page.items
-                    .into_iter()
-                    .map(|upload| MultipartUpload {
-                        key: Some(upload.key),
-                        upload_id: Some(upload.id.to_string()),
-                        initiated: Some(timestamp(upload.created_ms)),
-                        ..MultipartUpload::default()
-                    })
-                    .collect(),
-            ),
-            ..ListMultipartUploadsOutput::default()
-        };
-        Ok(S3Response::new(output))
-    }
-
     pub(super) async fn complete_upload(
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let credential = Self::admitted(&request)?;
         let input = request.input;
         let what = format!("upload of {:?}", input.key);
-        let (upload, info) = self.find_upload(&input.bucket, &input.key, &input.upload_id)?;
-        let condition = condition(input.if_match.clone(), input.if_none_match.clone())?;
+        let found = self.find_upload(&input.bucket, &input.key, &input.upload_id);
+        let (upload, info) = match found {
+            Ok(found) => found,
+            Err(error) => return self.completed_before(input).ok_or(error),
+        };
+        let condition = self.condition(
+            &info.job,
+            &info.key,
+            input.if_match.clone(),
+            input.if_none_match.clone(),
+        )?;
         let named = input.multipart_upload.clone().and_then(|m| m.parts);
         let parts = self.chosen_parts(&upload, named.unwrap_or_default(), &what)?;
         let size: u64 = parts.iter().map(|part| part.digests.size).sum();
@@ -254,7 +184,26 @@ impl Store {
                 "{what}: the parts have {size} bytes, the client expects {expected}"
             ));
         }
-        let checksums = whole_checksums(&input, &info, &parts, &what)?;
+        let mut checksums = whole_checksums(&input, &info, &parts, &what)?;
+        if snowball::wanted(Some(&info.metadata.user)) {
+            return self
+                .complete_snowball(&input, &info, &parts, &credential)
+                .await;
+        }
+        if let Some(part) = parts
+            .iter()
+            .rev()
+            .skip(1)
+            .find(|part| part.digests.size < MIN_PART_BYTES)
+        {
+            return Err(s3_error!(
+                EntityTooSmall,
+                "{what}: part {} has {} bytes; every part but the last needs at least {MIN_PART_BYTES}",
+                part.number,
+                part.digests.size
+            ));
+        }
+        layout::keep(&mut checksums, &upload, &parts, chosen_algorithm(&info));
         let list = parts
             .into_iter()
             .map(|part| (part.number, part.etag))
@@ -265,17 +214,17 @@ impl Store {
             .await
             .map_err(|error| from_vault(&error, &what))?;
         self.arrivals.ring();
+        Ok(completed(input, &object))
+    }
 
-        let mut output = CompleteMultipartUploadOutput {
-            location: Some(format!("/{}/{}", input.bucket, input.key)),
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            e_tag: Some(ETag::Strong(object.etag.clone())),
-            checksum_type: Some(checksum_type(&object)),
-            ..CompleteMultipartUploadOutput::default()
-        };
-        give_checksums!(output, &object.checksums);
-        Ok(S3Response::new(output))
+    /// The answer to a completion whose first answer was lost: the upload is gone, and the object is
+    /// the one that it made.
+    fn completed_before(
+        &self,
+        input: CompleteMultipartUploadInput,
+    ) -> Option<S3Response<CompleteMultipartUploadOutput>> {
+        let object = self.look(&input.bucket, &input.key).ok()?;
+        layout::made_by(&object, &input.upload_id).then(|| completed(input, &object))
     }
 
     /// The parts that the client names, as the vault has them.
@@ -352,7 +301,54 @@ impl Store {
     }
 }
 
-fn part_number(number: i32) -> S3Result<PartNumber> {
+fn completed(
+    input: CompleteMultipartUploadInput,
+    object: &ObjectInfo,
+) -> S3Response<CompleteMultipartUploadOutput> {
+    let mut output = CompleteMultipartUploadOutput {
+        location: Some(format!("/{}/{}", input.bucket, input.key)),
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        e_tag: Some(ETag::Strong(object.etag.clone())),
+        checksum_type: Some(checksum_type(object)),
+        ..CompleteMultipartUploadOutput::default()
+    };
+    give_checksums!(output, &object.checksums);
+    S3Response::new(output)
+}
+
+/// What the checksum of the whole will speak of: what the client says, or what S3 takes when it
+/// says nothing (S3 user guide, "Checking object integrity").
+fn checksum_kind(input: &CreateMultipartUploadInput) -> S3Result<Option<ChecksumType>> {
+    let Some(algorithm) = &input.checksum_algorithm else {
+        return Ok(input.checksum_type.clone());
+    };
+    let (usual, other) = match algorithm.as_str() {
+        ChecksumAlgorithm::CRC64NVME => (ChecksumType::FULL_OBJECT, None),
+        ChecksumAlgorithm::SHA1 | ChecksumAlgorithm::SHA256 => (ChecksumType::COMPOSITE, None),
+        _ => (ChecksumType::COMPOSITE, Some(ChecksumType::FULL_OBJECT)),
+    };
+    let asked = input
+        .checksum_type
+        .as_ref()
+        .map_or(usual, |kind| kind.as_str());
+    if asked != usual && Some(asked) != other {
+        return Err(s3_error!(
+            InvalidRequest,
+            "checksum type {asked} is not possible with {}",
+            algorithm.as_str()
+        ));
+    }
+    Ok(Some(ChecksumType::from(asked.to_owned())))
+}
+
+/// The algorithm that the client chose when it began the upload.
+pub(super) fn chosen_algorithm(info: &UploadInfo) -> Option<Algorithm> {
+    let chosen = info.checksums.get(CHOSEN_ALGORITHM)?;
+    Algorithm::ALL.into_iter().find(|a| a.name() == chosen)
+}
+
+pub(super) fn part_number(number: i32) -> S3Result<PartNumber> {
     u16::try_from(number)
         .ok()
         .and_then(PartNumber::new)
@@ -362,9 +358,4 @@ fn part_number(number: i32) -> S3Result<PartNumber> {
                 "part number {number}: 1 to 10,000 are possible"
             )
         })
-}
-
-fn page_limit(asked: Option<i32>) -> S3Result<usize> {
-    let limit = asked.unwrap_or(MAX_PAGE).min(MAX_PAGE);
-    usize::try_from(limit).map_err(|_| s3_error!(InvalidArgument, "page size {limit} is negative"))
 }

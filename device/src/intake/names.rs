@@ -1,8 +1,10 @@
 //! Names: S3's bucket and key as the vault's job and a key that every bucket can hold.
 
+use http::StatusCode;
 use longhaul_protocol::ids::{InvalidId, ObjectKey};
-use longhaul_vault::JobId;
-use s3s::{S3Result, s3_error};
+use longhaul_protocol::names::lookalikes;
+use longhaul_vault::{JobId, Vault};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 /// The vault's job for a bucket: they have the same name.
 pub(super) fn job(bucket: &str) -> S3Result<JobId> {
@@ -21,4 +23,32 @@ pub(super) fn key(text: &str) -> S3Result<ObjectKey> {
             error.rule
         )
     })
+}
+
+/// The key of something new: no other object may look the same.
+pub(super) fn fresh(vault: &Vault, job: &JobId, text: &str) -> S3Result<ObjectKey> {
+    let key = key(text)?;
+    match lookalike(vault, job, &key) {
+        None => Ok(key),
+        Some(other) => {
+            let mut error = S3Error::with_message(
+                S3ErrorCode::Custom("NameClash".into()),
+                format!(
+                    "the name {:?} looks the same as that of an object that is here, {}; both would be one file on many systems: rename one and push it again",
+                    key.as_str(),
+                    other.as_str().escape_unicode(),
+                ),
+            );
+            error.set_status_code(StatusCode::CONFLICT);
+            Err(error)
+        }
+    }
+}
+
+/// An object of `job` whose key shows the same characters as `key`, encoded differently (NFC and
+/// NFD). Costs nothing for a key of plain ASCII.
+pub(crate) fn lookalike(vault: &Vault, job: &JobId, key: &ObjectKey) -> Option<ObjectKey> {
+    lookalikes(key)
+        .into_iter()
+        .find(|other| vault.head(job, other.as_str()).is_ok())
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use longhaul_protocol::ticket::Credential;
-use longhaul_vault::{Checksums, Condition, Metadata, Vault};
+use longhaul_vault::{Checksums, Condition, JobId, Metadata, Vault};
 use s3s::dto::{ETag, ETagCondition, PutObjectInput, PutObjectOutput, Timestamp, TimestampFormat};
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::body::{self, Lane};
 use super::checksum::Promise;
 use super::error::from_vault;
-use super::names;
+use super::refuse::refuse_unsupported;
 use super::service::Store;
+use super::{names, refuse, snowball};
 
 /// Under which header the vault keeps the ticket that an object was put with; never sent to a client.
 pub(crate) const TICKET_HEADER: &str = "longhaul-ticket";
@@ -26,10 +27,15 @@ impl Store {
         let trailers = request.trailing_headers;
         let input = request.input;
         let job = names::job(&input.bucket)?;
-        let key = names::key(&input.key)?;
+        if snowball::wanted(input.metadata.as_ref()) {
+            return self
+                .put_snowball(input, promise, trailers, &credential)
+                .await;
+        }
+        let key = names::fresh(&self.vault, &job, &input.key)?;
         let what = format!("object {:?}", key.as_str());
-        refuse_customer_keys(input.sse_customer_algorithm.as_deref())?;
-        let condition = condition(input.if_match, input.if_none_match)?;
+        refuse_unsupported!(input);
+        let condition = self.condition(&job, key.as_str(), input.if_match, input.if_none_match)?;
         let described = Described {
             content_type: input.content_type,
             cache_control: input.cache_control,
@@ -39,15 +45,12 @@ impl Store {
             expires: input.expires,
             user: input.metadata,
         };
+        let metadata = described.metadata(&credential);
+        refuse::metadata(&metadata)?;
 
         let _permit = self.body_permit().await?;
-        let sink = begin(
-            &self.vault,
-            &job,
-            key.as_str(),
-            described.metadata(&credential),
-        )
-        .map_err(|error| from_vault(&error, &what))?;
+        let sink = begin(&self.vault, &job, key.as_str(), metadata)
+            .map_err(|error| from_vault(&error, &what))?;
         let lane = Lane {
             sink,
             hasher: promise.hasher(),
@@ -78,7 +81,7 @@ impl Store {
 /// Begins an object in a job that may not exist yet: a bucket exists as soon as a ticket names it.
 pub(super) fn begin(
     vault: &Vault,
-    job: &longhaul_vault::JobId,
+    job: &JobId,
     key: &str,
     metadata: Metadata,
 ) -> Result<longhaul_vault::ObjectWriter, longhaul_vault::Error> {
@@ -91,31 +94,51 @@ pub(super) fn begin(
     }
 }
 
-/// Encryption keys are the box's business; a client that believes in its own must be told.
-pub(super) fn refuse_customer_keys(algorithm: Option<&str>) -> S3Result<()> {
-    match algorithm {
-        None => Ok(()),
-        Some(_) => Err(s3_error!(
-            NotImplemented,
-            "customer-provided encryption keys are not taken; the box encrypts everything at rest by itself"
-        )),
-    }
-}
-
-/// The vault's condition for a write with these headers.
-pub(super) fn condition(
-    if_match: Option<ETagCondition>,
-    if_none_match: Option<ETagCondition>,
-) -> S3Result<Condition> {
-    match (if_match, if_none_match) {
-        (None, None) => Ok(Condition::Any),
-        (None, Some(ETagCondition::Any)) => Ok(Condition::Absent),
-        (Some(ETagCondition::Any), None) => Ok(Condition::Present),
-        (Some(ETagCondition::ETag(etag)), None) => Ok(Condition::Etag(etag.into_value())),
-        _ => Err(s3_error!(
-            NotImplemented,
-            "writes take If-None-Match: * or If-Match, not both and no other form"
-        )),
+impl Store {
+    /// The vault's condition for a write with these headers. What fails already now is told before
+    /// the bytes are read; the vault checks again when it writes.
+    pub(super) fn condition(
+        &self,
+        job: &JobId,
+        key: &str,
+        if_match: Option<ETagCondition>,
+        if_none_match: Option<ETagCondition>,
+    ) -> S3Result<Condition> {
+        if if_match.is_none() && if_none_match.is_none() {
+            return Ok(Condition::Any);
+        }
+        let current = self.vault.head(job, key).ok();
+        let fails = || {
+            Err(s3_error!(
+                PreconditionFailed,
+                "precondition failed on {key:?}"
+            ))
+        };
+        match (if_match, if_none_match, current) {
+            (None, Some(_), None) => Ok(Condition::Absent),
+            (None, Some(ETagCondition::Any), Some(_)) => fails(),
+            (None, Some(ETagCondition::ETag(etag)), Some(info)) => {
+                if etag.value() == info.etag {
+                    return fails();
+                }
+                Ok(Condition::Version(info.version))
+            }
+            (Some(_), None, None) => Err(s3_error!(
+                NoSuchKey,
+                "there is no object {key:?} that could match the condition"
+            )),
+            (Some(ETagCondition::Any), None, Some(_)) => Ok(Condition::Present),
+            (Some(ETagCondition::ETag(etag)), None, Some(info)) => {
+                if etag.value() != info.etag {
+                    return fails();
+                }
+                Ok(Condition::Etag(info.etag))
+            }
+            _ => Err(s3_error!(
+                NotImplemented,
+                "writes take If-None-Match or If-Match, not both"
+            )),
+        }
     }
 }
 
@@ -163,7 +186,7 @@ fn decoded(encoding: &str) -> String {
         .map(str::trim)
         .filter(|e| !e.eq_ignore_ascii_case("aws-chunked"))
         .collect::<Vec<_>>()
-        .join(",")
+        .join(", ")
 }
 
 fn http_date(time: &Timestamp) -> Option<String> {

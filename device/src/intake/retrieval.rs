@@ -14,7 +14,7 @@ use super::error::from_vault;
 use super::put::{TICKET_HEADER, give_checksums};
 use super::read::VersionStream;
 use super::service::Store;
-use super::{DELIVERY_HEADER, names};
+use super::{DELIVERY_HEADER, layout, names};
 
 /// An overwrite between looking and reading is met by looking again, this often.
 const LOOKS: usize = 4;
@@ -47,6 +47,19 @@ macro_rules! describe {
     }};
 }
 
+/// Fills what a client is told that asked for one part.
+macro_rules! describe_part {
+    ($output:expr, $info:expr, $number:expr) => {{
+        let info: &ObjectInfo = $info;
+        if let (Some(number), Some(layout)) = ($number, layout::of(info)) {
+            let number = usize::try_from(number).unwrap_or(0);
+            $output.parts_count = i32::try_from(layout.lengths.len()).ok();
+            $output.checksum_type = Some(checksum_type(info));
+            give_checksums!($output, &layout.checksums(number));
+        }
+    }};
+}
+
 impl Store {
     pub(super) fn retrieve(
         &self,
@@ -67,6 +80,7 @@ impl Store {
             ..GetObjectOutput::default()
         };
         describe!(output, &info, checksums);
+        describe_part!(output, &info, input.part_number);
         output.cache_control = input.response_cache_control.or(output.cache_control);
         output.content_disposition = input
             .response_content_disposition
@@ -97,11 +111,7 @@ impl Store {
                     unmodified_since: input.if_unmodified_since.as_ref(),
                 },
             )?;
-            whole_part_only(input.part_number, &info)?;
-            let range = match &input.range {
-                Some(range) => Some(range.check(info.size)?),
-                None => None,
-            };
+            let range = asked_range(input.range.as_ref(), input.part_number, &info)?;
             match self.vault.get_version(info.version, range.clone()) {
                 Ok(reader) => return Ok((info, reader, range)),
                 Err(VaultError::NoSuchVersion(_)) => {}
@@ -130,11 +140,7 @@ impl Store {
                 unmodified_since: input.if_unmodified_since.as_ref(),
             },
         )?;
-        whole_part_only(input.part_number, &info)?;
-        let range = match &input.range {
-            Some(range) => Some(range.check(info.size)?),
-            None => None,
-        };
+        let range = asked_range(input.range.as_ref(), input.part_number, &info)?;
         let length = range.as_ref().map_or(info.size, |r| r.end - r.start);
         let checksums = range.is_none() && wants_checksums(input.checksum_mode.as_ref());
         let mut output = HeadObjectOutput {
@@ -143,6 +149,7 @@ impl Store {
             ..HeadObjectOutput::default()
         };
         describe!(output, &info, checksums);
+        describe_part!(output, &info, input.part_number);
         let mut response = S3Response::with_headers(output, delivery_header(&info));
         if range.is_some() {
             response.status = Some(StatusCode::PARTIAL_CONTENT);
@@ -153,13 +160,13 @@ impl Store {
     /// The current version of an object.
     pub(super) fn look(&self, bucket: &str, key: &str) -> S3Result<ObjectInfo> {
         let job = names::job(bucket)?;
-        let key = names::key(key)?;
-        match self.vault.head(&job, key.as_str()) {
+        // A name that cannot be stored is one that is not here.
+        match self.vault.head(&job, key) {
             // The ticket's bucket exists before anything is in it.
-            Err(VaultError::NoSuchJob(_)) => Err(VaultError::NoSuchObject(key.to_string())),
+            Err(VaultError::NoSuchJob(_)) => Err(VaultError::NoSuchObject(key.to_owned())),
             result => result,
         }
-        .map_err(|error| from_vault(&error, &format!("object {:?}", key.as_str())))
+        .map_err(|error| from_vault(&error, &format!("object {key:?}")))
     }
 }
 
@@ -169,8 +176,7 @@ fn wants_checksums(mode: Option<&ChecksumMode>) -> bool {
 
 /// An object of parts has the checksum over its parts' checksums, or one over all of its bytes.
 pub(super) fn checksum_type(info: &ObjectInfo) -> ChecksumType {
-    let composite = info.checksums.values().any(|value| value.contains('-'));
-    let kind = if composite {
+    let kind = if layout::is_composite(&info.checksums) {
         ChecksumType::COMPOSITE
     } else {
         ChecksumType::FULL_OBJECT
@@ -208,7 +214,7 @@ fn delivery_header(info: &ObjectInfo) -> HeaderMap {
     headers
 }
 
-fn refuse_version(version: Option<&str>) -> S3Result<()> {
+pub(super) fn refuse_version(version: Option<&str>) -> S3Result<()> {
     match version {
         None | Some("null") => Ok(()),
         Some(version) => Err(s3_error!(
@@ -218,27 +224,45 @@ fn refuse_version(version: Option<&str>) -> S3Result<()> {
     }
 }
 
-fn whole_part_only(part: Option<i32>, info: &ObjectInfo) -> S3Result<()> {
-    match part {
-        None => Ok(()),
-        Some(1) if info.parts <= 1 => Ok(()),
-        Some(part) => Err(s3_error!(
-            NotImplemented,
-            "object {:?} cannot be read by part number ({part}); use a range",
-            info.key
-        )),
+/// The bytes that are asked for, by range or by part; `None` is all of them.
+fn asked_range(
+    range: Option<&s3s::dto::Range>,
+    part: Option<i32>,
+    info: &ObjectInfo,
+) -> S3Result<Option<Range<u64>>> {
+    let Some(part) = part else {
+        return Ok(range.map(|range| range.check(info.size)).transpose()?);
+    };
+    if range.is_some() {
+        return Err(s3_error!(
+            InvalidRequest,
+            "a range and a part number cannot be asked for together"
+        ));
     }
+    let found = match layout::of(info) {
+        Some(layout) => usize::try_from(part).ok().and_then(|n| layout.range(n)),
+        None => (part == 1).then_some(0..info.size),
+    };
+    let found = found.ok_or_else(|| {
+        s3_error!(
+            InvalidPart,
+            "object {:?} has no part {part}, or it is not known where it lies",
+            info.key
+        )
+    })?;
+    Ok(Some(found).filter(|range| !range.is_empty()))
 }
 
-struct Conditions<'a> {
-    matches: Option<&'a ETagCondition>,
-    none_match: Option<&'a ETagCondition>,
-    modified_since: Option<&'a Timestamp>,
-    unmodified_since: Option<&'a Timestamp>,
+#[derive(Default)]
+pub(super) struct Conditions<'a> {
+    pub matches: Option<&'a ETagCondition>,
+    pub none_match: Option<&'a ETagCondition>,
+    pub modified_since: Option<&'a Timestamp>,
+    pub unmodified_since: Option<&'a Timestamp>,
 }
 
 /// RFC 9110 section 13.2.2: an ETag condition outweighs the date that goes with it.
-fn check_conditions(info: &ObjectInfo, conditions: &Conditions<'_>) -> S3Result<()> {
+pub(super) fn check_conditions(info: &ObjectInfo, conditions: &Conditions<'_>) -> S3Result<()> {
     let etag = ETag::Strong(info.etag.clone());
     let modified = modified(info);
     let fails = |which: &str| {

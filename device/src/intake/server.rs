@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Gate;
-use super::limits::{TimedBody, TimedWrites};
+use super::limits::{CutShort, TimedBody, TimedWrites};
 use super::routes::Routes;
 use super::service::Store;
 use super::{IntakeConfig, IntakeParts};
@@ -35,6 +35,8 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const HEADER_BYTES: u32 = 64 << 10;
 /// Longest XML body, in bytes: ten thousand parts with their checksums.
 const XML_BYTES: usize = 4 << 20;
+/// How long a presigned address may live, in seconds (S3 user guide, "Presigned URLs").
+const PRESIGNED_SECS: std::ops::RangeInclusive<u32> = 1..=604_800;
 /// Pause after the system refused a connection, for lack of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -140,14 +142,15 @@ impl Endpoint {
         stop: CancellationToken,
     ) {
         let _ = socket.set_nodelay(true);
-        let socket = TimedWrites::new(socket, self.config.stall_limit);
+        let cut_short = CutShort::default();
+        let socket = TimedWrites::new(socket, self.config.stall_limit, cut_short.clone());
         let handshake = timeout(self.config.handshake_limit, acceptor.accept(socket));
         let stream = tokio::select! {
             () = stop.cancelled() => return,
             stream = handshake => stream,
         };
         let ended = match stream {
-            Ok(Ok(stream)) => self.speak(stream, &stop).await,
+            Ok(Ok(stream)) => self.speak(stream, cut_short, &stop).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "TLS handshake failed");
                 return;
@@ -165,6 +168,7 @@ impl Endpoint {
     async fn speak(
         self: Arc<Self>,
         stream: TlsStream<TimedWrites<TcpStream>>,
+        cut_short: CutShort,
         stop: &CancellationToken,
     ) -> Result<(), hyper::Error> {
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -175,9 +179,10 @@ impl Endpoint {
             let (endpoint, open) = (Arc::clone(&self), Arc::clone(&open));
             service_fn(move |request| {
                 let (endpoint, open) = (Arc::clone(&endpoint), Arc::clone(&open));
+                let cut_short = cut_short.clone();
                 async move {
                     let _count = open.begin();
-                    endpoint.answer(request).await
+                    endpoint.answer(request, cut_short).await
                 }
             })
         };
@@ -217,21 +222,28 @@ impl Endpoint {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, s3s::HttpError> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        cut_short: CutShort,
+    ) -> Result<Response<Body>, s3s::HttpError> {
         let limit = self.config.stall_limit;
-        let request = request.map(|body| TimedBody::new(body, limit));
+        let request = request.map(|body| TimedBody::new(body, limit, cut_short));
         if Routes::wants(&request) {
             return Ok(self.routes.answer(request).await);
         }
         let head = request.method() == Method::HEAD;
+        let attributes = request.method() == Method::GET && asks_for_attributes(&request);
         let answer = match refused(&request) {
-            Some(why) => {
-                let refusal = S3Error::with_message(S3ErrorCode::InvalidRequest, why);
-                refusal
-                    .to_http_response()
-                    .map_err(|error| s3s::HttpError::new(Box::new(error)))?
-            }
+            Some(refusal) => refusal
+                .to_http_response()
+                .map_err(|error| s3s::HttpError::new(Box::new(error)))?,
             None => self.s3.call(request.map(Body::http_body_unsync)).await?,
+        };
+        let answer = if attributes {
+            answer.map(unquoted)
+        } else {
+            answer
         };
         // s3s explains errors to HEAD in a body, which HTTP/2 clients take for a protocol error.
         let empty = head && answer.status().as_u16() >= 300;
@@ -245,7 +257,7 @@ impl Endpoint {
 
 /// What s3s would take and the box must not: signatures of version 2 (SHA-1, no body), and browser
 /// forms, which are gathered in memory.
-fn refused<B>(request: &Request<B>) -> Option<&'static str> {
+fn refused<B>(request: &Request<B>) -> Option<S3Error> {
     let header = |name| {
         request
             .headers()
@@ -257,17 +269,58 @@ fn refused<B>(request: &Request<B>) -> Option<&'static str> {
     let v2 = header(http::header::AUTHORIZATION).starts_with(b"AWS ")
         || query.split('&').any(|pair| pair.starts_with("Signature="));
     if v2 {
-        return Some(
+        return Some(invalid(
             "signature version 2 is not taken; set the client to version 4 (AWS4-HMAC-SHA256)",
-        );
+        ));
+    }
+    let lifetime = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("X-Amz-Expires="));
+    if lifetime.is_some_and(|secs| !secs.parse().is_ok_and(|s: u32| PRESIGNED_SECS.contains(&s))) {
+        return Some(forbidden(
+            "a presigned address may live from one second to seven days",
+        ));
     }
     if header(http::header::CONTENT_TYPE)
         .to_ascii_lowercase()
         .starts_with(b"multipart/form-data")
     {
-        return Some("browser forms are not taken; use PUT");
+        return Some(invalid("browser forms are not taken; use PUT"));
     }
     None
+}
+
+fn asks_for_attributes<B>(request: &Request<B>) -> bool {
+    let mut pairs = request.uri().query().unwrap_or_default().split('&');
+    pairs.any(|pair| pair == "attributes" || pair == "attributes=")
+}
+
+/// `GetObjectAttributes` is the one answer in which S3 shows an `ETag` without quotes; s3s knows
+/// only quoted ones.
+fn unquoted(mut body: Body) -> Body {
+    let Some(bytes) = body.take_bytes() else {
+        return body;
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let (begin, end) = ("<ETag>", "</ETag>");
+    let place = text
+        .find(begin)
+        .map(|at| at + begin.len())
+        .and_then(|from| Some(from..from + text.get(from..)?.find(end)?));
+    let Some(place) = place else {
+        return Body::from(bytes);
+    };
+    let (before, after) = (&text[..place.start], &text[place.end..]);
+    let etag = text[place].replace("&quot;", "").replace('"', "");
+    Body::from(format!("{before}{etag}{after}").into_bytes())
+}
+
+fn invalid(why: &'static str) -> S3Error {
+    S3Error::with_message(S3ErrorCode::InvalidRequest, why)
+}
+
+fn forbidden(why: &'static str) -> S3Error {
+    S3Error::with_message(S3ErrorCode::AccessDenied, why)
 }
 
 /// Requests of one connection that are being answered, to notice one that asks nothing.

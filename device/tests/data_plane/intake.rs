@@ -190,7 +190,9 @@ async fn a_multipart_upload_becomes_one_object_and_reports_its_checksum() {
         .await
         .unwrap();
     assert_eq!(got.body.collect().await.unwrap().to_vec(), bytes);
-    assert_eq!(code(&complete(parts).await.unwrap_err()).0, "NoSuchUpload");
+    // The answer was lost, and the client completes again.
+    let again = complete(parts).await.unwrap();
+    assert_eq!(again.e_tag(), done.e_tag());
 }
 
 #[tokio::test]
@@ -303,8 +305,9 @@ async fn deleted_objects_are_gone_and_the_cloud_is_told() {
         .await
         .unwrap();
 
-    assert_eq!(answer.deleted().len(), 2);
-    assert_eq!(answer.errors()[0].code(), Some("InvalidArgument"));
+    // What was never here is gone, also where it could not have been.
+    assert_eq!(answer.deleted().len(), 3);
+    assert!(answer.errors().is_empty());
     let left = s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
     assert_eq!(left.contents().len(), 1);
     let told = lan.vault.deletions(9);
