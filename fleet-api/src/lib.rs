@@ -12,3 +12,4 @@ pub mod identity;
 pub mod listen;
 pub mod objects;
 pub mod store;
+pub mod unpack;

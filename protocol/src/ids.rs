@@ -177,6 +177,10 @@ opaque_id! {
     UploadId, "upload id"
 }
 opaque_id! {
+    /// One pack of small objects on its way from a box to the object store.
+    PackId, "pack id"
+}
+opaque_id! {
     /// One rollout of a release to a list of boxes.
     RolloutId, "rollout id"
 }

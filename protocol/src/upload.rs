@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{TicketId, UploadId};
+use crate::ids::{PackId, TicketId, UploadId};
 use crate::journal::ObjectVersion;
 use crate::value::Digest32;
 
@@ -15,11 +15,24 @@ pub const START_PATH: &str = "/v1/box/uploads/start";
 pub const PARTS_PATH: &str = "/v1/box/uploads/parts";
 /// `POST` here with [`CompleteUploads`]; answers [`Completed`].
 pub const COMPLETE_PATH: &str = "/v1/box/uploads/complete";
+/// `POST` here with [`StartPack`]; answers [`PackStarted`].
+pub const PACK_START_PATH: &str = "/v1/box/packs/start";
+/// `POST` here with [`PackSent`]; answers [`PackCompleted`].
+pub const PACK_SENT_PATH: &str = "/v1/box/packs/sent";
 /// `POST` here with [`AbortUploads`]; answers `204`.
 pub const ABORT_PATH: &str = "/v1/box/uploads/abort";
 
 /// Objects or parts in one request at the most.
 pub const MAX_ITEMS: usize = 256;
+
+/// Objects in one pack towards the bucket at the most.
+pub const MAX_PACK_OBJECTS: usize = 1024;
+
+/// The longest pack towards the bucket, in bytes: it lies in the box's memory while it is sent.
+pub const MAX_PACK_BYTES: u64 = 16 << 20;
+
+/// The longest object that travels in a pack towards the bucket, in bytes.
+pub const MAX_PACKED_BYTES: u64 = 256 << 10;
 
 /// Objects to be delivered. Asking twice for the same box, bucket, key and version yields the same
 /// upload: the box may lose the answer.
@@ -79,6 +92,16 @@ pub enum StartResult {
     Verified {
         /// The upload that carried it.
         upload: UploadId,
+    },
+    /// Send it as an entry of the pack that was asked for.
+    Packed {
+        /// The upload's name.
+        upload: UploadId,
+    },
+    /// Not now; ask again in a while.
+    Later {
+        /// Why.
+        reason: String,
     },
     /// Will not be taken, however often it is tried.
     Refused {
@@ -173,6 +196,51 @@ pub enum CompleteResult {
     /// Will not be taken, however often it is tried.
     Refused {
         /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// Objects that shall travel as one pack (see [`crate::pack`]): sent as one object to a place that
+/// customers do not see, and taken apart there by the cloud.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StartPack {
+    /// 1 to [`MAX_PACK_OBJECTS`] objects of one bucket, each of at most [`MAX_PACKED_BYTES`].
+    pub objects: Vec<UploadObject>,
+}
+
+/// Answers [`StartPack`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PackStarted {
+    /// The pack's name.
+    pub pack: PackId,
+    /// Where to send it.
+    pub put: PresignedPut,
+    /// One result for each object, in the order of the question; those that are
+    /// [`StartResult::Packed`] belong into the pack, in that order.
+    pub uploads: Vec<StartResult>,
+}
+
+/// A pack of which every byte was sent. Asking twice is harmless.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PackSent {
+    /// Which pack.
+    pub pack: PackId,
+}
+
+/// What became of a pack.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum PackCompleted {
+    /// It is being taken apart; ask again.
+    Unpacking,
+    /// It was taken apart; what is said of each upload that belongs to it is final.
+    Unpacked {
+        /// Results by upload.
+        uploads: BTreeMap<UploadId, CompleteResult>,
+    },
+    /// The store does not have it, or it is no pack: send its objects again from the start.
+    Restart {
+        /// Why.
         reason: String,
     },
 }

@@ -24,8 +24,8 @@ use longhaul_protocol::telemetry::{Disk, Network, Telemetry, Temperature, VaultF
 use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket};
 use longhaul_protocol::twin::{Desired, Reported, SignedDesired, Slots, TicketRef};
 use longhaul_protocol::upload::{
-    CompleteResult, Completed, PresignedPut, StartResult, StartUploads, Started, StoreTrust,
-    UploadObject,
+    CompleteResult, Completed, PackCompleted, PackStarted, PresignedPut, StartResult, StartUploads,
+    Started, StoreTrust, UploadObject,
 };
 use longhaul_protocol::value::{Blob, Digest32, Jws, UnixMillis};
 use serde::Serialize;
@@ -529,10 +529,32 @@ fn delivery() {
                     parts: 16,
                 },
                 StartResult::Verified { upload: id("u-3") },
+                StartResult::Packed { upload: id("u-4") },
+                StartResult::Later {
+                    reason: "another version is on its way".into(),
+                },
                 StartResult::Refused {
                     reason: "the bucket does not exist".into(),
                 },
             ],
+        },
+    );
+    golden(
+        "pack-started",
+        &PackStarted {
+            pack: id("pk-1"),
+            put: PresignedPut {
+                url: "https://s3.example/staging/pk-1?X-Amz-Signature=00".into(),
+                headers: BTreeMap::new(),
+                trust: StoreTrust::Fleet,
+            },
+            uploads: vec![StartResult::Packed { upload: id("u-4") }],
+        },
+    );
+    golden(
+        "pack-completed",
+        &PackCompleted::Unpacked {
+            uploads: BTreeMap::from([(id("u-4"), CompleteResult::Verified)]),
         },
     );
     golden(

@@ -5,17 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt as _;
 use longhaul_protocol::ids::UploadId;
 use longhaul_protocol::upload::{
-    CompleteResult, CompleteUpload, CompleteUploads, PartUrlsRequest, PresignedPut, StartResult,
-    StartUploads, UploadObject,
+    CompleteResult, CompleteUpload, CompleteUploads, MAX_ITEMS, PartUrlsRequest, PresignedPut,
+    StartResult, StartUploads, UploadObject,
 };
 use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, ObjectInfo, Version};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::cloud::AskError;
+use super::pack::{Gauge, PackJob, choose};
 use super::record::blake3;
 use super::send::{SendError, Store};
 use super::settle::identity;
@@ -25,11 +28,16 @@ use crate::intake::TICKET_HEADER;
 /// Part URLs asked for at a time: signed shortly before they are used.
 const URLS: usize = 16;
 
+/// Packs on their way at a time; each lies in memory.
+const PACKS: usize = 2;
+
 /// What is to be done next with a version.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Send it as the cloud said.
     Send(Box<ObjectInfo>, StartResult),
+    /// Carry this pack: the version is its first, and it tells what becomes of all of them.
+    Pack(Box<PackJob>),
     /// Every byte was sent: complete it.
     Complete(CompleteUpload),
     /// It failed for now.
@@ -53,6 +61,8 @@ pub(super) struct Carrier {
     pub multiparts: Arc<Semaphore>,
     pub part_slots: usize,
     pub all_parts: Arc<Semaphore>,
+    pub packs: Arc<Semaphore>,
+    pub gauge: Arc<Mutex<Gauge>>,
 }
 
 pub(super) type Steps = Result<Vec<(Version, Next)>, UplinkError>;
@@ -66,17 +76,19 @@ impl Carrier {
             multiparts: Arc::new(Semaphore::new(config.multiparts.get())),
             part_slots: config.parts.get(),
             all_parts: Arc::new(Semaphore::new(config.parts.get())),
+            packs: Arc::new(Semaphore::new(PACKS)),
+            gauge: Arc::new(Mutex::new(Gauge::new(config.pack_above))),
         }
     }
 
     /// Asks the cloud how to send these versions.
     pub async fn start(&self, versions: &[Version]) -> Result<Asked, UplinkError> {
         let mut next = Vec::with_capacity(versions.len());
-        let (mut infos, mut objects) = (Vec::new(), Vec::new());
+        let (mut infos, mut objects): (Vec<ObjectInfo>, Vec<UploadObject>) = <_>::default();
         for &version in versions {
             match self.describe(version).await? {
                 Described::Object(info, object) => {
-                    infos.push(info);
+                    infos.push(*info);
                     objects.push(*object);
                 }
                 Described::Not(step) => next.push((version, step)),
@@ -85,21 +97,75 @@ impl Carrier {
         if objects.is_empty() {
             return Ok(Asked::Answered(next));
         }
-        let asked = objects.len();
+        if self.gauge.lock().pays() {
+            let chosen = choose(&objects);
+            if !chosen.is_empty() {
+                let (packed, others): (Vec<_>, Vec<_>) = infos
+                    .into_iter()
+                    .zip(objects)
+                    .enumerate()
+                    .partition(|(at, _)| chosen.binary_search(at).is_ok());
+                let apart = |pairs: Vec<(usize, (_, _))>| -> (Vec<_>, Vec<_>) {
+                    pairs.into_iter().map(|(_, pair)| pair).unzip()
+                };
+                let (packed, others) = (apart(packed), apart(others));
+                let versions: Vec<Version> = packed.0.iter().map(|info| info.version).collect();
+                match self.start_pack(packed.0, packed.1).await? {
+                    Ok(steps) => next.extend(steps),
+                    Err(AskError::Refused(why)) => {
+                        tracing::warn!(why, "the cloud takes no packs: objects go one by one");
+                        self.gauge.lock().forbid();
+                        let again = |version| {
+                            let (progressed, why) = (false, why.clone());
+                            (version, Next::Again { progressed, why })
+                        };
+                        next.extend(versions.into_iter().map(again));
+                    }
+                    Err(error) => return Ok(Asked::Failed(error)),
+                }
+                (infos, objects) = others;
+            }
+        }
+        while !objects.is_empty() {
+            let rest = objects.split_off(objects.len().min(MAX_ITEMS));
+            let rest_infos = infos.split_off(objects.len());
+            let versions: Vec<Version> = infos.iter().map(|info| info.version).collect();
+            match self.start_each(infos, objects).await? {
+                Ok(steps) => next.extend(steps),
+                Err(error) if next.is_empty() => return Ok(Asked::Failed(error)),
+                // What was answered before is not asked again.
+                Err(error) => {
+                    let again = |version| {
+                        let (progressed, why) = (false, error.to_string());
+                        (version, Next::Again { progressed, why })
+                    };
+                    next.extend(versions.into_iter().map(again));
+                }
+            }
+            (infos, objects) = (rest_infos, rest);
+        }
+        Ok(Asked::Answered(next))
+    }
+
+    async fn start_each(
+        &self,
+        infos: Vec<ObjectInfo>,
+        objects: Vec<UploadObject>,
+    ) -> Result<Result<Vec<(Version, Next)>, AskError>, UplinkError> {
         let started = match self.parts.cloud.start(StartUploads { objects }).await {
             Ok(started) => started,
-            Err(error) => return Ok(Asked::Failed(error)),
+            Err(error) => return Ok(Err(error)),
         };
-        if started.uploads.len() != asked {
-            return Ok(Asked::Failed(AskError::Later(format!(
-                "the cloud answered {} of {asked} objects",
-                started.uploads.len()
+        if started.uploads.len() != infos.len() {
+            return Ok(Err(AskError::Later(format!(
+                "the cloud answered {} of {} objects",
+                started.uploads.len(),
+                infos.len()
             ))));
         }
         let steps = infos.into_iter().zip(started.uploads);
-        let steps = steps.map(|(info, result)| self.begun(info, result));
-        next.extend(futures::future::try_join_all(steps).await?);
-        Ok(Asked::Answered(next))
+        let steps = steps.map(|(info, result)| self.begun(Box::new(info), result));
+        Ok(Ok(futures::future::try_join_all(steps).await?))
     }
 
     async fn describe(&self, version: Version) -> Result<Described, UplinkError> {
@@ -142,7 +208,7 @@ impl Carrier {
     }
 
     /// Makes durable which upload carries the version, before a byte of it is sent.
-    async fn begun(
+    pub(super) async fn begun(
         &self,
         info: Box<ObjectInfo>,
         result: StartResult,
@@ -155,6 +221,14 @@ impl Carrier {
             }
             StartResult::Refused { reason } => {
                 return Ok((version, self.give_up(&info, reason).await?));
+            }
+            StartResult::Later { reason } => {
+                let (progressed, why) = (false, reason.clone());
+                return Ok((version, Next::Again { progressed, why }));
+            }
+            StartResult::Packed { .. } => {
+                let (progressed, why) = (false, "the cloud awaits a pack".to_owned());
+                return Ok((version, Next::Again { progressed, why }));
             }
             StartResult::Single { upload, .. } | StartResult::Multipart { upload, .. } => upload,
         };
@@ -188,9 +262,13 @@ impl Carrier {
         let next = match result {
             StartResult::Single { upload, put } => {
                 let _slot = self.singles.acquire().await;
+                let began = Instant::now();
                 let sent = self.store.put(&self.parts.vault, version, None, &put).await;
                 match sent {
-                    Ok(_) => self.sent(version, upload, Vec::new()).await,
+                    Ok(_) => {
+                        self.gauge.lock().single(began.elapsed());
+                        self.sent(version, upload, Vec::new()).await
+                    }
                     Err(error) => self.not_sent(&info, &upload, error, false).await?,
                 }
             }
@@ -202,7 +280,11 @@ impl Carrier {
                 let _slot = self.multiparts.acquire().await;
                 self.send_parts(&info, &upload, part_bytes, parts).await?
             }
-            StartResult::Verified { .. } | StartResult::Refused { .. } => Next::Done,
+            // These are settled where they are told.
+            StartResult::Verified { .. }
+            | StartResult::Refused { .. }
+            | StartResult::Packed { .. }
+            | StartResult::Later { .. } => Next::Done,
         };
         Ok(vec![(version, next)])
     }

@@ -1,9 +1,10 @@
-//! The cloud as the uplink sees it: four questions, and whether asking again may help.
+//! The cloud as the uplink sees it: six questions, and whether asking again may help.
 
 use futures::future::BoxFuture;
 use longhaul_protocol::upload::{
-    ABORT_PATH, AbortUploads, COMPLETE_PATH, CompleteUploads, Completed, PARTS_PATH, PartUrls,
-    PartUrlsRequest, START_PATH, StartUploads, Started,
+    ABORT_PATH, AbortUploads, COMPLETE_PATH, CompleteUploads, Completed, PACK_SENT_PATH,
+    PACK_START_PATH, PARTS_PATH, PackCompleted, PackSent, PackStarted, PartUrls, PartUrlsRequest,
+    START_PATH, StartPack, StartUploads, Started,
 };
 
 use crate::cloud::{CloudClient, CloudError, chain};
@@ -27,6 +28,10 @@ pub trait Cloud: Send + Sync {
     fn parts(&self, request: PartUrlsRequest) -> BoxFuture<'_, Result<PartUrls, AskError>>;
     /// Completes uploads and compares.
     fn complete(&self, request: CompleteUploads) -> BoxFuture<'_, Result<Completed, AskError>>;
+    /// Begins a pack of small objects.
+    fn start_pack(&self, request: StartPack) -> BoxFuture<'_, Result<PackStarted, AskError>>;
+    /// Has a pack taken apart.
+    fn pack_sent(&self, request: PackSent) -> BoxFuture<'_, Result<PackCompleted, AskError>>;
     /// Gives uploads up.
     fn abort(&self, request: AbortUploads) -> BoxFuture<'_, Result<(), AskError>>;
 }
@@ -58,6 +63,14 @@ impl Cloud for CloudClient {
 
     fn complete(&self, request: CompleteUploads) -> BoxFuture<'_, Result<Completed, AskError>> {
         Box::pin(async move { Ok(self.post(COMPLETE_PATH, &request).await?) })
+    }
+
+    fn start_pack(&self, request: StartPack) -> BoxFuture<'_, Result<PackStarted, AskError>> {
+        Box::pin(async move { Ok(self.post(PACK_START_PATH, &request).await?) })
+    }
+
+    fn pack_sent(&self, request: PackSent) -> BoxFuture<'_, Result<PackCompleted, AskError>> {
+        Box::pin(async move { Ok(self.post(PACK_SENT_PATH, &request).await?) })
     }
 
     fn abort(&self, request: AbortUploads) -> BoxFuture<'_, Result<(), AskError>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longhaul_protocol::upload::{CompleteUpload, MAX_ITEMS};
+use longhaul_protocol::upload::{CompleteUpload, MAX_ITEMS, MAX_PACK_OBJECTS};
 use longhaul_vault::{Abandoned, Version};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,8 +18,10 @@ use crate::clock;
 
 /// Versions on their way at a time: one batch is sent while the next one is begun.
 const WINDOW: usize = 2 * MAX_ITEMS;
+/// The same where they travel in packs.
+const PACK_WINDOW: usize = 4 * MAX_PACK_OBJECTS;
 /// Versions that the planner is given at the most; the vault keeps the rest.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 /// Pauses between questions to a cloud that does not answer, in milliseconds.
 const CLOUD_PAUSE_MS: (u64, u64) = (1_000, 60_000);
 /// The vault is looked at this often, even if nothing rings.
@@ -138,6 +140,10 @@ impl Runtime {
             });
         }
         if !self.starting {
+            let packs = self.alone == 0 && self.carrier.gauge.lock().pays();
+            self.planner
+                .set_window(if packs { PACK_WINDOW } else { WINDOW });
+            let limit = if packs { MAX_PACK_OBJECTS } else { limit };
             let batch = self.planner.take(now, limit);
             if !batch.is_empty() {
                 self.starting = true;
@@ -241,6 +247,11 @@ impl Runtime {
                     let carrier = self.carrier.clone();
                     self.tasks
                         .spawn(async move { Ok(Report::Sent(carrier.send(*info, result).await?)) });
+                }
+                Next::Pack(job) => {
+                    let carrier = self.carrier.clone();
+                    self.tasks
+                        .spawn(async move { Ok(Report::Sent(carrier.carry_pack(*job).await?)) });
                 }
                 Next::Complete(upload) => self.ready.push((version, upload)),
                 Next::Again { progressed, why } => {

@@ -12,6 +12,7 @@
 mod carry;
 pub mod cloud;
 mod deliver;
+mod pack;
 pub mod plan;
 mod record;
 mod release;
@@ -47,6 +48,8 @@ pub struct UplinkConfig {
     pub multiparts: NonZeroUsize,
     /// Parts of all objects: so many at a time.
     pub parts: NonZeroUsize,
+    /// Small objects travel as packs where one request to the store takes this long; zero: always.
+    pub pack_above: Duration,
     /// Longest time in which the object store takes no byte and says nothing.
     pub stall_limit: Duration,
     /// Bytes of delivered objects are released when the vault is fuller than this, in percent.
@@ -64,6 +67,7 @@ impl UplinkConfig {
             singles: count(32),
             multiparts: count(2),
             parts: count(4),
+            pack_above: Duration::from_millis(20),
             stall_limit: Duration::from_mins(3),
             release_above_percent: 70,
         }

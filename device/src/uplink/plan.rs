@@ -53,6 +53,11 @@ impl Planner {
         }
     }
 
+    /// Lets so many versions be on their way from now on; those that are go on.
+    pub fn set_window(&mut self, window: usize) {
+        self.window = window;
+    }
+
     /// Versions that it knows.
     pub fn len(&self) -> usize {
         self.items.len()

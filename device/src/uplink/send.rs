@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
-
 use http::header::{CONTENT_LENGTH, ETAG};
 use http::{HeaderName, HeaderValue, StatusCode};
 use longhaul_protocol::upload::{PresignedPut, StoreTrust};
@@ -19,6 +19,8 @@ use crate::intake::VersionStream;
 
 /// A connection that takes longer to make has failed.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes that are handed to the connection at a time.
+const PIECE: usize = 64 << 10;
 /// Bytes of a refusal that are kept as its reason.
 const REASON_BYTES: usize = 400;
 
@@ -98,6 +100,36 @@ impl Store {
         let range = range.filter(|r| !r.is_empty());
         let reader = vault.get_version(version, range)?;
         let length = reader.remaining();
+        let request = self.request(put)?;
+        let moved = Arc::new(Mutex::new(Instant::now()));
+        let watched = Arc::clone(&moved);
+        let bytes = VersionStream::new(reader).inspect(move |_| *watched.lock() = Instant::now());
+        let request = request
+            .header(CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(bytes));
+        self.answer(request, &moved).await
+    }
+
+    /// Sends bytes that lie in memory; returns the store's `ETag`.
+    pub async fn put_bytes(&self, put: &PresignedPut, bytes: Bytes) -> Result<String, SendError> {
+        let moved = Arc::new(Mutex::new(Instant::now()));
+        let watched = Arc::clone(&moved);
+        let length = bytes.len();
+        let pieces = futures::stream::unfold(bytes, move |mut rest| {
+            *watched.lock() = Instant::now();
+            let piece = rest.split_to(rest.len().min(PIECE));
+            let more = (!piece.is_empty()).then_some((Ok::<_, std::io::Error>(piece), rest));
+            std::future::ready(more)
+        });
+        let request = self
+            .request(put)?
+            .header(CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(pieces));
+        self.answer(request, &moved).await
+    }
+
+    /// A request with the headers that the cloud signed.
+    fn request(&self, put: &PresignedPut) -> Result<reqwest::RequestBuilder, SendError> {
         let http = match put.trust {
             StoreTrust::Fleet => &self.fleet,
             StoreTrust::Public => &self.public,
@@ -115,15 +147,18 @@ impl Store {
                 request = request.header(name, value);
             }
         }
-        let moved = Arc::new(Mutex::new(Instant::now()));
-        let watched = Arc::clone(&moved);
-        let bytes = VersionStream::new(reader).inspect(move |_| *watched.lock() = Instant::now());
-        let request = request
-            .header(CONTENT_LENGTH, length)
-            .body(reqwest::Body::wrap_stream(bytes));
+        Ok(request)
+    }
+
+    /// Sends a request whose body notes when it `moved`, and understands the answer.
+    async fn answer(
+        &self,
+        request: reqwest::RequestBuilder,
+        moved: &Mutex<Instant>,
+    ) -> Result<String, SendError> {
         let response = tokio::select! {
             response = request.send() => response.map_err(|error| failed(&error))?,
-            () = stalled(&moved, self.stall_limit) => {
+            () = stalled(moved, self.stall_limit) => {
                 return Err(SendError::Later(format!(
                     "the object store took no byte for {} s",
                     self.stall_limit.as_secs()

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::lan::{Authority, BUCKET, noise, open_journal, open_vault};
-use crate::wan::{Line, PART_BYTES, TestCloud, bucket_server, tls_front};
+use crate::wan::{Line, PART_BYTES, STAGING, TestCloud, bucket_server, tls_front};
 use longhaul_device::intake::Arrivals;
 use longhaul_device::journal::JournalHandle;
 use longhaul_device::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkError, UplinkParts};
@@ -17,31 +17,32 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-struct Haul {
-    vault: Vault,
+pub struct Haul {
+    pub vault: Vault,
     journal: JournalHandle,
     arrivals: Arrivals,
-    cloud: Arc<TestCloud>,
-    line: Line,
+    pub cloud: Arc<TestCloud>,
+    pub line: Line,
     tls: StoreTls,
     retrier: Retrier,
     dir: TempDir,
 }
 
-struct Running {
+pub struct Running {
     stop: CancellationToken,
-    task: JoinHandle<Result<(), UplinkError>>,
+    pub task: JoinHandle<Result<(), UplinkError>>,
 }
 
 impl Haul {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::with(|vault| vault).await
     }
 
-    async fn with(vault: impl FnOnce(VaultConfig) -> VaultConfig) -> Self {
+    pub async fn with(vault: impl FnOnce(VaultConfig) -> VaultConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bucket = dir.path().join("s3");
         std::fs::create_dir_all(bucket.join(BUCKET)).unwrap();
+        std::fs::create_dir_all(bucket.join(STAGING)).unwrap();
         let server = bucket_server(&bucket).await;
         let line = Line::default();
         let through = line.lay(server).await;
@@ -61,7 +62,7 @@ impl Haul {
         }
     }
 
-    async fn store(&self, key: &str, bytes: &[u8]) -> Version {
+    pub async fn store(&self, key: &str, bytes: &[u8]) -> Version {
         let job = BUCKET.parse().unwrap();
         self.vault.create_job(&job).unwrap();
         let metadata = Metadata {
@@ -82,7 +83,7 @@ impl Haul {
         self.start_with(|config| config)
     }
 
-    fn start_with(&self, change: impl FnOnce(UplinkConfig) -> UplinkConfig) -> Running {
+    pub fn start_with(&self, change: impl FnOnce(UplinkConfig) -> UplinkConfig) -> Running {
         let state = self.dir.path().join("uplink");
         std::fs::create_dir_all(&state).unwrap();
         let parts = UplinkParts {
@@ -99,12 +100,12 @@ impl Haul {
         Running { stop, task }
     }
 
-    fn delivery(&self, key: &str) -> Delivery {
+    pub fn delivery(&self, key: &str) -> Delivery {
         let job = BUCKET.parse().unwrap();
         self.vault.head(&job, key).unwrap().delivery
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         for _ in 0..6000 {
             if holds(self) {
                 return;
@@ -114,7 +115,7 @@ impl Haul {
         panic!("it never came to pass that {what}");
     }
 
-    async fn in_bucket(&self, key: &str) -> Vec<u8> {
+    pub async fn in_bucket(&self, key: &str) -> Vec<u8> {
         let got = self
             .cloud
             .bucket
@@ -134,7 +135,7 @@ impl Haul {
 }
 
 impl Running {
-    async fn end(self) {
+    pub async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }

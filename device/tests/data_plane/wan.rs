@@ -16,16 +16,20 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use futures::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use longhaul_device::uplink::cloud::{AskError, Cloud};
-use longhaul_protocol::ids::UploadId;
+use longhaul_protocol::ids::{PackId, UploadId};
+use longhaul_protocol::pack::{Decoder, Event};
 use longhaul_protocol::upload::{
-    AbortUploads, CompleteResult, CompleteUpload, CompleteUploads, Completed, PartUrls,
-    PartUrlsRequest, PresignedPut, StartResult, StartUploads, Started, StoreTrust, UploadObject,
+    AbortUploads, CompleteResult, CompleteUpload, CompleteUploads, Completed, PackCompleted,
+    PackSent, PackStarted, PartUrls, PartUrlsRequest, PresignedPut, StartPack, StartResult,
+    StartUploads, Started, StoreTrust, UploadObject,
 };
 use parking_lot::Mutex;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+/// Where packs go.
+pub const STAGING: &str = "staging";
 /// The smallest part that S3 takes.
 pub const PART_BYTES: u64 = 5 << 20;
 
@@ -140,6 +144,10 @@ pub struct TestCloud {
     pub restarts: AtomicI64,
     /// Questions that are still to fail.
     pub failures: AtomicI64,
+    /// What each pack carries.
+    pub packs: Mutex<HashMap<PackId, Vec<UploadId>>>,
+    /// Questions about packs that are still to be answered with `Unpacking`.
+    pub unpacking: AtomicI64,
 }
 
 impl TestCloud {
@@ -160,6 +168,8 @@ impl TestCloud {
             refused: Mutex::default(),
             restarts: AtomicI64::new(0),
             failures: AtomicI64::new(0),
+            packs: Mutex::default(),
+            unpacking: AtomicI64::new(0),
         })
     }
 
@@ -306,7 +316,92 @@ pub async fn tls_front(certified: CertifiedKey, target: SocketAddr) -> SocketAdd
     address
 }
 
+impl TestCloud {
+    /// Takes a staged pack apart, as the cloud does beside the bucket.
+    async fn unpack(&self, pack: &PackId) -> PackCompleted {
+        let lost = |reason: &str| PackCompleted::Restart {
+            reason: reason.to_owned(),
+        };
+        let Some(wanted) = self.packs.lock().get(pack).cloned() else {
+            return lost("no such pack");
+        };
+        let question = self.bucket.get_object().bucket(STAGING).key(pack.as_str());
+        let Ok(staged) = question.send().await else {
+            return lost("it is not there");
+        };
+        let bytes = staged.body.collect().await.unwrap().into_bytes();
+        let mut input = &bytes[..];
+        let (mut reader, mut found) = (Decoder::default(), HashMap::new());
+        let mut current: Option<(String, Vec<u8>)> = None;
+        while let Some(event) = reader.next(&mut input).unwrap() {
+            match event {
+                Event::Entry(header) => current = Some((header.key, Vec::new())),
+                Event::Body(bytes) => current.as_mut().unwrap().1.extend(bytes),
+                Event::EntryEnd => found.extend(current.take()),
+                Event::End => {}
+            }
+        }
+        reader.finish().unwrap();
+        let mut uploads = BTreeMap::new();
+        for upload in wanted {
+            let object = self.uploads.lock()[&upload].object.clone();
+            let (bucket, key) = (object.object.bucket, object.object.key);
+            let Some(bytes) = found.remove(key.as_str()) else {
+                let reason = "not in the pack".to_owned();
+                uploads.insert(upload, CompleteResult::Restart { reason });
+                continue;
+            };
+            assert_eq!(*blake3::hash(&bytes).as_bytes(), object.blake3.0, "{key}");
+            let order = self.bucket.put_object().bucket(bucket).key(key.as_str());
+            order.body(bytes.into()).send().await.unwrap();
+            uploads.insert(upload, CompleteResult::Verified);
+        }
+        PackCompleted::Unpacked { uploads }
+    }
+}
+
 impl Cloud for TestCloud {
+    fn start_pack(&self, request: StartPack) -> BoxFuture<'_, Result<PackStarted, AskError>> {
+        Box::pin(async move {
+            self.fail()?;
+            let mut uploads = Vec::new();
+            let mut members = Vec::new();
+            for object in request.objects {
+                uploads.push(match self.begin(object).await {
+                    StartResult::Single { upload, .. } => {
+                        members.push(upload.clone());
+                        StartResult::Packed { upload }
+                    }
+                    other => other,
+                });
+            }
+            let name: PackId = {
+                let mut known = self.packs.lock();
+                let name: PackId = format!("pk-{}", known.len()).parse().unwrap();
+                known.insert(name.clone(), members);
+                name
+            };
+            let put = self.signer.put_object().bucket(STAGING).key(name.as_str());
+            let put = presigned(&put.presigned(soon()).await.unwrap(), *self.trust.lock());
+            Ok(PackStarted {
+                pack: name,
+                put,
+                uploads,
+            })
+        })
+    }
+
+    fn pack_sent(&self, request: PackSent) -> BoxFuture<'_, Result<PackCompleted, AskError>> {
+        Box::pin(async move {
+            self.fail()?;
+            let asked = self.unpacking.fetch_sub(1, Ordering::Relaxed);
+            if asked > 0 {
+                return Ok(PackCompleted::Unpacking);
+            }
+            Ok(self.unpack(&request.pack).await)
+        })
+    }
+
     fn start(&self, request: StartUploads) -> BoxFuture<'_, Result<Started, AskError>> {
         Box::pin(async move {
             self.fail()?;

@@ -6,6 +6,7 @@
 mod answer;
 mod enrol;
 mod lan;
+mod packs;
 mod tuf;
 mod uploads;
 
@@ -30,6 +31,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use answer::{AnswerBody, Refusal};
 use answer::{json, problem};
+pub(crate) use uploads::{Compared, compare, settle};
 
 use crate::fleet::Fleet;
 use crate::listen::Peer;
@@ -149,6 +151,12 @@ impl BoxesPort {
             }
             upload::COMPLETE_PATH if post => {
                 json(&uploads::complete(fleet, &box_id, body(request, LARGE).await?).await?)
+            }
+            upload::PACK_START_PATH if post => {
+                json(&packs::start(fleet, &box_id, body(request, LARGE).await?).await?)
+            }
+            upload::PACK_SENT_PATH if post => {
+                json(&packs::sent(fleet, &box_id, body(request, SMALL).await?).await?)
             }
             upload::ABORT_PATH if post => {
                 uploads::abort(fleet, &box_id, body(request, SMALL).await?).await?;

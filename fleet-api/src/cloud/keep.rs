@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fleet::{Fleet, FleetError};
 use crate::store::telemetry::telemetry_prune;
 use crate::store::uploads::{upload_buckets, upload_is_open};
+use crate::unpack;
 
 /// Between looks for overdue commands.
 const TICK: Duration = Duration::from_secs(5);
@@ -36,6 +37,7 @@ pub(super) async fn run(fleet: Fleet, stop: CancellationToken) {
             }
             note("forgetting old telemetry", forget(&fleet).await);
             note("freeing orphaned uploads", free_orphans(&fleet).await);
+            note("sweeping staged packs", unpack::sweep(&fleet).await);
         }
     }
 }

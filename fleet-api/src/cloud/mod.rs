@@ -35,6 +35,7 @@ use crate::objects::s3;
 use crate::store::boxes::box_disconnect_all;
 use crate::store::seal::{SealError, SealKey};
 use crate::store::{Db, StoreError};
+use crate::unpack;
 use data::DataDir;
 use tasks::Tasks;
 
@@ -88,6 +89,9 @@ pub enum CloudError {
     /// The first administrator could not be made.
     #[error(transparent)]
     FirstAdmin(#[from] auth::FirstAdminError),
+    /// What a killed process was at could not be taken up.
+    #[error("packs could not be taken up")]
+    Unpack(#[from] crate::fleet::FleetError),
     /// A part ended early.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -187,6 +191,11 @@ impl Cloud {
             crate::http::serve(listen, People::new(db, served, clock, stop))
         });
         let kept = fleet.clone();
+        if config.database.is_none() {
+            unpack::resume(&fleet).await?;
+        }
+        let unpacked = fleet.clone();
+        tasks.front("unpacker", |stop| unpack::run(unpacked, stop));
         tasks.front("upkeep", |stop| keep::run(kept, stop));
 
         let ready = data.ready(&config, &addresses, &root_path)?;

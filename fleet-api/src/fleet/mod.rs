@@ -45,6 +45,7 @@ use crate::objects::bucket::Buckets;
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::seal::SealKey;
 use crate::store::{Db, StoreError, Tx};
+use crate::unpack::Wake;
 
 /// Events that a slow reader may be behind before it loses some.
 const EVENTS_BEHIND: usize = 4096;
@@ -84,6 +85,7 @@ pub struct Fleet {
 struct Inner {
     parts: FleetParts,
     events: broadcast::Sender<FleetEvent>,
+    unpack: Wake,
     /// Held from drawing a counter until the message is queued, so that what a box gets rises.
     locks: Vec<Mutex<()>>,
 }
@@ -97,6 +99,7 @@ impl Fleet {
             inner: Arc::new(Inner {
                 parts,
                 events,
+                unpack: Wake::default(),
                 locks,
             }),
         }
@@ -135,6 +138,11 @@ impl Fleet {
     /// The object store.
     pub fn buckets(&self) -> &Buckets {
         &self.inner.parts.buckets
+    }
+
+    /// Wakes who takes packs apart.
+    pub fn unpack_wake(&self) -> &Wake {
+        &self.inner.unpack
     }
 
     /// The signed repository of releases.

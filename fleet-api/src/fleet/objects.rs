@@ -5,13 +5,15 @@ use serde_json::json;
 
 use super::{Actor, Fleet, FleetError, ObjectPage, ObjectQuery, OpenObject, audit};
 use crate::objects::bucket::BucketError;
-use crate::objects::names::check_bucket;
+use crate::objects::names::{STAGING, check_bucket};
 use crate::store::objects::object_delete;
 
 impl Fleet {
     /// Buckets that exist.
     pub async fn buckets_list(&self) -> Result<Vec<String>, FleetError> {
-        Ok(self.buckets().list_buckets().await?)
+        let mut names = self.buckets().list_buckets().await?;
+        names.retain(|name| name != STAGING);
+        Ok(names)
     }
 
     /// Objects as the bucket has them.

@@ -17,6 +17,7 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_smithy_http_client::tls::{self, TrustStore};
+use bytes::Bytes;
 use longhaul_protocol::upload::{PresignedPut, StoreTrust};
 use parking_lot::Mutex;
 
@@ -60,6 +61,8 @@ pub struct Buckets {
     trust: StoreTrust,
     /// Buckets that are known to exist.
     known: Arc<Mutex<HashSet<String>>>,
+    /// Bucket names are this store's own, so that nobody else can have taken one of ours.
+    own_names: bool,
 }
 
 impl Buckets {
@@ -110,6 +113,7 @@ impl Buckets {
             client: Client::from_conf(config.build()),
             trust: target.trust,
             known: Arc::default(),
+            own_names: target.endpoint.is_some(),
         })
     }
 
@@ -141,6 +145,11 @@ impl Buckets {
         Ok(())
     }
 
+    /// Whether packs can be staged here: at Amazon a bucket's name may be anybody's.
+    pub const fn can_stage(&self) -> bool {
+        self.own_names
+    }
+
     /// The names of the buckets.
     pub async fn list_buckets(&self) -> Result<Vec<String>, BucketError> {
         let answer = self
@@ -151,6 +160,26 @@ impl Buckets {
             .map_err(BucketError::of("list buckets"))?;
         let names = answer.buckets.unwrap_or_default().into_iter();
         Ok(names.filter_map(|b| b.name).collect())
+    }
+
+    /// Puts a whole object.
+    pub async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        headers: PutHeaders<'_>,
+        bytes: Bytes,
+    ) -> Result<(), BucketError> {
+        let mut put = self.client.put_object().bucket(bucket).key(key);
+        put = put.set_content_type(headers.content_type.map(str::to_owned));
+        for (name, value) in headers.metadata {
+            put = put.metadata(name, value);
+        }
+        put.body(bytes.into())
+            .send()
+            .await
+            .map_err(BucketError::of("put an object"))?;
+        Ok(())
     }
 
     /// A request that puts a whole object.

@@ -5,9 +5,15 @@ use std::collections::BTreeMap;
 /// The largest object (Amazon S3 user guide, "multipart upload limits"): 5 TiB.
 pub const MAX_OBJECT_BYTES: u64 = 5 << 40;
 
+/// The bucket that packs are sent to; in no ticket, and shown to nobody.
+pub const STAGING: &str = "longhaul-staging";
+
 /// Checks a bucket's name (Amazon S3 user guide, "bucket naming rules").
 pub fn check_bucket(name: &str) -> Result<(), String> {
     let refuse = |rule| Err(format!("{name:?} cannot be a bucket: {rule}"));
+    if name == STAGING {
+        return refuse("reserved");
+    }
     if !(3..=63).contains(&name.len()) {
         return refuse("3 to 63 characters");
     }

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod objects;
 pub mod operators;
 pub mod orders;
+pub mod packs;
 pub mod presence;
 pub mod releases;
 pub mod rollouts;

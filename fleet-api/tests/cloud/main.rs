@@ -4,6 +4,7 @@ mod bench;
 mod consumer;
 mod delivery;
 mod objects;
+mod packs;
 mod people;
 mod port;
 mod rollouts;

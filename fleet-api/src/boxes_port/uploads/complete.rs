@@ -13,7 +13,7 @@ use crate::store::uploads::{UploadRow, UploadState, upload_advance, upload_get};
 
 /// What the bucket has in place of an object.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Compared {
+pub(crate) enum Compared {
     /// The very bytes.
     Equal,
     /// Nothing.
@@ -147,7 +147,7 @@ async fn step(
 }
 
 /// Reads the object back from the bucket.
-pub(super) async fn compare(fleet: &Fleet, row: &UploadRow) -> Result<Compared, Refusal> {
+pub(crate) async fn compare(fleet: &Fleet, row: &UploadRow) -> Result<Compared, Refusal> {
     let found = fleet
         .buckets()
         .content(&row.bucket, row.object_key.as_str())
@@ -165,7 +165,7 @@ pub(super) async fn compare(fleet: &Fleet, row: &UploadRow) -> Result<Compared, 
 }
 
 /// Takes down that objects are in the bucket, byte for byte.
-pub(super) async fn settle(fleet: &Fleet, rows: &[&UploadRow]) -> Result<(), Refusal> {
+pub(crate) async fn settle(fleet: &Fleet, rows: &[&UploadRow]) -> Result<(), Refusal> {
     if rows.is_empty() {
         return Ok(());
     }

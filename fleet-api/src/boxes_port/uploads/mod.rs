@@ -16,10 +16,12 @@ use longhaul_protocol::upload::{AbortUploads, MAX_ITEMS, PartUrls, PartUrlsReque
 use super::Refusal;
 use crate::fleet::{Fleet, FleetError};
 use crate::store::boxes::BoxState;
+use crate::store::packs::pack_entry_is_busy;
 use crate::store::uploads::{UploadRow, UploadState, upload_advance, upload_get};
 
 pub(super) use complete::complete;
-pub(super) use start::start;
+pub(crate) use complete::{Compared, compare, settle};
+pub(super) use start::{Checker, start};
 
 /// Requests to the object store at once, for one request of a box.
 const AT_ONCE: usize = 8;
@@ -90,6 +92,10 @@ pub(super) async fn abort(
         else {
             continue;
         };
+        // It ends by itself in a moment, and must not be overtaken meanwhile.
+        if pack_entry_is_busy(&mut tx, id).await? {
+            continue;
+        }
         if upload_advance(&mut tx, id, UploadState::Aborted, None, now).await? {
             to_abort.push(row);
         }

@@ -1,6 +1,7 @@
 //! Begins uploads. Asking twice for the same version of an object yields the same upload.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use futures::{StreamExt, TryStreamExt};
 use longhaul_protocol::ids::{BoxId, TicketId, UploadId};
@@ -14,6 +15,7 @@ use crate::fleet::{Fleet, FleetError};
 use crate::objects::bucket::PutHeaders;
 use crate::objects::names::{MAX_OBJECT_BYTES, check_bucket, check_headers};
 use crate::store::objects::object_get;
+use crate::store::packs::pack_make_way;
 use crate::store::tickets::{TicketRow, ticket_get};
 use crate::store::uploads::{UploadRow, UploadState, upload_restart, upload_start};
 use crate::store::{Tx, new_id};
@@ -28,14 +30,10 @@ pub(in crate::boxes_port) async fn start(
     check_count(request.objects.len())?;
     let now = fleet.now();
     let mut tx = fleet.db().write().await?;
-    let mut tickets = HashMap::new();
+    let mut checker = Checker::new(box_id, now);
     let mut taken = Vec::with_capacity(request.objects.len());
     for object in &request.objects {
-        let ticket = ticket(&mut tx, &mut tickets, &object.ticket).await?;
-        taken.push(match check(box_id, object, ticket) {
-            Err(reason) => Err(reason),
-            Ok(()) => take_down(&mut tx, box_id, object, now).await?,
-        });
+        taken.push(checker.take_down(&mut tx, object).await?);
     }
     tx.commit().await?;
     let results = taken.into_iter().map(|taken| begin(fleet, taken));
@@ -46,16 +44,37 @@ pub(in crate::boxes_port) async fn start(
     Ok(Started { uploads })
 }
 
-async fn ticket<'a>(
-    tx: &mut Tx,
-    known: &'a mut HashMap<TicketId, Option<TicketRow>>,
-    id: &TicketId,
-) -> Result<Option<&'a TicketRow>, Refusal> {
-    if !known.contains_key(id) {
-        let row = ticket_get(tx, id).await?;
-        known.insert(id.clone(), row);
+/// Checks the objects of one request and writes their uploads down.
+pub(in crate::boxes_port) struct Checker<'a> {
+    box_id: &'a BoxId,
+    now: UnixMillis,
+    tickets: HashMap<TicketId, Option<TicketRow>>,
+}
+
+impl<'a> Checker<'a> {
+    pub fn new(box_id: &'a BoxId, now: UnixMillis) -> Self {
+        Self {
+            box_id,
+            now,
+            tickets: HashMap::new(),
+        }
     }
-    Ok(known.get(id).and_then(Option::as_ref))
+
+    /// Writes the upload down, or finds it; `Err` is the answer if it cannot be begun.
+    pub async fn take_down(
+        &mut self,
+        tx: &mut Tx,
+        object: &UploadObject,
+    ) -> Result<Result<UploadRow, StartResult>, Refusal> {
+        let ticket = match self.tickets.entry(object.ticket.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(ticket_get(tx, &object.ticket).await?),
+        };
+        if let Err(reason) = check(self.box_id, object, ticket.as_ref()) {
+            return Ok(Err(StartResult::Refused { reason }));
+        }
+        take_down(tx, self.box_id, object, self.now).await
+    }
 }
 
 /// What no amount of trying again changes. A ticket that has ended since is fine: the box took the
@@ -81,24 +100,27 @@ fn check(box_id: &BoxId, object: &UploadObject, ticket: Option<&TicketRow>) -> R
     Ok(())
 }
 
-/// Writes the upload down, or finds it; `Err` in words if it will not be taken.
 async fn take_down(
     tx: &mut Tx,
     box_id: &BoxId,
     object: &UploadObject,
     now: UnixMillis,
-) -> Result<Result<UploadRow, String>, Refusal> {
+) -> Result<Result<UploadRow, StartResult>, Refusal> {
+    let refused = |reason: String| Ok(Err(StartResult::Refused { reason }));
     let (Ok(version), Ok(bytes)) = (
         i64::try_from(object.object.version),
         i64::try_from(object.bytes),
     ) else {
-        return Ok(Err("version or length is larger than any".to_owned()));
+        return refused("version or length is larger than any".to_owned());
     };
+    let name = (object.object.bucket.as_str(), &object.object.key);
+    if !pack_make_way(tx, box_id, name, version, now.0).await? {
+        let reason = "this object is just being taken out of a pack".to_owned();
+        return Ok(Err(StartResult::Later { reason }));
+    }
     let there = object_get(tx, &object.object.bucket, &object.object.key).await?;
     if there.is_some_and(|there| there.box_id == *box_id && there.version > version) {
-        return Ok(Err(
-            "a later version of this object is in the bucket already".to_owned(),
-        ));
+        return refused("a later version of this object is in the bucket already".to_owned());
     }
     let id: UploadId = new_id("up")
         .parse()
@@ -125,10 +147,10 @@ async fn take_down(
     };
     let (mut row, _) = upload_start(tx, &new).await?;
     if row.blake3 != object.blake3 || row.bytes != bytes {
-        return Ok(Err(format!(
+        return refused(format!(
             "version {version} was begun before with other content, as upload {}",
             row.upload_id
-        )));
+        ));
     }
     if matches!(row.state, UploadState::Failed | UploadState::Aborted) {
         upload_restart(tx, &row.upload_id, None, now.0).await?;
@@ -139,10 +161,13 @@ async fn take_down(
 }
 
 /// Says how an upload that is written down goes on.
-async fn begin(fleet: &Fleet, taken: Result<UploadRow, String>) -> Result<StartResult, Refusal> {
+async fn begin(
+    fleet: &Fleet,
+    taken: Result<UploadRow, StartResult>,
+) -> Result<StartResult, Refusal> {
     let row = match taken {
         Ok(row) => row,
-        Err(reason) => return Ok(StartResult::Refused { reason }),
+        Err(result) => return Ok(result),
     };
     let upload = row.upload_id.clone();
     if row.state == UploadState::Verified {

@@ -16,6 +16,16 @@ pub struct Content {
     pub blake3: Digest32,
 }
 
+impl Content {
+    /// What these bytes are.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self {
+            bytes: bytes.len() as u64,
+            blake3: Digest32(*blake3::hash(bytes).as_bytes()),
+        }
+    }
+}
+
 impl Buckets {
     /// Reads an object back and says what it consists of; `None` if there is none.
     pub async fn content(&self, bucket: &str, key: &str) -> Result<Option<Content>, BucketError> {
