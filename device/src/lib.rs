@@ -21,6 +21,7 @@ pub mod mqtt;
 pub mod ota;
 mod packs;
 pub mod papers;
+pub mod receipts;
 pub mod rungs;
 pub mod runtime;
 pub mod sealed;

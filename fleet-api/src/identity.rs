@@ -58,6 +58,7 @@ pub struct CloudIdentity {
     dir: PathBuf,
     names: ServerNames,
     signer: RwLock<Arc<Signer>>,
+    stater: RwLock<Arc<Signer>>,
     tls: RwLock<TlsConfigs>,
 }
 
@@ -76,6 +77,7 @@ impl CloudIdentity {
         let own = dir.join("identity");
         longhaul_provisioning::files::make_dir(&own).map_err(CaError::from)?;
         let signer = signer(&pki, &own, now)?;
+        let stater = stater(&pki, &own, now)?;
         let tls = tls(&pki, &own, &names, now)?;
         Ok(Self {
             pki,
@@ -83,6 +85,7 @@ impl CloudIdentity {
             dir: own,
             names,
             signer: RwLock::new(Arc::new(signer)),
+            stater: RwLock::new(Arc::new(stater)),
             tls: RwLock::new(tls),
         })
     }
@@ -91,6 +94,8 @@ impl CloudIdentity {
     pub fn renew(&self, now: UnixMillis) -> Result<(), IdentityError> {
         let signer = signer(&self.pki, &self.dir, now)?;
         *self.signer.write() = Arc::new(signer);
+        let stater = stater(&self.pki, &self.dir, now)?;
+        *self.stater.write() = Arc::new(stater);
         let tls = tls(&self.pki, &self.dir, &self.names, now)?;
         *self.tls.write() = tls;
         Ok(())
@@ -109,6 +114,11 @@ impl CloudIdentity {
     /// Who signs commands and desired state.
     pub fn signer(&self) -> Arc<Signer> {
         self.signer.read().clone()
+    }
+
+    /// Who signs what the cloud states to customers: it cannot command a box.
+    pub fn stater(&self) -> Arc<Signer> {
+        self.stater.read().clone()
     }
 
     /// What the listeners show now.
@@ -139,15 +149,32 @@ fn is_ours(identity: &Identity, pki: &Pki, authority: Authority) -> Result<bool,
 }
 
 fn signer(pki: &Pki, dir: &Path, now: UnixMillis) -> Result<Signer, IdentityError> {
-    let path = dir.join("command-signer.pem");
-    if let Some(kept) = Identity::open(&path)?
+    kept(pki, &dir.join("command-signer.pem"), now, || {
+        pki.issue_command_signer("longhaul-cloud", VALIDITY_SECS, now)
+    })
+}
+
+fn stater(pki: &Pki, dir: &Path, now: UnixMillis) -> Result<Signer, IdentityError> {
+    kept(pki, &dir.join("statement-signer.pem"), now, || {
+        pki.issue_statement_signer("longhaul-cloud", VALIDITY_SECS, now)
+    })
+}
+
+/// The signer in this file, made anew where it expires soon or was made by other authorities.
+fn kept(
+    pki: &Pki,
+    path: &Path,
+    now: UnixMillis,
+    issue: impl FnOnce() -> Result<Identity, CaError>,
+) -> Result<Signer, IdentityError> {
+    if let Some(kept) = Identity::open(path)?
         && is_fresh(&kept, now)
         && is_ours(&kept, pki, Authority::Commands)?
     {
         return Ok(Signer::new(&kept)?);
     }
-    let made = pki.issue_command_signer("longhaul-cloud", VALIDITY_SECS, now)?;
-    made.save(&path)?;
+    let made = issue()?;
+    made.save(path)?;
     Ok(Signer::new(&made)?)
 }
 

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::diag::{Code, Rung};
 use crate::envelope::Message;
 use crate::ids::{BootId, CommandId, EpochId, ObjectKey, UploadId};
+use crate::receipt::LeafPlace;
 use crate::release::UpdateStatus;
 use crate::telemetry::Telemetry;
-use crate::value::{Digest32, UnixMillis};
+use crate::value::{Digest32, Jws, UnixMillis};
 
 /// Entries in one batch at the most; one batch is in flight at a time.
 pub const MAX_BATCH_ENTRIES: usize = 256;
@@ -97,6 +98,14 @@ pub enum Fact {
         bytes: u64,
         /// BLAKE3 of its bytes.
         blake3: Digest32,
+        /// Where its receipt will be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receipt: Option<LeafPlace>,
+    },
+    /// An epoch of receipts is complete.
+    Sealed {
+        /// [`RootClaims`](crate::receipt::RootClaims), signed by the box.
+        root: Jws,
     },
     /// An object was deleted on the box by its owner.
     Deleted {

@@ -63,7 +63,23 @@ pub struct DeliveryClaims {
     pub leaf: Leaf,
     /// When.
     pub verified: UnixMillis,
+    /// When this was signed: the signer's certificate held then.
+    pub signed: UnixMillis,
 }
+
+/// Where an object's leaf is, as the box tells the cloud with the object.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LeafPlace {
+    /// The epoch whose root will cover it.
+    pub epoch: EpochId,
+    /// Its place in the epoch, from 0.
+    pub index: u64,
+    /// [`Leaf::stored`].
+    pub stored: UnixMillis,
+}
+
+/// The most leaves in one epoch: whoever proves one of them reads them all.
+pub const MAX_EPOCH_LEAVES: u64 = 1 << 16;
 
 /// One file's receipt.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -18,7 +18,7 @@ use longhaul_protocol::journal::{
 use longhaul_protocol::lan::{Deliveries, Delivery, LanStatus, PACKS};
 use longhaul_protocol::pack::{EntryHeader, PackLine, StopCode};
 use longhaul_protocol::presence::{Birth, Death, Presence};
-use longhaul_protocol::receipt::{InclusionProof, Leaf, Receipt};
+use longhaul_protocol::receipt::{InclusionProof, Leaf, LeafPlace, Receipt};
 use longhaul_protocol::release::{Assignment, UpdateStatus, UpdateStep};
 use longhaul_protocol::telemetry::{Disk, Network, Telemetry, Temperature, VaultFill};
 use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket};
@@ -208,6 +208,14 @@ fn journal() {
             object: object(),
             bytes: 3,
             blake3: Digest32([1; 32]),
+            receipt: Some(LeafPlace {
+                epoch: id("epoch-2"),
+                index: 0,
+                stored: NOW,
+            }),
+        },
+        Fact::Sealed {
+            root: Jws("h.p.s".into()),
         },
         Fact::Deleted { object: object() },
         Fact::Delivered {

@@ -13,6 +13,7 @@ pub mod jws;
 pub mod makers;
 pub mod names;
 pub mod oid;
+pub mod receipt;
 pub mod tcg;
 #[cfg(feature = "tpm")]
 pub mod tpm;

@@ -24,6 +24,7 @@ pub mod plan;
 mod progress;
 mod push;
 mod reach;
+pub mod receipts;
 mod remote;
 mod remove;
 mod report;

@@ -16,6 +16,7 @@ use crate::disk;
 use crate::intake::{self, Arrivals, IntakeConfig, IntakeParts};
 use crate::journal::JournalHandle;
 use crate::lan::LanTls;
+use crate::receipts::{Receipts, Sealer};
 use crate::status::StatusSource;
 use crate::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkParts};
 
@@ -23,6 +24,8 @@ use crate::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkParts};
 pub(super) struct DataPlane {
     pub vault: Vault,
     pub retrier: Retrier,
+    pub receipts: Receipts,
+    pub sealer: Arc<dyn Sealer>,
     pub journal: JournalHandle,
     pub credentials: CredentialStore,
     pub cloud: CloudClient,
@@ -64,6 +67,16 @@ impl DataPlane {
             Ok(())
         });
 
+        let (receipts, journal) = (self.receipts.clone(), self.journal.clone());
+        let sealer = self.sealer;
+        supervisor.spawn("the receipts", |stop| async move {
+            let ended = receipts.run(sealer, journal, stop).await;
+            ended.map_err(|error| RunError::Part {
+                part: "the receipts",
+                source: Box::new(error),
+            })
+        });
+
         let state = options.state.join("uplink");
         disk::make_dir(&state)?;
         let parts = UplinkParts {
@@ -75,6 +88,7 @@ impl DataPlane {
                 public: store_tls(public_roots())?,
             },
             retrier: self.retrier,
+            receipts: self.receipts,
             arrivals,
         };
         supervisor.spawn("the uplink", |stop| async move {

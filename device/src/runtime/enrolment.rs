@@ -9,7 +9,9 @@ use longhaul_protocol::enrol::{
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::inventory::CloudEndpoint;
-use longhaul_protocol::value::Blob;
+use longhaul_protocol::receipt::RootClaims;
+use longhaul_protocol::value::{Blob, Jws};
+use longhaul_provisioning::receipt::RootSigner;
 use parking_lot::Mutex;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
@@ -22,6 +24,7 @@ use crate::cloud::{CloudClient, CloudError, CloudIdentity, chain};
 use crate::disk::DiskError;
 use crate::identity::{IdentityFile, Ldevid};
 use crate::papers::Papers;
+use crate::receipts::{Closed, Sealer};
 
 /// Certificates in a chain from the cloud at the most; ours have two.
 const MAX_CHAIN: usize = 4;
@@ -74,6 +77,33 @@ pub(super) struct Enrolment {
     /// Asks with the cloud's.
     member: CloudClient,
     current: Mutex<Option<Ldevid>>,
+}
+
+impl Sealer for Enrolment {
+    fn seal(&self, closed: &Closed) -> Result<Option<Jws>, String> {
+        let now = clock::wall();
+        let Some(ldevid) = self.current().filter(|c| c.expires > now) else {
+            return Ok(None);
+        };
+        let key = self.chip.tls_key(KeyRole::Ldevid(ldevid.key_slot));
+        let key = key.map_err(|e| chain(&e))?;
+        let signer = key
+            .choose_scheme(&[rustls::SignatureScheme::ECDSA_NISTP256_SHA256])
+            .ok_or("the box's key cannot sign with ECDSA P-256")?;
+        let claims = RootClaims {
+            v: VERSION,
+            box_id: self.box_id().clone(),
+            epoch: closed.epoch.clone(),
+            root: closed.root,
+            leaves: closed.leaves,
+            sealed: now,
+        };
+        let signing = RootSigner {
+            chain: &ldevid.certificates(),
+            sign: &|message| signer.sign(message).map_err(|e| e.to_string()),
+        };
+        signing.sign(&claims).map(Some).map_err(|e| chain(&e))
+    }
 }
 
 impl Enrolment {

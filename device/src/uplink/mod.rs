@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::disk::DiskError;
 use crate::intake::Arrivals;
 use crate::journal::{JournalError, JournalHandle};
+use crate::receipts::{Receipts, ReceiptsError};
 use cloud::Cloud;
 
 pub use retry::Retrier;
@@ -83,6 +84,8 @@ pub struct UplinkParts {
     pub cloud: Arc<dyn Cloud>,
     /// Where facts for the cloud are written down.
     pub journal: JournalHandle,
+    /// Where each object gets its leaf before the cloud hears of it.
+    pub receipts: Receipts,
     /// Trust in the object store: it needs no client certificate, its URLs are presigned.
     pub tls: StoreTls,
     /// Rung when an operator wants failed objects tried again.
@@ -114,6 +117,9 @@ pub enum UplinkError {
     /// How far the recorder has come could not be read or written.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A leaf could not be kept.
+    #[error("failed to keep an object's leaf for its receipt")]
+    Receipts(#[from] ReceiptsError),
     /// The vault failed for another reason than a version that is gone.
     #[error("the vault failed")]
     Vault(#[from] longhaul_vault::Error),

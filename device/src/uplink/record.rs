@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{UplinkConfig, UplinkError, UplinkParts};
 use crate::disk;
 use crate::journal::JournalError;
+use crate::receipts::Taken;
 
 /// Versions in one step of the walk; their facts share few syncs.
 const STEP: usize = 256;
@@ -79,8 +80,7 @@ pub(super) async fn run(
 
 /// Writes the facts of a batch, and then those of deletions; says how many of these there were.
 async fn write(parts: &UplinkParts, batch: Vec<Pending>) -> Result<usize, UplinkError> {
-    let facts = batch.into_iter().map(|pending| record(parts, pending));
-    try_join_all(facts).await?;
+    record(parts, batch).await?;
     // Asked for only now: a version that was deleted meanwhile is told as stored first.
     let deletions = parts.vault.deletions(STEP);
     let count = deletions.len();
@@ -102,18 +102,39 @@ async fn bury(parts: &UplinkParts, gone: Deletion) -> Result<(), UplinkError> {
     Ok(())
 }
 
-async fn record(parts: &UplinkParts, pending: Pending) -> Result<(), UplinkError> {
-    let Some(blake3) = blake3(&parts.vault, pending.version).await? else {
+/// Leaves for receipts first, durable; then the facts that name them.
+async fn record(parts: &UplinkParts, batch: Vec<Pending>) -> Result<(), UplinkError> {
+    let described = batch.into_iter().map(|pending| describe(parts, pending));
+    let described = try_join_all(described).await?;
+    let taken: Vec<Taken> = described.into_iter().flatten().collect();
+    if taken.is_empty() {
         return Ok(());
+    }
+    let places = parts.receipts.take(taken.clone()).await?;
+    let facts = taken.into_iter().zip(places).map(|(taken, place)| {
+        parts.journal.append(Fact::Stored {
+            object: taken.object,
+            bytes: taken.bytes,
+            blake3: taken.blake3,
+            receipt: Some(place),
+        })
+    });
+    try_join_all(facts).await?;
+    Ok(())
+}
+
+async fn describe(parts: &UplinkParts, pending: Pending) -> Result<Option<Taken>, UplinkError> {
+    let Some(blake3) = blake3(&parts.vault, pending.version).await? else {
+        return Ok(None);
     };
     let Ok(key) = pending.key.parse() else {
         tracing::error!(
             key = pending.key,
             "the vault holds a name that it should not"
         );
-        return Ok(());
+        return Ok(None);
     };
-    let fact = Fact::Stored {
+    Ok(Some(Taken {
         object: ObjectVersion {
             bucket: pending.job.to_string(),
             key,
@@ -121,9 +142,7 @@ async fn record(parts: &UplinkParts, pending: Pending) -> Result<(), UplinkError
         },
         bytes: pending.size,
         blake3,
-    };
-    parts.journal.append(fact).await?;
-    Ok(())
+    }))
 }
 
 /// The version's digest; `None` if it is gone or cannot be read, which its delivery will report.

@@ -13,6 +13,7 @@ use longhaul_device::credentials::CredentialStore;
 use longhaul_device::intake::{Arrivals, IntakeConfig, IntakeParts, serve};
 use longhaul_device::journal::{self, JournalHandle};
 use longhaul_device::lan;
+use longhaul_device::receipts::Receipts;
 use longhaul_device::status::StatusSource;
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
@@ -90,6 +91,11 @@ pub fn open_vault(dir: &Path, config: impl FnOnce(VaultConfig) -> VaultConfig) -
     Vault::open(vault, &Zeroizing::new([7; 32]), clock)
         .unwrap()
         .0
+}
+
+pub fn open_receipts(dir: &Path) -> Receipts {
+    let fresh = || "receipts-1".parse().unwrap();
+    Receipts::open(&dir.join("receipts"), fresh, || UnixMillis(NOW)).unwrap()
 }
 
 pub fn open_journal(dir: &Path) -> JournalHandle {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::lan::{Authority, BUCKET, noise, open_journal, open_vault};
+use crate::lan::{Authority, BUCKET, noise, open_journal, open_receipts, open_vault};
 use crate::wan::{Line, PART_BYTES, STAGING, TestCloud, bucket_server, tls_front};
 use longhaul_device::intake::Arrivals;
 use longhaul_device::journal::JournalHandle;
+use longhaul_device::receipts::Receipts;
 use longhaul_device::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkError, UplinkParts};
 use longhaul_protocol::command::RetryScope;
 use longhaul_protocol::journal::Fact;
@@ -25,6 +26,7 @@ pub struct Haul {
     pub line: Line,
     tls: StoreTls,
     retrier: Retrier,
+    receipts: Receipts,
     dir: TempDir,
 }
 
@@ -53,6 +55,7 @@ impl Haul {
                 public: Authority::new().client_tls(),
             },
             retrier: Retrier::new(vault.clone()),
+            receipts: open_receipts(dir.path()),
             vault,
             journal: open_journal(dir.path()),
             arrivals: Arrivals::default(),
@@ -92,6 +95,7 @@ impl Haul {
             journal: self.journal.clone(),
             tls: self.tls.clone(),
             retrier: self.retrier.clone(),
+            receipts: self.receipts.clone(),
             arrivals: self.arrivals.clone(),
         };
         let stop = CancellationToken::new();

@@ -4,7 +4,8 @@ use longhaul_protocol::command::CommandKind;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::journal::{Fact, JournalAck, JournalBatch, JournalEntry, Outcome};
 use longhaul_protocol::release::{UpdateStatus, UpdateStep};
-use longhaul_protocol::value::UnixMillis;
+use longhaul_protocol::value::{Jws, UnixMillis};
+use longhaul_provisioning::receipt;
 
 use super::Effect;
 use super::apply::plausible;
@@ -14,6 +15,7 @@ use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::boxes::box_set_seen;
 use crate::store::commands::{CommandNews, CommandState, command_advance, command_get};
 use crate::store::journal::{JournalCommit, journal_commit, journal_skip};
+use crate::store::receipts::{receipt_leaf_insert, receipt_root_insert};
 use crate::store::rollouts::{RolloutBoxState, RolloutNews, rollout_box_advance};
 use crate::store::telemetry::telemetry_insert;
 use crate::store::uploads::{UploadState, upload_advance, upload_find};
@@ -152,14 +154,25 @@ async fn apply(
             ));
         }
         Fact::Update(status) => update(tx, box_id, status, now, effects).await?,
-        Fact::Stored { object, bytes, .. } => effects.push(Effect::Tell(
-            box_id.clone(),
-            FleetEventKind::ObjectStored {
-                bucket: object.bucket.clone(),
-                key: object.key.clone(),
-                bytes: *bytes,
-            },
-        )),
+        Fact::Stored {
+            object,
+            bytes,
+            blake3,
+            receipt,
+        } => {
+            if let Some(place) = receipt {
+                receipt_leaf_insert(tx, box_id, object, *bytes, *blake3, place).await?;
+            }
+            effects.push(Effect::Tell(
+                box_id.clone(),
+                FleetEventKind::ObjectStored {
+                    bucket: object.bucket.clone(),
+                    key: object.key.clone(),
+                    bytes: *bytes,
+                },
+            ));
+        }
+        Fact::Sealed { root } => sealed(fleet, tx, box_id, root).await?,
         Fact::DeliveryFailed { object, reason } => {
             let version = i64::try_from(object.version).unwrap_or(i64::MAX);
             let found = upload_find(tx, box_id, &object.bucket, &object.key, version).await?;
@@ -179,6 +192,22 @@ async fn apply(
         | Fact::Deleted { .. }
         | Fact::Delivered { .. }
         | Fact::Failure { .. } => {}
+    }
+    Ok(())
+}
+
+/// Keeps a root that this very box signed; another is worth a line in the log and nothing else.
+async fn sealed(fleet: &Fleet, tx: &mut Tx, box_id: &BoxId, root: &Jws) -> Result<(), FleetError> {
+    match receipt::verify_root(root, fleet.identity().anchors()) {
+        Ok(claims) if claims.box_id == *box_id => {
+            receipt_root_insert(tx, &claims, root).await?;
+        }
+        Ok(claims) => {
+            tracing::warn!(%box_id, of = %claims.box_id, "a box sent another box's root");
+        }
+        Err(error) => {
+            tracing::warn!(%box_id, error = &error as &dyn std::error::Error, "a root is not kept");
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod desired;
 mod error;
 mod event;
 mod objects;
+mod receipts;
 mod releases;
 mod rollouts;
 mod tickets;
@@ -33,6 +34,7 @@ pub use admission::Admitted;
 pub(crate) use commands::rollout_end;
 pub use error::{FleetError, FleetErrorKind};
 pub use event::{FleetEvent, FleetEventKind};
+pub use receipts::{IssuedReceipt, ReceiptQuery};
 pub use rollouts::MAX_ROLLOUT_BOXES;
 pub use view::{
     Actor, NewRollout, NewTicket, ObjectBody, ObjectInfo, ObjectPage, ObjectQuery, OpenObject,

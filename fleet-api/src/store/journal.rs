@@ -136,6 +136,7 @@ pub fn fact_kind(fact: &Fact) -> &'static str {
         Fact::CommandResult { .. } => "command_result",
         Fact::Update(_) => "update",
         Fact::Stored { .. } => "stored",
+        Fact::Sealed { .. } => "sealed",
         Fact::Deleted { .. } => "deleted",
         Fact::Delivered { .. } => "delivered",
         Fact::DeliveryFailed { .. } => "delivery_failed",

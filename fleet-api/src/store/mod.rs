@@ -19,6 +19,7 @@ pub mod operators;
 pub mod orders;
 pub mod packs;
 pub mod presence;
+pub mod receipts;
 pub mod releases;
 pub mod rollouts;
 pub mod seal;

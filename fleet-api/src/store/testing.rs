@@ -1,9 +1,7 @@
 //! Databases for tests: a SQLite file, and a PostgreSQL cluster of the test's own.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod postgres;
+
 use std::time::{Duration, Instant};
 
 use longhaul_protocol::ids::BoxId;
@@ -11,6 +9,7 @@ use longhaul_protocol::value::{Digest32, Jws};
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
+use self::postgres::Cluster;
 use super::Db;
 use super::boxes::{NewBox, box_import};
 
@@ -18,17 +17,8 @@ use super::boxes::{NewBox, box_import};
 pub struct TestDb {
     /// The database.
     pub db: Db,
-    server: Option<Child>,
-    _folder: TempDir,
-}
-
-impl Drop for TestDb {
-    fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
-    }
+    _cluster: Option<Cluster>,
+    _folder: Option<TempDir>,
 }
 
 /// Declares a test that runs once on each database.
@@ -64,112 +54,28 @@ pub async fn sqlite() -> TestDb {
         .expect("opens");
     TestDb {
         db,
-        server: None,
-        _folder: folder,
+        _cluster: None,
+        _folder: Some(folder),
     }
 }
 
 /// An empty PostgreSQL cluster on a socket in a folder of its own.
 pub async fn postgres() -> TestDb {
-    let bin = postgres_bin();
-    let folder = tempfile::tempdir().expect("temp dir");
-    let owner = server_owner();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).expect("data dir");
-    if let Some((uid, gid)) = owner {
-        // The server refuses to run as root; its user has to get into the folder.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("mode");
-        chown(&data, Some(uid), Some(gid)).expect("owner");
-    }
-    let made = as_owner(owner, &bin.join("initdb"))
-        .args(["--no-sync", "--auth=trust", "--username=longhaul"])
-        .args([
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-            "--no-instructions",
-            "--wal-segsize=1",
-        ])
-        .arg("--pgdata")
-        .arg(&data)
-        .stdout(Stdio::null())
-        .status()
-        .expect("initdb runs");
-    assert!(made.success(), "initdb failed: {made}");
-    let server = as_owner(owner, &bin.join("postgres"))
-        .arg("-D")
-        .arg(&data)
-        .arg("-k")
-        .arg(&data)
-        .args(["-c", "listen_addresses=", "-c", "fsync=off"])
-        .args(["-c", "shared_buffers=16MB", "-c", "max_wal_size=64MB"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("postgres runs");
-    let mut test = TestDb {
-        db: Db::Postgres(
-            sqlx::postgres::PgPoolOptions::new().connect_lazy_with(PgConnectOptions::new()),
-        ),
-        server: Some(server),
-        _folder: folder,
-    };
-    let options = PgConnectOptions::new_without_pgpass()
-        .socket(&data)
-        .username("longhaul")
-        .database("postgres");
+    let cluster = Cluster::start();
+    let options: PgConnectOptions = cluster.url().parse().expect("a URL");
     let give_up = Instant::now() + Duration::from_mins(1);
-    test.db = loop {
+    let db = loop {
         match Db::open_postgres_with(options.clone()).await {
             Ok(db) => break db,
             Err(e) => assert!(Instant::now() < give_up, "postgres does not answer: {e:?}"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    test
-}
-
-/// Debian keeps each version's programs apart; the newest there is.
-fn postgres_bin() -> PathBuf {
-    let mut found: Vec<_> = fs::read_dir("/usr/lib/postgresql")
-        .expect("Debian's postgresql package is installed")
-        .filter_map(Result::ok)
-        .map(|entry| entry.path().join("bin"))
-        .filter(|bin| bin.join("initdb").exists())
-        .collect();
-    found.sort();
-    found.pop().expect("a version of PostgreSQL")
-}
-
-/// User and group that the server must run as; absent where this process is not root.
-fn server_owner() -> Option<(u32, u32)> {
-    let status = fs::read_to_string("/proc/self/status").expect("procfs");
-    let is_root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
-    if !is_root {
-        return None;
+    TestDb {
+        db,
+        _cluster: Some(cluster),
+        _folder: None,
     }
-    let users = fs::read_to_string("/etc/passwd").expect("users");
-    let entry = users
-        .lines()
-        .find(|line| line.starts_with("postgres:"))
-        .expect("Debian's postgresql package makes the user");
-    let mut ids = entry.split(':').skip(2).map(|n| n.parse().expect("an id"));
-    Some((ids.next().expect("uid"), ids.next().expect("gid")))
-}
-
-/// `program` as the server's user; it dies with this process, even by `SIGKILL`.
-fn as_owner(owner: Option<(u32, u32)>, program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    if let Some((uid, gid)) = owner {
-        command
-            .arg(format!("--reuid={uid}"))
-            .arg(format!("--regid={gid}"))
-            .arg("--clear-groups");
-    }
-    command
-        .arg("--pdeathsig=KILL")
-        .arg(program)
-        .current_dir("/");
-    command
 }
 
 /// A box id that ends in `n`.

@@ -11,6 +11,7 @@ mod objects;
 mod operators;
 mod orders;
 mod paging;
+mod receipts;
 mod releases;
 mod session;
 mod tickets;
@@ -67,5 +68,6 @@ pub fn api() -> Api {
     let api = tickets::add(api);
     let api = releases::add(api);
     let api = objects::add(api);
+    let api = receipts::add(api);
     events::add(api)
 }

@@ -58,6 +58,10 @@ pub enum Command {
     Ls(list::Args),
     /// Show the box at a glance
     Status(Place),
+    /// Fetch receipts: proof of what the box took and what arrived in the bucket
+    Receipt(crate::receipt::Args),
+    /// Prove offline, by receipts and the fleet's root, that files are what was taken
+    Verify(crate::verify::Args),
     /// Print settings for other S3 clients (aws-cli, boto3, rclone, s5cmd, s3cmd)
     S3Env(env::Args),
     /// Write the manual pages into a folder

@@ -12,9 +12,11 @@ mod lint;
 mod list;
 mod man;
 mod push;
+mod receipt;
 mod remove;
 mod report;
 mod sync;
+mod verify;
 mod watch;
 
 use std::io::IsTerminal as _;
@@ -76,6 +78,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Get(args) => get::run(&cli, args).await,
         Command::Rm(args) => remove::run(&cli, args).await,
         Command::Ls(ls) => list::run(&cli, ls).await,
+        Command::Receipt(args) => receipt::run(&cli, args).await,
+        Command::Verify(args) => verify::run(&cli, args),
         Command::Lint(args) => lint::run(&cli, args),
         Command::Man(args) => man::run(args),
         Command::S3Env(s3_env) => env::run(&cli, s3_env).await,

@@ -1,0 +1,25 @@
+-- What boxes took, by its place in their Merkle trees, and the roots that they signed.
+
+CREATE TABLE receipt_leaves (
+    box_id TEXT NOT NULL REFERENCES boxes (box_id),
+    epoch TEXT NOT NULL,
+    place BIGINT NOT NULL,
+    bucket TEXT NOT NULL,
+    object_key TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    blake3 TEXT NOT NULL,
+    stored BIGINT NOT NULL,
+    PRIMARY KEY (box_id, epoch, place)
+);
+CREATE INDEX receipt_leaves_by_key ON receipt_leaves (bucket, object_key, box_id, epoch, place);
+
+CREATE TABLE receipt_roots (
+    box_id TEXT NOT NULL REFERENCES boxes (box_id),
+    epoch TEXT NOT NULL,
+    root TEXT NOT NULL,
+    leaves BIGINT NOT NULL,
+    sealed BIGINT NOT NULL,
+    jws TEXT NOT NULL,
+    PRIMARY KEY (box_id, epoch)
+);
