@@ -1,11 +1,11 @@
 -- What boxes took, by its place in their Merkle trees, and the roots that they signed.
 
 CREATE TABLE receipt_leaves (
-    box_id TEXT NOT NULL REFERENCES boxes (box_id),
-    epoch TEXT NOT NULL,
+    box_id TEXT COLLATE "C" NOT NULL REFERENCES boxes (box_id),
+    epoch TEXT COLLATE "C" NOT NULL,
     place BIGINT NOT NULL,
-    bucket TEXT NOT NULL,
-    object_key TEXT NOT NULL,
+    bucket TEXT COLLATE "C" NOT NULL,
+    object_key TEXT COLLATE "C" NOT NULL,
     version BIGINT NOT NULL,
     bytes BIGINT NOT NULL,
     blake3 TEXT NOT NULL,
@@ -15,8 +15,8 @@ CREATE TABLE receipt_leaves (
 CREATE INDEX receipt_leaves_by_key ON receipt_leaves (bucket, object_key, box_id, epoch, place);
 
 CREATE TABLE receipt_roots (
-    box_id TEXT NOT NULL REFERENCES boxes (box_id),
-    epoch TEXT NOT NULL,
+    box_id TEXT COLLATE "C" NOT NULL REFERENCES boxes (box_id),
+    epoch TEXT COLLATE "C" NOT NULL,
     root TEXT NOT NULL,
     leaves BIGINT NOT NULL,
     sealed BIGINT NOT NULL,

@@ -34,7 +34,7 @@ pub use admission::Admitted;
 pub(crate) use commands::rollout_end;
 pub use error::{FleetError, FleetErrorKind};
 pub use event::{FleetEvent, FleetEventKind};
-pub use receipts::{IssuedReceipt, ReceiptQuery};
+pub use receipts::{ReceiptPage, ReceiptQuery};
 pub use rollouts::MAX_ROLLOUT_BOXES;
 pub use view::{
     Actor, NewRollout, NewTicket, ObjectBody, ObjectInfo, ObjectPage, ObjectQuery, OpenObject,

@@ -28,22 +28,20 @@ pub struct ReceiptQuery {
     pub limit: u32,
 }
 
-/// A receipt and where it stands in the list.
-#[derive(Clone, Debug)]
-pub struct IssuedReceipt {
-    /// The receipt.
-    pub receipt: Receipt,
-    /// Its place.
-    pub place: ReceiptPlace,
+/// Some receipts, in the order of the keys.
+#[derive(Clone, Debug, Default)]
+pub struct ReceiptPage {
+    /// The receipts.
+    pub receipts: Vec<Receipt>,
+    /// Where to go on; absent at the end.
+    pub next: Option<ReceiptPlace>,
 }
 
 impl Fleet {
     /// Receipts of what boxes have sealed, in the order of the keys. Those that the cloud has
-    /// compared in the bucket are countersigned.
-    pub async fn receipts_list(
-        &self,
-        query: &ReceiptQuery,
-    ) -> Result<Vec<IssuedReceipt>, FleetError> {
+    /// compared in the bucket are countersigned. An epoch of which the cloud lost a leaf, because
+    /// its database was set back, has none.
+    pub async fn receipts_list(&self, query: &ReceiptQuery) -> Result<ReceiptPage, FleetError> {
         check_bucket(&query.bucket).map_err(FleetError::invalid)?;
         let to = after_prefix(&query.prefix);
         let mut tx = self.db().read().await?;
@@ -56,27 +54,31 @@ impl Fleet {
             query.limit,
         )
         .await?;
+        let last = rows.last().filter(|_| rows.len() >= query.limit as usize);
+        let next = last.map(|row| ReceiptPlace {
+            key: row.leaf.object_key.to_string(),
+            box_id: row.leaf.box_id.to_string(),
+            epoch: row.leaf.epoch.clone(),
+            place: row.leaf.place,
+        });
         let mut trees = HashMap::new();
-        let mut issued = Vec::with_capacity(rows.len());
+        let mut receipts = Vec::with_capacity(rows.len());
         for row in rows {
-            let proof = prove(&mut tx, &mut trees, &row).await?;
-            issued.push(self.issue(row, proof)?);
+            if let Some(proof) = prove(&mut tx, &mut trees, &row).await? {
+                receipts.push(self.issue(row, proof)?);
+            }
         }
-        Ok(issued)
+        Ok(ReceiptPage { receipts, next })
     }
 
-    fn issue(
-        &self,
-        row: SealedLeafRow,
-        proof: InclusionProof,
-    ) -> Result<IssuedReceipt, FleetError> {
+    fn issue(&self, row: SealedLeafRow, proof: InclusionProof) -> Result<Receipt, FleetError> {
         let leaf = row.leaf.leaf();
         let delivery = match row.verified {
             None => None,
             Some(verified) => {
                 let claims = DeliveryClaims {
                     v: VERSION,
-                    box_id: row.leaf.box_id.clone(),
+                    box_id: row.leaf.box_id,
                     leaf: leaf.clone(),
                     verified: UnixMillis(verified),
                     signed: self.now(),
@@ -88,47 +90,38 @@ impl Fleet {
                 Some(signed.map_err(failed)?)
             }
         };
-        Ok(IssuedReceipt {
-            place: ReceiptPlace {
-                key: row.leaf.object_key.to_string(),
-                box_id: row.leaf.box_id.to_string(),
-                epoch: row.leaf.epoch,
-                place: row.leaf.place,
-            },
-            receipt: Receipt {
-                v: VERSION,
-                leaf,
-                proof,
-                root: Jws(row.jws),
-                delivery,
-            },
+        Ok(Receipt {
+            v: VERSION,
+            leaf,
+            proof,
+            root: Jws(row.jws),
+            delivery,
         })
     }
 }
 
+/// Proves a leaf in its epoch's tree, which is made once for each answer.
 async fn prove(
     tx: &mut Tx,
-    trees: &mut HashMap<(BoxId, String), Tree>,
+    trees: &mut HashMap<(BoxId, String), Option<Tree>>,
     row: &SealedLeafRow,
-) -> Result<InclusionProof, FleetError> {
+) -> Result<Option<InclusionProof>, FleetError> {
     let name = (row.leaf.box_id.clone(), row.leaf.epoch.clone());
     if !trees.contains_key(&name) {
-        let missing = |e| FleetError::internal("a stored epoch has no name", e);
-        let epoch: EpochId = row.leaf.epoch.parse().map_err(missing)?;
+        let unnamed = |e| FleetError::internal("a stored epoch has no name", e);
+        let epoch: EpochId = row.leaf.epoch.parse().map_err(unnamed)?;
         let leaves = receipt_leaf_list(tx, &row.leaf.box_id, &epoch).await?;
         let hashes: Result<Vec<_>, _> = leaves.iter().map(|l| leaf_hash(&l.leaf())).collect();
         let hashes = hashes.map_err(|e| FleetError::internal("failed to hash a leaf", e))?;
-        trees.insert(name.clone(), Tree::new(hashes));
+        let tree = Some(Tree::new(hashes)).filter(|tree| tree.root() == Some(row.root));
+        if tree.is_none() {
+            tracing::warn!(box_id = %name.0, epoch = name.1, "an epoch of receipts is incomplete");
+        }
+        trees.insert(name.clone(), tree);
     }
-    let proof = trees.get(&name).zip(u64::try_from(row.leaf.place).ok());
-    proof
-        .and_then(|(tree, place)| tree.prove(place))
-        .ok_or_else(|| {
-            FleetError::internal(
-                format!("epoch {} of box {} is incomplete", name.1, name.0),
-                "a leaf is missing",
-            )
-        })
+    let place = u64::try_from(row.leaf.place).unwrap_or(u64::MAX);
+    let tree = trees.get(&name).and_then(Option::as_ref);
+    Ok(tree.and_then(|tree| tree.prove(place)))
 }
 
 /// The least text that is greater than every text that starts with `prefix`; none where there is

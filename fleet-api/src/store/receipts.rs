@@ -57,6 +57,9 @@ pub struct SealedLeafRow {
     /// The leaf.
     #[sqlx(flatten)]
     pub leaf: LeafRow,
+    /// The root.
+    #[sqlx(try_from = "String")]
+    pub root: Digest32,
     /// The root as the box signed it.
     pub jws: String,
     /// When the object was compared in the bucket; absent while it was not.
@@ -148,7 +151,7 @@ pub async fn receipt_list(
         all,
         tx,
         SealedLeafRow,
-        "SELECT l.*, r.jws, \
+        "SELECT l.*, r.root, r.jws, \
            (SELECT u.updated FROM uploads u WHERE u.box_id = l.box_id AND u.bucket = l.bucket \
             AND u.object_key = l.object_key AND u.version = l.version AND u.state = 'verified' \
             AND u.blake3 = l.blake3 AND u.bytes = l.bytes) AS verified \

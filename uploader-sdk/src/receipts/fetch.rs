@@ -109,7 +109,8 @@ pub async fn fetch(
             count += 1;
         }
         match page.next {
-            Some(next) if !page.items.is_empty() => cursor = Some(next),
+            // The same place again would go round for ever.
+            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
             _ => return Ok(count),
         }
     }

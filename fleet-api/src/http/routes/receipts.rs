@@ -7,6 +7,7 @@ use super::endpoint;
 use super::paging::Part;
 use crate::fleet::ReceiptQuery;
 use crate::http::api::Api;
+use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::store::operators::Role;
@@ -72,12 +73,10 @@ async fn list(call: Call<ReceiptList>) -> Result<Json<ReceiptPage>, Problem> {
         after,
         limit: part.limit,
     };
-    let issued = call.people.fleet.receipts_list(&asked).await?;
-    let next = part.next(&issued, |last| {
-        let p = last.place.clone();
-        (p.key, p.box_id, p.epoch, p.place)
-    })?;
-    let texts = issued.iter().map(|one| serde_json::to_string(&one.receipt));
+    let page = call.people.fleet.receipts_list(&asked).await?;
+    let next = page.next.map(|p| (p.key, p.box_id, p.epoch, p.place));
+    let next = next.map(|place| cursor::encode(&place)).transpose()?;
+    let texts = page.receipts.iter().map(serde_json::to_string);
     let items: Result<Vec<_>, _> = texts.collect();
     Ok(Json(ReceiptPage {
         items: items.map_err(|e| Problem::internal("receipt", &e))?,

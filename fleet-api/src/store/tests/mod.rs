@@ -5,6 +5,7 @@ mod commands;
 mod enrolment;
 mod history;
 mod people;
+mod receipts;
 mod schema;
 mod transfers;
 
