@@ -1,14 +1,16 @@
 //! Starts the data plane: intake, uplink and the announcement on the LAN.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use longhaul_vault::Vault;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::enrolment::Enrolment;
 use super::supervisor::Supervisor;
-use super::{Options, RunError};
+use super::{Options, RunError, blocking};
 use crate::cloud::CloudClient;
 use crate::credentials::CredentialStore;
 use crate::discovery;
@@ -24,13 +26,12 @@ use crate::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkParts};
 pub(super) struct DataPlane {
     pub vault: Vault,
     pub retrier: Retrier,
-    pub receipts: Receipts,
-    pub sealer: Arc<dyn Sealer>,
     pub journal: JournalHandle,
     pub credentials: CredentialStore,
     pub cloud: CloudClient,
-    /// The fleet's roots: the object store of a cloud in one process is certified by them.
-    pub roots: rustls::RootCertStore,
+    /// The box's key, and the fleet's roots: the object store of a cloud in one process is certified
+    /// by them.
+    pub enrolment: Arc<Enrolment>,
     pub tls: LanTls,
     pub status: StatusSource,
 }
@@ -67,10 +68,11 @@ impl DataPlane {
             Ok(())
         });
 
-        let (receipts, journal) = (self.receipts.clone(), self.journal.clone());
-        let sealer = self.sealer;
+        let receipts = open_receipts(&options.state).await?;
+        let (sealing, journal) = (receipts.clone(), self.journal.clone());
+        let sealer: Arc<dyn Sealer> = self.enrolment.clone();
         supervisor.spawn("the receipts", |stop| async move {
-            let ended = receipts.run(sealer, journal, stop).await;
+            let ended = sealing.run(sealer, journal, stop).await;
             ended.map_err(|error| RunError::Part {
                 part: "the receipts",
                 source: Box::new(error),
@@ -84,11 +86,11 @@ impl DataPlane {
             cloud: Arc::new(self.cloud),
             journal: self.journal,
             tls: StoreTls {
-                fleet: store_tls(self.roots)?,
+                fleet: store_tls(self.enrolment.roots())?,
                 public: store_tls(public_roots())?,
             },
             retrier: self.retrier,
-            receipts: self.receipts,
+            receipts,
             arrivals,
         };
         supervisor.spawn("the uplink", |stop| async move {
@@ -113,6 +115,18 @@ impl DataPlane {
         }
         Ok(())
     }
+}
+
+async fn open_receipts(state: &Path) -> Result<Receipts, RunError> {
+    let dir = state.join("receipts");
+    blocking("opening the receipts", move || {
+        Ok(Receipts::open(
+            &dir,
+            super::machine::fresh_epoch,
+            crate::clock::wall,
+        )?)
+    })
+    .await
 }
 
 /// The authorities that this machine's system trusts, for object stores that the cloud calls

@@ -38,7 +38,6 @@ use crate::lan;
 use crate::ota::slots::Slot;
 use crate::ota::supervise::EXIT_RESTART;
 use crate::papers::{Papers, PapersError};
-use crate::receipts::{Receipts, Sealer};
 use crate::rungs::{self, TlsProbe};
 use crate::sealed::{MasterKey, SealError};
 use crate::status::StatusSource;
@@ -253,12 +252,10 @@ impl Parts {
             let data = DataPlane {
                 vault: vault.clone(),
                 retrier: retrier.clone(),
-                receipts: open_receipts(state).await?,
-                sealer: Arc::clone(&enrolment) as Arc<dyn Sealer>,
                 journal: journal.clone(),
                 credentials: tickets.store(),
                 cloud: cloud.clone(),
-                roots: enrolment.roots(),
+                enrolment: Arc::clone(&enrolment),
                 tls: lan_tls,
                 status: status_source,
             };
@@ -465,18 +462,6 @@ async fn open_vault(options: &Options, master: &MasterKey) -> Result<Vault, RunE
     .await?;
     tracing::info!(?report, "vault is open");
     Ok(vault)
-}
-
-async fn open_receipts(state: &Path) -> Result<Receipts, RunError> {
-    let dir = state.join("receipts");
-    blocking("opening the receipts", move || {
-        Ok(Receipts::open(
-            &dir,
-            machine::fresh_epoch,
-            crate::clock::wall,
-        )?)
-    })
-    .await
 }
 
 /// Runs what blocks where it may.

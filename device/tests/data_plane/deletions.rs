@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::lan::{Authority, BUCKET, noise, open_journal, open_vault};
+use crate::lan::{Authority, BUCKET, noise, open_journal, open_receipts, open_vault};
 use crate::wan::{TestCloud, bucket_server};
 use longhaul_device::intake::Arrivals;
 use longhaul_device::journal::JournalHandle;
@@ -44,6 +44,7 @@ impl Running {
                 public: Authority::new().client_tls(),
             },
             retrier: Retrier::new(vault.clone()),
+            receipts: open_receipts(dir),
             arrivals: arrivals.clone(),
         };
         let config = UplinkConfig::new(dir.join("uplink"));
