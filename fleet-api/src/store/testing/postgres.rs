@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster of the test's own. Whole-system tests take this very file, too.
+//! A PostgreSQL cluster of the test's own.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
