@@ -47,7 +47,7 @@ pub(super) fn fresh(vault: &Vault, job: &JobId, text: &str) -> S3Result<ObjectKe
 
 /// An object of `job` whose key shows the same characters as `key`, encoded differently (NFC and
 /// NFD). Costs nothing for a key of plain ASCII.
-pub(crate) fn lookalike(vault: &Vault, job: &JobId, key: &ObjectKey) -> Option<ObjectKey> {
+fn lookalike(vault: &Vault, job: &JobId, key: &ObjectKey) -> Option<ObjectKey> {
     lookalikes(key)
         .into_iter()
         .find(|other| vault.head(job, other.as_str()).is_ok())

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use longhaul_protocol::lan::BLAKE3_HEADER;
 use longhaul_vault::{Error as VaultError, ObjectInfo, ObjectReader};
 use s3s::dto::{
     ChecksumMode, ChecksumType, ETag, ETagCondition, GetObjectInput, GetObjectOutput,
@@ -88,7 +89,7 @@ impl Store {
         output.content_encoding = input.response_content_encoding.or(output.content_encoding);
         output.content_language = input.response_content_language.or(output.content_language);
         output.content_type = input.response_content_type.or(output.content_type);
-        let mut response = S3Response::with_headers(output, delivery_header(&info));
+        let mut response = S3Response::with_headers(output, headers_beside_s3(&info));
         if !whole {
             response.status = Some(StatusCode::PARTIAL_CONTENT);
         }
@@ -150,7 +151,7 @@ impl Store {
         };
         describe!(output, &info, checksums);
         describe_part!(output, &info, input.part_number);
-        let mut response = S3Response::with_headers(output, delivery_header(&info));
+        let mut response = S3Response::with_headers(output, headers_beside_s3(&info));
         if range.is_some() {
             response.status = Some(StatusCode::PARTIAL_CONTENT);
         }
@@ -204,8 +205,12 @@ fn content_range(range: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.start, range.end - 1)
 }
 
-fn delivery_header(info: &ObjectInfo) -> HeaderMap {
+fn headers_beside_s3(info: &ObjectInfo) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    let blake3 = info.blake3_hex().map(HeaderValue::try_from);
+    if let Some(Ok(value)) = blake3 {
+        headers.insert(BLAKE3_HEADER, value);
+    }
     headers.insert(
         DELIVERY_HEADER,
         HeaderValue::from_static(info.delivery.name()),

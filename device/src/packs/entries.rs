@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use longhaul_protocol::ids::{InvalidId, ObjectKey};
+use longhaul_protocol::names::lookalikes;
 use longhaul_protocol::pack::{Decoder, EntryHeader, Event, PackError, PackLine, StopCode};
 use longhaul_protocol::value::Digest32;
 use longhaul_vault::{
@@ -139,10 +140,16 @@ impl Entries {
             ))
         })?;
         check(header.content_type.as_deref(), &header.metadata).map_err(Refusal::Entry)?;
-        let mut name = [0; 16];
-        name.copy_from_slice(&blake3::hash(key.as_str().as_bytes()).as_bytes()[..16]);
+        if let Some(other) = self.lookalike(&key) {
+            return Err(Refusal::Entry(format!(
+                "the name {:?} looks the same as {}, which is here or in this pack; both would be one \
+                 file on many systems: rename one and push it again",
+                key.as_str(),
+                other.as_str().escape_unicode()
+            )));
+        }
         // Which of two would win depends on how long they are; the client has to say what it means.
-        if !self.names.insert(name) {
+        if !self.names.insert(half_hash(&key)) {
             return Err(Refusal::Entry(format!(
                 "the name {:?} comes twice in one pack; send one of the two",
                 key.as_str()
@@ -171,6 +178,14 @@ impl Entries {
             }
             Err(error) => Err(Refusal::Pack(stop_of(&error))),
         }
+    }
+
+    /// What would look the same as `key`, on the box or earlier in this pack.
+    fn lookalike(&self, key: &ObjectKey) -> Option<ObjectKey> {
+        lookalikes(key).into_iter().find(|other| {
+            self.names.contains(&half_hash(other))
+                || self.vault.head(&self.job, other.as_str()).is_ok()
+        })
     }
 
     /// The same content under the same name, still to be delivered: most likely sent again because
@@ -231,6 +246,13 @@ impl Entries {
     fn tell(&self, told: Told) -> Result<(), End> {
         self.told.blocking_send(told).map_err(|_| End::Unheard)
     }
+}
+
+/// The first half of a name's hash: enough to tell apart the names of one pack.
+fn half_hash(key: &ObjectKey) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&blake3::hash(key.as_str().as_bytes()).as_bytes()[..16]);
+    half
 }
 
 enum Refusal {

@@ -146,3 +146,27 @@ proptest! {
         prop_assert!(!take(&stream, piece).is_empty());
     }
 }
+
+#[test]
+fn a_name_that_looks_like_another_is_refused_also_within_one_pack() {
+    let composed = "Caf\u{e9}.txt".to_owned();
+    let decomposed = "Cafe\u{301}.txt".to_owned();
+    let both = [
+        (composed, b"one".to_vec()),
+        (decomposed.clone(), b"two".to_vec()),
+    ];
+
+    let together = take(&pack(&both), 64);
+    let later = take(&pack(&both[1..]), 64);
+
+    assert!(
+        matches!(together[0], PackLine::Stored { .. }),
+        "{together:?}"
+    );
+    for refused in [&together[1], &later[0]] {
+        let PackLine::Refused { reason, .. } = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(reason.contains("looks the same"), "{reason}");
+    }
+}

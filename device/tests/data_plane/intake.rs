@@ -7,7 +7,9 @@ use aws_sdk_s3::types::{
     ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier,
 };
 use longhaul_device::intake::DELIVERY_HEADER;
-use longhaul_protocol::lan::{DELIVERY_PATH, Deliveries, Delivery, LanStatus, STATUS_PATH};
+use longhaul_protocol::lan::{
+    BLAKE3_HEADER, DELIVERY_PATH, Deliveries, Delivery, LanStatus, STATUS_PATH,
+};
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -357,6 +359,9 @@ async fn the_status_needs_no_ticket_and_deliveries_need_one() {
     let got = http.get(presigned.uri()).send().await.unwrap();
     assert_eq!(got.status(), 200);
     assert_eq!(got.headers()[DELIVERY_HEADER], "on-box");
+    let said = got.headers()[BLAKE3_HEADER].to_str().unwrap().to_owned();
+    let body = got.bytes().await.unwrap();
+    assert_eq!(said, blake3::hash(&body).to_hex().as_str());
 }
 
 #[tokio::test]
