@@ -128,7 +128,8 @@ fn walk(root: &Path) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_get_continues_without_fetching_finished_ranges_again() {
     let test_box = TestBox::start().await;
-    let large = noise(8, 40 * MIB + 1);
+    // Ranges of one length: which three of the six come first is anybody's guess.
+    let large = noise(8, 48 * MIB);
     pushed(&test_box, &[("large", &large)]).await;
     let to = test_box.dir.path().join("to");
     std::fs::create_dir(&to).expect("made");
@@ -159,7 +160,7 @@ async fn a_killed_get_continues_without_fetching_finished_ranges_again() {
     assert_eq!(code(&again), 0, "{}", text(&again.stderr));
     assert_eq!(std::fs::read(to.join("large")).expect("there"), large);
     assert_eq!(json(&again)["files"][0]["outcome"], "resumed");
-    assert_eq!(json(&again)["bytes_received"], (16 * MIB + 1) as u64);
+    assert_eq!(json(&again)["bytes_received"], (24 * MIB) as u64);
     let ranges = |r: &str| r.starts_with("GET /haul/large");
     assert_eq!(test_box.seen.count(ranges), 3);
     assert_eq!(walk(&to), ["large"]);
