@@ -124,6 +124,8 @@ impl CloudReady {
 pub struct Stage {
     /// Everything is below this folder.
     pub folder: PathBuf,
+    /// Address of the cloud's database, if it is not the embedded one.
+    pub database: Option<String>,
     programs: Programs,
 }
 
@@ -138,6 +140,7 @@ impl Stage {
         make_folder(&folder.join("log"))?;
         Ok(Self {
             folder: folder.to_owned(),
+            database: None,
             programs,
         })
     }
@@ -184,19 +187,18 @@ impl Stage {
         let ready = data.join("ready.json");
         remove_file(&ready)?;
         let [people, boxes, mqtt, s3] = ports.unwrap_or_default();
-        let mut process = self.start(
-            "cloud",
-            "longhaul-cloud",
-            [
-                "--data".to_owned(),
-                data.display().to_string(),
-                format!("--listen-people=127.0.0.1:{people}"),
-                format!("--listen-boxes=127.0.0.1:{boxes}"),
-                format!("--listen-mqtt=127.0.0.1:{mqtt}"),
-                format!("--listen-s3=127.0.0.1:{s3}"),
-                "--public-host=localhost".to_owned(),
-            ],
-        )?;
+        let mut arguments = vec![
+            "--data".to_owned(),
+            data.display().to_string(),
+            format!("--listen-people=127.0.0.1:{people}"),
+            format!("--listen-boxes=127.0.0.1:{boxes}"),
+            format!("--listen-mqtt=127.0.0.1:{mqtt}"),
+            format!("--listen-s3=127.0.0.1:{s3}"),
+            "--public-host=localhost".to_owned(),
+        ];
+        let database = self.database.as_ref();
+        arguments.extend(database.map(|url| format!("--database={url}")));
+        let mut process = self.start("cloud", "longhaul-cloud", arguments)?;
         let ready = self.ready(&mut process, &ready).await?;
         Ok((process, ready))
     }
