@@ -48,6 +48,8 @@ export function saying(item: TimelineItem, commands: ReadonlyMap<string, string>
       return { kind: text(detail.step), what: `update to ${text(detail.version)}: ${words(text(detail.step))}`, more: text(detail.reason) };
     case "stored":
       return { kind: "ok", what: `${key} is safe on the box`, more: `${bytes(Number(detail.bytes))} for ${into}` };
+    case "sealed":
+      return { kind: "ok", what: "signed the receipts of what it took", more: "" };
     case "deleted":
       return { kind: "offline", what: `${key} was deleted by its owner`, more: into };
     case "delivered":

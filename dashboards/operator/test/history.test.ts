@@ -57,6 +57,7 @@ test("every golden fact of a box's journal is said in words", () => {
     "failed | command: failed | no light",
     "rolled_back | update to 0.2.0: rolled back | health check failed",
     "ok | line 7/ä.seg is safe on the box | 3 B for survey-2026",
+    "ok | signed the receipts of what it took | ",
     "offline | line 7/ä.seg was deleted by its owner | survey-2026",
     "verified | line 7/ä.seg is safe in the cloud | survey-2026",
     "failed | line 7/ä.seg cannot be delivered | the bucket refuses this name",
