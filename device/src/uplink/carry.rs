@@ -4,6 +4,7 @@
 //! has learnt is durable in the vault before the step ends.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,8 +17,10 @@ use longhaul_protocol::upload::{
 use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, ObjectInfo, Version};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::cloud::AskError;
+use super::pace::Pace;
 use super::pack::{Gauge, PackJob, choose};
 use super::record::blake3;
 use super::send::{SendError, Store};
@@ -25,7 +28,7 @@ use super::settle::identity;
 use super::{UplinkConfig, UplinkError, UplinkParts};
 use crate::intake::TICKET_HEADER;
 
-/// Part URLs asked for at a time: signed shortly before they are used.
+/// Part URLs asked for at a time, signed shortly before they are used.
 const URLS: usize = 16;
 
 /// Packs on their way at a time; each lies in memory.
@@ -59,8 +62,9 @@ pub(super) struct Carrier {
     pub store: Store,
     pub singles: Arc<Semaphore>,
     pub multiparts: Arc<Semaphore>,
-    pub part_slots: usize,
-    pub all_parts: Arc<Semaphore>,
+    /// Parts of all objects that are on their way, and how many wait for their turn.
+    pub pace: Pace,
+    pub most_parts: usize,
     pub packs: Arc<Semaphore>,
     pub gauge: Arc<Mutex<Gauge>>,
 }
@@ -74,8 +78,8 @@ impl Carrier {
             store,
             singles: Arc::new(Semaphore::new(config.singles.get())),
             multiparts: Arc::new(Semaphore::new(config.multiparts.get())),
-            part_slots: config.parts.get(),
-            all_parts: Arc::new(Semaphore::new(config.parts.get())),
+            pace: Pace::new(config.parts, config.most_parts),
+            most_parts: config.most_parts.get(),
             packs: Arc::new(Semaphore::new(PACKS)),
             gauge: Arc::new(Mutex::new(Gauge::new(config.pack_above))),
         }
@@ -320,10 +324,19 @@ impl Carrier {
                     let result = self.part(info, upload, part_bytes, number, put).await;
                     (number, result)
                 });
-            let mut sends = futures::stream::iter(sends).buffer_unordered(self.part_slots);
+            let stop = CancellationToken::new();
+            let sends = futures::stream::iter(sends).take_until(stop.cancelled());
+            let mut sends = pin!(sends.buffer_unordered(self.most_parts));
+            let mut failed = None;
             while let Some((number, result)) = sends.next().await {
                 let etag = match result {
                     Ok(etag) => etag,
+                    // No more set out, but those that have may yet arrive and are not sent again.
+                    Err(error @ SendError::Later(_)) => {
+                        stop.cancel();
+                        failed.get_or_insert(error);
+                        continue;
+                    }
                     Err(error) => return self.not_sent(info, upload, error, progressed).await,
                 };
                 let event = DeliveryEvent::PartDone {
@@ -335,6 +348,9 @@ impl Carrier {
                 }
                 progressed = true;
                 done.insert(number, etag);
+            }
+            if let Some(error) = failed {
+                return self.not_sent(info, upload, error, progressed).await;
             }
         }
         Ok(self
@@ -350,10 +366,30 @@ impl Carrier {
         number: u32,
         put: PresignedPut,
     ) -> Result<String, SendError> {
-        let _slot = self.all_parts.acquire().await;
+        let turn = self.pace.turn().await;
         if self.is_gone(info.version) {
             return Err(SendError::Gone);
         }
+        let sent = self
+            .part_in_turn(info, upload, part_bytes, number, put)
+            .await;
+        match &sent {
+            Ok(_) => turn.went_well(),
+            Err(SendError::Later(_)) => turn.congested(),
+            // Says nothing about the way.
+            Err(_) => {}
+        }
+        sent
+    }
+
+    async fn part_in_turn(
+        &self,
+        info: &ObjectInfo,
+        upload: &UploadId,
+        part_bytes: u64,
+        number: u32,
+        put: PresignedPut,
+    ) -> Result<String, SendError> {
         let begin = part_bytes.saturating_mul(u64::from(number) - 1);
         let end = begin.saturating_add(part_bytes).min(info.size);
         let vault = &self.parts.vault;

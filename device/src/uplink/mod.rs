@@ -12,6 +12,7 @@
 mod carry;
 pub mod cloud;
 mod deliver;
+mod pace;
 mod pack;
 pub mod plan;
 mod record;
@@ -47,8 +48,11 @@ pub struct UplinkConfig {
     pub singles: NonZeroUsize,
     /// Objects that go in parts: so many at a time.
     pub multiparts: NonZeroUsize,
-    /// Parts of all objects: so many at a time.
+    /// Parts of all objects: so many at a time to begin with. One more for each round that goes
+    /// well, half as many when the way or the store fails some.
     pub parts: NonZeroUsize,
+    /// Parts of all objects: never more at a time.
+    pub most_parts: NonZeroUsize,
     /// Small objects travel as packs where one request to the store takes this long; zero: always.
     pub pack_above: Duration,
     /// Longest time in which the object store takes no byte and says nothing.
@@ -68,6 +72,7 @@ impl UplinkConfig {
             singles: count(32),
             multiparts: count(2),
             parts: count(4),
+            most_parts: count(16),
             pack_above: Duration::from_millis(20),
             stall_limit: Duration::from_mins(3),
             release_above_percent: 70,
