@@ -141,8 +141,7 @@ def test_boto3_works_with_the_settings_that_are_printed(box, tmp_path):
 
 
 def test_rclone_works_with_the_settings_that_are_printed(box, tmp_path):
-    if shutil.which("rclone") is None:
-        pytest.skip("no rclone here; scripts/tools.sh test installs it")
+    assert shutil.which("rclone"), "no rclone here; scripts/tools.sh test installs it"
     settings = run(["longhaul", "s3-env", "--rclone"], box, tmp_path)
     (tmp_path / "rclone.conf").write_text(settings)
     root = make_folder(tmp_path / "source")
