@@ -1,6 +1,7 @@
 //! Rollouts, as the boxes' journals tell them.
 
 use longhaul_fleet_api::fleet::{FleetErrorKind, NewRollout, RolloutView};
+use longhaul_fleet_api::store::boxes::box_get;
 use longhaul_protocol::command::{CommandClaims, CommandKind, SignedCommand};
 use longhaul_protocol::ids::RolloutId;
 use longhaul_protocol::journal::{Fact, JournalAck, JournalBatch, JournalEntry};
@@ -9,7 +10,7 @@ use longhaul_protocol::topic::{Dn, Up};
 use longhaul_protocol::value::UnixMillis;
 use longhaul_provisioning::jws::{self, Kind};
 
-use crate::bench::{Bench, operator};
+use crate::bench::{Bench, eventually, operator};
 
 /// A repository as the factory signs it, as far as the cloud reads it.
 fn repository(bench: &Bench) {
@@ -51,6 +52,12 @@ async fn each_box_of_a_rollout_is_followed_to_its_end() {
     }
     let mut session = bench.connect(&here, "s-1").await;
     session.birth(0).await;
+    eventually("its version is known", async || {
+        let mut tx = bench.fleet.db().read().await.expect("a transaction");
+        let row = box_get(&mut tx, &here.id).await.expect("read");
+        row.expect("a box").agent_version.is_some()
+    })
+    .await;
 
     let id = bench
         .fleet
