@@ -24,9 +24,46 @@ const MAX_TYPE_BYTES: usize = 256;
 /// What became of an entry, or of the pack; in the order of the entries.
 pub(super) enum Told {
     /// The entry is written; when the commit resolves it is durable.
-    Written(u64, Commit<ObjectInfo>),
+    Written(Written),
     /// Known already.
     Line(PackLine),
+}
+
+/// An entry on its way to the disk.
+pub(super) struct Written {
+    entry: u64,
+    key: ObjectKey,
+    blake3: Digest32,
+    pub commit: Commit<ObjectInfo>,
+}
+
+impl Written {
+    /// What is said about it once its commit has ended.
+    pub fn line(
+        self,
+        ended: Result<ObjectInfo, VaultError>,
+        vault: &Vault,
+        job: &JobId,
+    ) -> PackLine {
+        let entry = self.entry;
+        let info = match ended {
+            Ok(info) => info,
+            // Somebody else was quicker since the entry began: most likely the same client, whose
+            // former pack was cut off and still lay here in part.
+            Err(VaultError::PreconditionFailed(_)) => match vault.head(job, self.key.as_str()) {
+                Ok(info) if info.blake3 == Some(self.blake3.0) && info.delivery.is_pending() => {
+                    info
+                }
+                _ => return PackLine::Damaged { entry },
+            },
+            Err(error) => return stop_of(&error),
+        };
+        PackLine::Stored {
+            entry,
+            version: info.version.0,
+            etag: info.etag,
+        }
+    }
 }
 
 /// Why no more of the pack is taken.
@@ -40,11 +77,19 @@ enum End {
 /// The entry whose body is arriving.
 enum Current {
     /// Its bytes go into the vault.
-    New(Box<ObjectWriter>, Digest32),
+    New(Box<New>),
     /// The vault has it: its bytes are only compared.
     Held(Box<Held>),
     /// It is refused; its bytes are passed over.
     Refused,
+}
+
+struct New {
+    writer: ObjectWriter,
+    key: ObjectKey,
+    wanted: Digest32,
+    /// What was there when it began.
+    before: Condition,
 }
 
 struct Held {
@@ -155,9 +200,18 @@ impl Entries {
                 key.as_str()
             )));
         }
-        if let Some(held) = self.held(&key, &header) {
-            return Ok(Current::Held(Box::new(held)));
-        }
+        let before = match self.vault.head(&self.job, key.as_str()) {
+            Ok(info) if is_same(&info, &header) => {
+                return Ok(Current::Held(Box::new(Held {
+                    hasher: blake3::Hasher::new(),
+                    wanted: header.blake3,
+                    version: info.version.0,
+                    etag: info.etag,
+                })));
+            }
+            Ok(info) => Condition::Version(info.version),
+            Err(_) => Condition::Absent,
+        };
         let metadata = Metadata {
             content_type: header.content_type,
             user: header.metadata,
@@ -172,7 +226,12 @@ impl Entries {
             begun => begun,
         };
         match begun {
-            Ok(writer) => Ok(Current::New(Box::new(writer), header.blake3)),
+            Ok(writer) => Ok(Current::New(Box::new(New {
+                writer,
+                key,
+                wanted: header.blake3,
+                before,
+            }))),
             Err(error @ (VaultError::TooLong { .. } | VaultError::EmptyKey)) => {
                 Err(Refusal::Entry(error.to_string()))
             }
@@ -188,31 +247,10 @@ impl Entries {
         })
     }
 
-    /// The same content under the same name, still to be delivered: most likely sent again because
-    /// the answer was lost. One more version of it would only be carried for nothing.
-    fn held(&self, key: &ObjectKey, header: &EntryHeader) -> Option<Held> {
-        let info = self.vault.head(&self.job, key.as_str()).ok()?;
-        let same = info.size == header.bytes
-            && info.blake3 == Some(header.blake3.0)
-            && info.delivery.is_pending()
-            && info.metadata.content_type == header.content_type
-            && info.metadata.user == header.metadata
-            && info
-                .metadata
-                .headers
-                .keys()
-                .all(|name| name == TICKET_HEADER);
-        same.then(|| Held {
-            hasher: blake3::Hasher::new(),
-            wanted: header.blake3,
-            version: info.version.0,
-            etag: info.etag,
-        })
-    }
-
     fn body(&mut self, bytes: &[u8]) -> Result<(), End> {
         match &mut self.current {
-            Current::New(writer, _) => writer
+            Current::New(new) => new
+                .writer
                 .write(bytes)
                 .map_err(|error| End::Stop(stop_of(&error))),
             Current::Held(held) => {
@@ -227,8 +265,19 @@ impl Entries {
         let entry = self.entry;
         let damaged = Told::Line(PackLine::Damaged { entry });
         let told = match std::mem::replace(&mut self.current, Current::Refused) {
-            Current::New(writer, wanted) if writer.digests().blake3 == wanted.0 => {
-                Told::Written(entry, writer.finish(Checksums::new(), Condition::Any))
+            Current::New(new) if new.writer.digests().blake3 == new.wanted.0 => {
+                let New {
+                    writer,
+                    key,
+                    wanted,
+                    before,
+                } = *new;
+                Told::Written(Written {
+                    entry,
+                    key,
+                    blake3: wanted,
+                    commit: writer.finish(Checksums::new(), before),
+                })
             }
             Current::Held(held) if *held.hasher.finalize().as_bytes() == held.wanted.0 => {
                 Told::Line(PackLine::Stored {
@@ -237,7 +286,7 @@ impl Entries {
                     etag: held.etag,
                 })
             }
-            Current::New(..) | Current::Held(_) => damaged,
+            Current::New(_) | Current::Held(_) => damaged,
             Current::Refused => return Ok(()),
         };
         self.tell(told)
@@ -246,6 +295,21 @@ impl Entries {
     fn tell(&self, told: Told) -> Result<(), End> {
         self.told.blocking_send(told).map_err(|_| End::Unheard)
     }
+}
+
+/// The same content under the same name, still to be delivered: most likely sent again because the
+/// answer was lost. One more version of it would only be carried for nothing.
+fn is_same(info: &ObjectInfo, header: &EntryHeader) -> bool {
+    info.size == header.bytes
+        && info.blake3 == Some(header.blake3.0)
+        && info.delivery.is_pending()
+        && info.metadata.content_type == header.content_type
+        && info.metadata.user == header.metadata
+        && info
+            .metadata
+            .headers
+            .keys()
+            .all(|name| name == TICKET_HEADER)
 }
 
 /// The first half of a name's hash: enough to tell apart the names of one pack.

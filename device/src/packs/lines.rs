@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use longhaul_protocol::pack::{PackLine, StopCode};
+use longhaul_vault::{JobId, Vault};
 use tokio::sync::mpsc;
 
-use super::entries::{Told, stop_of};
+use super::entries::Told;
 use crate::intake::Arrivals;
 
 /// Lines are sent when they are this long together, in bytes, or when there is nothing else to do.
@@ -15,6 +16,7 @@ pub(super) async fn write(
     mut told: mpsc::Receiver<Told>,
     answers: mpsc::Sender<Bytes>,
     arrivals: &Arrivals,
+    (vault, job): (&Vault, &JobId),
 ) {
     let mut lines = Lines {
         answers,
@@ -36,27 +38,18 @@ pub(super) async fn write(
         };
         let line = match next {
             Told::Line(line) => line,
-            Told::Written(entry, mut commit) => {
-                let result = match futures::poll!(&mut commit) {
-                    std::task::Poll::Ready(result) => result,
+            Told::Written(mut written) => {
+                let ended = match futures::poll!(&mut written.commit) {
+                    std::task::Poll::Ready(ended) => ended,
                     std::task::Poll::Pending => {
                         if !lines.flush().await {
                             return;
                         }
-                        commit.await
+                        (&mut written.commit).await
                     }
                 };
-                match result {
-                    Ok(info) => {
-                        lines.stored = true;
-                        PackLine::Stored {
-                            entry,
-                            version: info.version.0,
-                            etag: info.etag,
-                        }
-                    }
-                    Err(error) => stop_of(&error),
-                }
+                lines.stored |= ended.is_ok();
+                written.line(ended, vault, job)
             }
         };
         let last = matches!(line, PackLine::Stopped { .. } | PackLine::End { .. });

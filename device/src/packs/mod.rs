@@ -98,11 +98,11 @@ impl PackIntake {
         };
         let (pieces, arriving) = mpsc::channel(PIECES);
         let (tell, told) = mpsc::channel::<Told>(IN_FLIGHT);
-        let entries = Entries::new(self.vault.clone(), job, ticket, tell);
+        let entries = Entries::new(self.vault.clone(), job.clone(), ticket, tell);
         let worker = spawn_blocking(move || entries.take(arriving));
         tokio::join!(
             feed::feed(body.as_mut(), pieces, self.stall_limit),
-            lines::write(told, answers, &self.arrivals),
+            lines::write(told, answers, &self.arrivals, (&self.vault, &job)),
         );
         // Its results have all been told, or nobody listens any more.
         if let Err(error) = worker.await

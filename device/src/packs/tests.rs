@@ -49,18 +49,14 @@ fn take(stream: &[u8], piece: usize) -> Vec<PackLine> {
             .expect("room");
     }
     drop(pieces);
-    Entries::new(VAULT.0.clone(), job, "t-1".to_owned(), tell).take(arriving);
+    Entries::new(VAULT.0.clone(), job.clone(), "t-1".to_owned(), tell).take(arriving);
     let mut lines = Vec::new();
     while let Ok(told) = told.try_recv() {
         lines.push(match told {
             Told::Line(line) => line,
-            Told::Written(entry, commit) => {
-                let info = commit.wait().expect("durable");
-                PackLine::Stored {
-                    entry,
-                    version: info.version.0,
-                    etag: info.etag,
-                }
+            Told::Written(mut written) => {
+                let ended = futures::executor::block_on(&mut written.commit);
+                written.line(ended, &VAULT.0, &job)
             }
         });
     }
@@ -169,4 +165,47 @@ fn a_name_that_looks_like_another_is_refused_also_within_one_pack() {
         };
         assert!(reason.contains("looks the same"), "{reason}");
     }
+}
+
+#[test]
+fn of_two_packs_that_bring_the_same_at_the_same_time_one_stores_it() {
+    let job: JobId = "haul-twice".parse().expect("a job");
+    let body = vec![7; 2000];
+    let whole = pack(&[("k".to_owned(), body)]);
+    // All but the end of the entry, so that both have begun it before either ends it.
+    let (begun, rest) = whole.split_at(whole.len() - 100);
+    let one = |version: &std::sync::Barrier| {
+        let (tell, mut told) = mpsc::channel(8);
+        let (pieces, arriving) = mpsc::channel(8);
+        let entries = Entries::new(VAULT.0.clone(), job.clone(), "t-1".to_owned(), tell);
+        std::thread::scope(|scope| {
+            let taking = scope.spawn(move || entries.take(arriving));
+            for piece in [begun, b"", b""] {
+                let sent = pieces.blocking_send(Ok(Bytes::copy_from_slice(piece)));
+                sent.expect("taken");
+            }
+            while pieces.capacity() < pieces.max_capacity() {
+                std::thread::yield_now();
+            }
+            version.wait();
+            let sent = pieces.blocking_send(Ok(Bytes::copy_from_slice(rest)));
+            sent.expect("taken");
+            drop(pieces);
+            taking.join().expect("taken");
+        });
+        let Some(Told::Written(mut written)) = told.blocking_recv() else {
+            panic!("written");
+        };
+        let ended = futures::executor::block_on(&mut written.commit);
+        written.line(ended, &VAULT.0, &job)
+    };
+    let barrier = std::sync::Barrier::new(2);
+
+    let (first, second) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| one(&barrier));
+        (one(&barrier), other.join().expect("no panic"))
+    });
+
+    assert!(matches!(first, PackLine::Stored { .. }), "{first:?}");
+    assert_eq!(first, second);
 }
