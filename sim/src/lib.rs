@@ -2,13 +2,16 @@
 //! everything at once.
 //!
 //! [`system::System`] starts the programs, [`operator::Operator`] does what an operator does at the
-//! HTTP API, [`files`] makes what a customer pushes, [`bench`] measures. Nothing here is part of the product, and
+//! HTTP API, [`files`] makes what a customer pushes, [`bench`] measures. [`lan_box`] is a box without a
+//! cloud, [`relay`] a line to it that can be held. Nothing here is part of the product, and
 //! nothing of the product is replaced.
 
 pub mod bench;
 pub mod files;
+pub mod lan_box;
 pub mod operator;
 pub mod process;
+pub mod relay;
 pub mod releases;
 pub mod system;
 pub mod wait;

@@ -55,6 +55,8 @@ pub enum Problem {
     NameRefused,
     /// Another file becomes the same object.
     SameKey,
+    /// What an interrupted `get` has fetched so far; it is not sent.
+    Unfinished,
     /// Its name looks the same as another one's and is encoded differently (NFC and NFD).
     Lookalike,
     /// Its name differs from another one's in upper and lower case alone.
@@ -71,6 +73,7 @@ impl Problem {
             Self::NotUtf8 => "not_utf8",
             Self::NameRefused => "name_refused",
             Self::SameKey => "same_key",
+            Self::Unfinished => "unfinished",
             Self::Lookalike => "lookalike",
             Self::CaseOnly => "case_only",
         }
@@ -80,7 +83,10 @@ impl Problem {
     /// design; names that differ in case alone arrive, and make trouble only where they are
     /// fetched to Windows or macOS.
     pub fn is_failure(self) -> bool {
-        !matches!(self, Self::Symlink | Self::Special | Self::CaseOnly)
+        !matches!(
+            self,
+            Self::Symlink | Self::Special | Self::Unfinished | Self::CaseOnly
+        )
     }
 }
 
@@ -93,6 +99,7 @@ impl fmt::Display for Problem {
             Self::NotUtf8 => "name is not UTF-8",
             Self::NameRefused => "name that no bucket can hold",
             Self::SameKey => "same key as another file",
+            Self::Unfinished => "unfinished file of an interrupted get",
             Self::Lookalike => "name looks the same as another one",
             Self::CaseOnly => "name differs from another one in case alone",
         })
@@ -108,6 +115,7 @@ impl From<SkipReason> for Problem {
             SkipReason::NotUtf8 => Self::NotUtf8,
             SkipReason::NameRefused => Self::NameRefused,
             SkipReason::SameKey => Self::SameKey,
+            SkipReason::Unfinished => Self::Unfinished,
         }
     }
 }

@@ -12,6 +12,7 @@ use longhaul_protocol::ids::ObjectKey;
 use serde::Serialize;
 use walkdir::WalkDir;
 
+use crate::get::{PART_PREFIX, PART_SUFFIXES};
 use crate::source::Stamp;
 
 /// A file to send.
@@ -59,6 +60,8 @@ pub enum SkipReason {
     NameRefused,
     /// Another file of this push becomes the same object.
     SameKey,
+    /// What an interrupted `get` has fetched so far; it is no file of anybody's yet.
+    Unfinished,
 }
 
 impl SkipReason {
@@ -71,12 +74,14 @@ impl SkipReason {
             Self::NotUtf8 => "not_utf8",
             Self::NameRefused => "name_refused",
             Self::SameKey => "same_key",
+            Self::Unfinished => "unfinished",
         }
     }
 
-    /// Whether leaving it out is a failure; links and special files are left out by design.
+    /// Whether leaving it out is a failure; links, special files and halves of fetched files are
+    /// left out by design.
     pub fn is_failure(self) -> bool {
-        !matches!(self, Self::Symlink | Self::Special)
+        !matches!(self, Self::Symlink | Self::Special | Self::Unfinished)
     }
 }
 
@@ -89,6 +94,7 @@ impl fmt::Display for SkipReason {
             Self::NotUtf8 => "name is not UTF-8",
             Self::NameRefused => "name that no bucket can hold",
             Self::SameKey => "same key as another file",
+            Self::Unfinished => "unfinished file of an interrupted get",
         })
     }
 }
@@ -225,6 +231,13 @@ fn add(plan: &mut Plan, path: &Path, inner: &Path, prefix: &str, metadata: &std:
     if !metadata.is_file() {
         return plan.skip(path, SkipReason::Special, "device, pipe or socket");
     }
+    if is_unfinished(path) {
+        return plan.skip(
+            path,
+            SkipReason::Unfinished,
+            "run the same `longhaul get` again, or remove it",
+        );
+    }
     let segments: Option<Vec<&str>> = inner.iter().map(|s| s.to_str()).collect();
     let Some(segments) = segments else {
         return plan.skip(
@@ -241,6 +254,15 @@ fn add(plan: &mut Plan, path: &Path, inner: &Path, prefix: &str, metadata: &std:
         }),
         Err(error) => plan.skip(path, SkipReason::NameRefused, error),
     }
+}
+
+/// Whether it is what `longhaul get` keeps beside a file that it has not fetched wholly.
+pub(crate) fn is_unfinished(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(PART_PREFIX.as_bytes())
+            && PART_SUFFIXES.iter().any(|s| name.ends_with(s.as_bytes()))
+    })
 }
 
 /// Keeps the first file of each key.
@@ -280,6 +302,9 @@ mod tests {
         std::os::unix::fs::symlink(root, root.join("loop")).expect("linked");
         std::fs::write(root.join(OsStr::from_bytes(b"bad\xff")), "x").expect("written");
         std::fs::write(root.join("new\nline"), "x").expect("written");
+        for name in [".longhaul-1f.part", "b/.longhaul-1f.done"] {
+            std::fs::write(root.join(name), "x").expect("written");
+        }
         let _socket = std::os::unix::net::UnixListener::bind(root.join("sock")).expect("bound");
 
         let plan = plan(&[root.to_owned()], "p").expect("planned");
@@ -291,6 +316,7 @@ mod tests {
             (SkipReason::NotUtf8, 1),
             (SkipReason::NameRefused, 1),
             (SkipReason::Special, 1),
+            (SkipReason::Unfinished, 2),
         ] {
             assert_eq!(
                 reasons.iter().filter(|r| **r == reason).count(),

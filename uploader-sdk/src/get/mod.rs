@@ -23,6 +23,8 @@ use crate::remote;
 use crate::report::FailedFile;
 use crate::retry::{Patience, S3Error};
 
+pub(crate) use part_file::{PART_PREFIX, PART_SUFFIXES};
+
 /// How to get.
 #[derive(Clone, Debug)]
 pub struct GetOptions {

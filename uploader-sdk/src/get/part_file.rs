@@ -19,6 +19,10 @@ use crate::source::Crc64;
 
 /// `O_NOFOLLOW`: a link in our place is not ours.
 const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+/// How the two files beside a place are called: this, a number, and one of [`PART_SUFFIXES`].
+pub const PART_PREFIX: &str = ".longhaul-";
+/// The bytes, and the record of them.
+pub const PART_SUFFIXES: [&str; 2] = [".part", ".done"];
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// The longest record that is read, in bytes: a line for each of 10 million ranges.
@@ -47,8 +51,8 @@ impl PartFile {
         size: u64,
         range_bytes: u64,
     ) -> io::Result<(Self, BTreeMap<u64, Crc64>)> {
-        let path = dir.join(format!(".longhaul-{id}.part"));
-        let record_path = dir.join(format!(".longhaul-{id}.done"));
+        let [part, done] = PART_SUFFIXES.map(|suffix| format!("{PART_PREFIX}{id}{suffix}"));
+        let (path, record_path) = (dir.join(part), dir.join(done));
         let mut options = File::options();
         options.read(true).write(true).create(true);
         options.truncate(false).custom_flags(NO_FOLLOW);

@@ -267,7 +267,7 @@ impl Watch<'_> {
             } else {
                 sender.journal.done(&file.key, &origin).is_some()
             };
-            if there || is_ours(&file.path) {
+            if there {
                 continue;
             }
             let millis = wall.0.saturating_sub(file.stamp.mtime_ns / 1_000_000);
@@ -287,7 +287,7 @@ impl Watch<'_> {
             let files = happened.paths.into_iter().flat_map(plan::files_below);
             let stamped = files.filter_map(|path| Some((stamp_of(&path)?, path)));
             stamped
-                .filter(|(_, path)| !is_ours(path))
+                .filter(|(_, path)| !plan::is_unfinished(path))
                 .collect::<Vec<_>>()
         })
         .await
@@ -341,10 +341,4 @@ impl Stop {
 fn stamp_of(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     metadata.is_file().then(|| Stamp::of(&metadata))
-}
-
-/// What `longhaul get` is still fetching is not finished.
-fn is_ours(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b".longhaul-"))
 }

@@ -84,7 +84,7 @@ class SkippedFile:
     """Something that was left out before anything was sent."""
 
     path: str
-    reason: Literal["symlink", "special", "unreadable", "not_utf8", "name_refused", "same_key"]
+    reason: Literal["symlink", "special", "unreadable", "not_utf8", "name_refused", "same_key", "unfinished"]
     detail: str
 
 @final
