@@ -11,10 +11,11 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    Error,
+    Error, Version,
     codec::wide,
     commit::Reply,
     core::{Answer, Core, Queues, Request, SLOW_DOWN_PERCENT, Submission},
+    keyring::VAULT,
     log::{
         checkpoint,
         record::{Kind, MAX_PAYLOAD},
@@ -135,10 +136,10 @@ impl LogThread {
                     drop(keyring);
                     reply.send(result.map_err(|e| Error::io("store the keyring", e)));
                 }
-                Request::EraseJob(job, reply) => {
+                Request::EraseJob(job, rekey, reply) => {
                     let mut keyring = core.keyring.write();
                     let number = keyring.number(&job).unwrap_or(u32::MAX);
-                    let result = keyring.erase(&*core.disk, number);
+                    let result = keyring.erase(&*core.disk, number, rekey);
                     if keyring.secret(number).is_none() {
                         self.writer.forget_keys(&keyring);
                         drop(keyring);
@@ -152,6 +153,20 @@ impl LogThread {
                 }
                 Request::Checkpoint(reply) => self.checkpoint_now(&core, Some(reply)),
             }
+        }
+        if let Some(core) = self.core.upgrade() {
+            self.end(&core);
+        }
+    }
+
+    /// Ends the log with a batch that says nothing: it proves that the one before was acknowledged,
+    /// so that rot there is not taken for a write that a power cut tore.
+    fn end(&mut self, core: &Core) {
+        let nothing = Op::ForgetDeletion {
+            version: Version(0),
+        };
+        if self.writer.has_room_behind_records() {
+            self.commit(core, vec![moving(VAULT, nothing, Bytes::new())]);
         }
     }
 

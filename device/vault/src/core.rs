@@ -4,7 +4,7 @@ use std::{
     any::Any,
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -14,13 +14,13 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    Clock, Commit, Error, JobId, PartNumber, UploadId, VaultConfig,
+    Clock, Commit, Damage, Error, JobId, PartNumber, UploadId, VaultConfig,
     commit::Reply,
     config::{BLOCK, Geometry},
     crypto::{Secret, random},
     disk::Disk,
     index::{Index, Outcome},
-    keyring::{JobNo, Keyring, VAULT},
+    keyring::{JobNo, Keyring, Rekey, VAULT},
     log::files::LogFiles,
     op::Op,
     segments::{OpenSegment, Run, Segments},
@@ -52,9 +52,14 @@ pub(crate) struct Core {
     /// One incarnation is begun at a time.
     pub(crate) beginning: Mutex<()>,
     pub(crate) queues: RwLock<Option<Queues>>,
+    /// Told of every stretch of stored bytes that was found damaged.
+    pub(crate) witness: OnceLock<Witness>,
     /// Held until the last writer and reader are gone: nobody else may reuse their segments.
     pub(crate) _lock: Box<dyn Any + Send + Sync>,
 }
+
+/// Who is told of damage, on the thread that finds it.
+pub(crate) type Witness = Box<dyn Fn(&Damage) + Send + Sync>;
 
 /// The ways to the vault's threads; gone when it is closed.
 pub(crate) struct Queues {
@@ -67,7 +72,7 @@ pub(crate) struct Queues {
 pub(crate) enum Request {
     Apply(Box<Submission>),
     AddJob(JobId, Reply<()>),
-    EraseJob(JobId, Reply<()>),
+    EraseJob(JobId, Option<Rekey>, Reply<()>),
     Checkpoint(Reply<()>),
     /// Set space aside for the log again.
     Reserve(Reply<()>),

@@ -31,6 +31,20 @@ pub(crate) type JobNo = u32;
 /// The vault's own records: they name no customer's object.
 pub(crate) const VAULT: JobNo = 0;
 
+/// A new key for the keyring: what makes copies of the old one, in a flash drive's spare blocks or
+/// anywhere else, worthless as soon as the old key is destroyed.
+pub struct Rekey {
+    /// What the vault is opened with from then on.
+    pub key: Zeroizing<[u8; 32]>,
+    /// Puts the new key beside the old one, durably, wherever the two are kept. Called when a
+    /// keyring under the new key is on the disk beside the one under the old key. After an error
+    /// the vault stays with the old one.
+    pub keep: KeepKey,
+}
+
+/// See [`Rekey::keep`].
+pub type KeepKey = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
 /// A new generation that was not stored.
 struct StoreFailed {
     source: io::Error,
@@ -150,7 +164,7 @@ impl Keyring {
         self.jobs
             .insert(no, (job.clone(), Zeroizing::new(random())));
         self.next += 1;
-        self.store(disk).map(|()| no).map_err(|failed| {
+        self.store(disk, None).map(|()| no).map_err(|failed| {
             if !failed.may_hold {
                 self.jobs.remove(&no);
             }
@@ -161,12 +175,18 @@ impl Keyring {
     /// Notes that the log has been begun.
     pub(crate) fn begin(&mut self, disk: &dyn Disk) -> io::Result<()> {
         self.begun = true;
-        self.store(disk).map_err(|failed| failed.source)
+        self.store(disk, None).map_err(|failed| failed.source)
     }
 
     /// Destroys the key of job `no`; gone from the disk when this returns. After an error the key
     /// is either still in use, or gone from memory and goes from the disk at the next writing.
-    pub(crate) fn erase(&mut self, disk: &dyn Disk, no: JobNo) -> io::Result<()> {
+    /// With `rekey`, what is left is sealed under another key.
+    pub(crate) fn erase(
+        &mut self,
+        disk: &dyn Disk,
+        no: JobNo,
+        rekey: Option<Rekey>,
+    ) -> io::Result<()> {
         let Some(entry) = self.jobs.remove(&no) else {
             return if self.half_replaced {
                 self.replace(disk)
@@ -174,15 +194,21 @@ impl Keyring {
                 Ok(())
             };
         };
-        self.store(disk).map_err(|failed| {
+        let before = self.kek.clone();
+        let keep = rekey.map(|rekey| {
+            self.kek = rekey.key;
+            rekey.keep
+        });
+        self.store(disk, keep).map_err(|failed| {
             if !failed.may_hold {
                 self.jobs.insert(no, entry);
+                self.kek = before;
             }
             failed.source
         })
     }
 
-    fn store(&mut self, disk: &dyn Disk) -> Result<(), StoreFailed> {
+    fn store(&mut self, disk: &dyn Disk, keep: Option<KeepKey>) -> Result<(), StoreFailed> {
         if self.half_replaced {
             // The next generation is the only whole one: it must not be written over.
             self.replace(disk).map_err(|source| StoreFailed {
@@ -192,8 +218,17 @@ impl Keyring {
         }
         self.generation += 1;
         if let Err(source) = self.write_next(disk) {
-            let may_hold = disk.remove(&next_of(&self.path)).is_err();
+            // Under a key that nobody keeps, it is nothing.
+            let may_hold = disk.remove(&next_of(&self.path)).is_err() && keep.is_none();
             return Err(StoreFailed { source, may_hold });
+        }
+        if let Some(Err(source)) = keep.map(|keep| keep()) {
+            // Whole beside a whole one: the next writing goes over it.
+            let _ = disk.remove(&next_of(&self.path));
+            return Err(StoreFailed {
+                source,
+                may_hold: false,
+            });
         }
         self.replace(disk).map_err(|source| StoreFailed {
             source,

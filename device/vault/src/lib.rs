@@ -38,6 +38,7 @@ pub use config::VaultConfig;
 pub use delivery::{Delivery, DeliveryEvent, InvalidTransition};
 pub use error::{Damage, Error, OpenError, RecoveryReport};
 pub use ids::{InvalidId, JobId, PartNumber, UploadId, Version};
+pub use keyring::{KeepKey, Rekey};
 pub use object::{
     Abandoned, Checksums, Condition, Deletion, Digests, Metadata, ObjectInfo, Page, PartInfo,
     Pending, ScrubReport, Stats, UploadInfo,

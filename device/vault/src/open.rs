@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -109,6 +109,7 @@ pub(crate) fn open(
         used: AtomicU64::new(0),
         beginning: Mutex::new(()),
         queues: RwLock::new(None),
+        witness: OnceLock::new(),
         _lock: lock,
     });
     if let Err(error) = core.files.stock_reserve(config.log_bytes) {

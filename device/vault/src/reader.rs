@@ -251,11 +251,15 @@ impl BodyReader {
     fn damaged(&self, place: String) -> Error {
         let (job, key, version) = self.name.clone();
         tracing::error!(version, place, "stored bytes are damaged");
-        Error::Damaged(Box::new(Damage {
+        let damage = Damage {
             job,
             key,
             version,
             place,
-        }))
+        };
+        if let Some(tell) = self.core.witness.get() {
+            tell(&damage);
+        }
+        Error::Damaged(Box::new(damage))
     }
 }

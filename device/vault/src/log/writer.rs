@@ -85,6 +85,11 @@ impl LogWriter {
         self.next_lsn
     }
 
+    /// True if the file holds records, and a small one more needs no other file.
+    pub(crate) fn has_room_behind_records(&self) -> bool {
+        !self.spoiled && self.tail > FILE_HEADER && self.tail + 256 <= self.log_bytes
+    }
+
     /// Bytes of records since the last call.
     pub(crate) fn take_written(&mut self) -> u64 {
         std::mem::take(&mut self.written)

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::{
-    Checksums, Commit, Condition, Error, JobId, Metadata, ObjectInfo, ObjectReader, ObjectWriter,
-    OpenError, Page, RecoveryReport, ScrubReport, Stats, VaultConfig, Version,
+    Checksums, Commit, Condition, Damage, Error, JobId, Metadata, ObjectInfo, ObjectReader,
+    ObjectWriter, OpenError, Page, RecoveryReport, Rekey, ScrubReport, Stats, VaultConfig, Version,
     codec::encode_detail,
     core::{Core, Request},
     disk::{Disk, RealDisk},
@@ -98,9 +98,30 @@ impl Vault {
     }
 
     /// Destroys the key of `job`: what it stored is noise from then on. Blocks for the disk.
+    ///
+    /// The key is overwritten where it lies; what a flash drive may keep of it in its spare blocks
+    /// still opens under the vault's key. [`Vault::erase_job_and_rekey`] can end that, too.
     pub fn erase_job(&self, job: &JobId) -> Result<(), Error> {
         self.core()
-            .request(|reply| Request::EraseJob(job.clone(), reply))
+            .request(|reply| Request::EraseJob(job.clone(), None, reply))
+    }
+
+    /// Like [`Vault::erase_job`], and changes the vault's key: whoever destroys the old one then
+    /// has made every copy of the erased job's key worthless.
+    ///
+    /// Where there is no such job nothing happens, and the key is not kept. After an error from
+    /// the disk either key may be the one that opens the vault next time: [`OpenError::WrongKey`]
+    /// says that it is the other one. Blocks for the disk and for [`Rekey::keep`].
+    pub fn erase_job_and_rekey(&self, job: &JobId, rekey: Rekey) -> Result<(), Error> {
+        self.core()
+            .request(|reply| Request::EraseJob(job.clone(), Some(rekey), reply))
+    }
+
+    /// Has `tell` called with every stretch of stored bytes that is found damaged, each time it is
+    /// found, on the thread that reads it: it must not wait. The first one who asks is told.
+    pub fn on_damage(&self, tell: impl Fn(&Damage) + Send + Sync + 'static) {
+        // A second witness would hear of the same things.
+        let _ = self.core().witness.set(Box::new(tell));
     }
 
     /// Begins an object.
