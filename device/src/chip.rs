@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use longhaul_protocol::value::Digest32;
-pub use longhaul_provisioning::tpm::Sealed;
+pub use longhaul_provisioning::tpm::{NvSlot, Sealed};
 use rustls::sign::SigningKey;
+use zeroize::Zeroizing;
 
 /// Why the chip did not do as it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -81,5 +82,11 @@ pub trait Chip: Send + Sync {
     /// Seals at most 128 bytes to this chip and to the values that these PCRs have now.
     fn seal(&self, secret: &[u8], pcrs: &[u8]) -> Result<Sealed, ChipError>;
     /// Opens what [`Chip::seal`] sealed.
-    fn unseal(&self, sealed: &Sealed) -> Result<zeroize::Zeroizing<Vec<u8>>, UnsealError>;
+    fn unseal(&self, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, UnsealError>;
+    /// What a slot of the chip's own memory holds.
+    fn slot(&self, slot: NvSlot) -> Result<Option<Zeroizing<[u8; 32]>>, ChipError>;
+    /// Puts a secret into a slot of the chip's own memory.
+    fn fill_slot(&self, slot: NvSlot, secret: &[u8; 32]) -> Result<(), ChipError>;
+    /// Destroys what a slot of the chip's own memory holds.
+    fn empty_slot(&self, slot: NvSlot) -> Result<(), ChipError>;
 }

@@ -30,3 +30,4 @@ pub mod telemetry;
 pub mod tpm;
 pub mod update;
 pub mod uplink;
+pub mod vault_key;

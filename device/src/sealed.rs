@@ -129,13 +129,20 @@ impl MasterKey {
 
     /// The key for one purpose; purposes do not reveal each other's.
     pub fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; 32]>, SealError> {
-        let mut key = Zeroizing::new([0; 32]);
-        Salt::new(HKDF_SHA256, b"longhaul box v1")
-            .extract(self.0.as_slice())
-            .expand(&[purpose.as_bytes()], Length(32))
-            .and_then(|okm| okm.fill(key.as_mut_slice()))
-            .map_err(|_| SealError::Crypto("derive a key"))?;
-        Ok(key)
+        expand(self.0.as_slice(), purpose)
+    }
+
+    /// The key for one purpose, from this key and a secret that is kept elsewhere: without either
+    /// there is no key.
+    pub fn derive_with(
+        &self,
+        purpose: &str,
+        secret: &[u8; 32],
+    ) -> Result<Zeroizing<[u8; 32]>, SealError> {
+        let mut both = Zeroizing::new([0; 64]);
+        both[..32].copy_from_slice(self.0.as_slice());
+        both[32..].copy_from_slice(secret);
+        expand(both.as_slice(), purpose)
     }
 
     /// Writes a file that only this box can read; its name is bound to its contents.
@@ -182,6 +189,16 @@ impl MasterKey {
             .map(LessSafeKey::new)
             .map_err(|_| SealError::Crypto("make a cipher"))
     }
+}
+
+fn expand(from: &[u8], purpose: &str) -> Result<Zeroizing<[u8; 32]>, SealError> {
+    let mut key = Zeroizing::new([0; 32]);
+    Salt::new(HKDF_SHA256, b"longhaul box v1")
+        .extract(from)
+        .expand(&[purpose.as_bytes()], Length(32))
+        .and_then(|okm| okm.fill(key.as_mut_slice()))
+        .map_err(|_| SealError::Crypto("derive a key"))?;
+    Ok(key)
 }
 
 #[cfg(test)]

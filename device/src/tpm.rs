@@ -9,7 +9,7 @@ use rcgen::CertificateParams;
 use rustls::sign::SigningKey;
 use zeroize::Zeroizing;
 
-use crate::chip::{self, Chip, ChipError, KeyRole, Sealed, UnsealError};
+use crate::chip::{self, Chip, ChipError, KeyRole, NvSlot, Sealed, UnsealError};
 
 /// A TPM as the box's chip.
 #[derive(Clone, Debug)]
@@ -107,5 +107,20 @@ impl Chip for TpmChip {
             TpmError::StateChanged(pcrs) => UnsealError::StateChanged(pcrs),
             other => failed("unseal a secret")(other).into(),
         })
+    }
+
+    fn slot(&self, slot: NvSlot) -> Result<Option<Zeroizing<[u8; 32]>>, ChipError> {
+        let held = self.0.slot(slot);
+        held.map_err(failed("read a secret from its memory"))
+    }
+
+    fn fill_slot(&self, slot: NvSlot, secret: &[u8; 32]) -> Result<(), ChipError> {
+        let kept = self.0.fill_slot(slot, secret);
+        kept.map_err(failed("keep a secret in its memory"))
+    }
+
+    fn empty_slot(&self, slot: NvSlot) -> Result<(), ChipError> {
+        let emptied = self.0.empty_slot(slot);
+        emptied.map_err(failed("destroy a secret in its memory"))
     }
 }

@@ -5,10 +5,14 @@
 mod support;
 
 use std::fs;
+use std::sync::Arc;
 
+use longhaul_device::chip::Chip;
 use longhaul_device::sealed::{MasterKey, SealError};
 use longhaul_device::tpm::TpmChip;
+use longhaul_device::vault_key::VaultKey;
 use longhaul_provisioning::tpm::Tpm;
+use longhaul_vault::{Checksums, Condition, Metadata, Vault, VaultConfig};
 use support::Factory;
 use tss_esapi::attributes::ObjectAttributesBuilder;
 use tss_esapi::handles::{KeyHandle, PersistentTpmHandle, TpmHandle};
@@ -84,4 +88,99 @@ fn a_key_that_was_sealed_without_a_policy_is_sealed_anew_once_and_stays_the_same
         fs::write(&path, garbage).unwrap();
         assert!(MasterKey::open(&factory.state(), &chip, &PCRS).is_err());
     }
+}
+
+fn open_vault(factory: &Factory, master: &Arc<MasterKey>) -> (VaultKey, Vault) {
+    let chip: Arc<dyn Chip> = Arc::new(TpmChip::open(&factory.tcti()).unwrap());
+    let config = VaultConfig::new(factory.state().join("vault"), 64 << 20).small();
+    let clock: longhaul_vault::Clock = Arc::new(|| 0);
+    let (key, vault, _) = VaultKey::open(Arc::clone(master), chip, &config, &clock).unwrap();
+    (key, vault)
+}
+
+fn put(vault: &Vault, job: &str, data: &[u8]) {
+    let job = job.parse().unwrap();
+    vault.create_job(&job).unwrap();
+    let mut writer = vault.begin(&job, "object", Metadata::default()).unwrap();
+    writer.write(data).unwrap();
+    let stored = writer.finish(Checksums::new(), Condition::Any);
+    stored.wait().unwrap();
+}
+
+fn get(vault: &Vault, job: &str) -> Result<Vec<u8>, longhaul_vault::Error> {
+    let mut reader = vault.get(&job.parse().unwrap(), "object", None)?;
+    let mut data = Vec::new();
+    while let Some(chunk) = reader.next_chunk()? {
+        data.extend_from_slice(&chunk);
+    }
+    Ok(data)
+}
+
+#[test]
+fn an_erased_bucket_stays_erased_for_who_has_the_chip_and_an_old_copy_of_the_disk() {
+    let factory = Factory::new();
+    let chip = TpmChip::open(&factory.tcti()).unwrap();
+    let master = Arc::new(MasterKey::open(&factory.state(), &chip, &PCRS).unwrap());
+    drop(chip);
+    let keyring = factory.state().join("vault/keyring");
+    let (key, vault) = open_vault(&factory, &master);
+    put(&vault, "kept", b"kept");
+    put(&vault, "secret", b"secret");
+    let spare = fs::read(&keyring).unwrap();
+    let before = key.current().unwrap();
+
+    assert!(key.erase(&vault, &"secret".parse().unwrap()).unwrap());
+
+    assert!(!key.erase(&vault, &"secret".parse().unwrap()).unwrap());
+    assert_ne!(*key.current().unwrap(), *before);
+    drop((key, vault));
+    let (key, vault) = open_vault(&factory, &master);
+    assert_eq!(get(&vault, "kept").unwrap(), b"kept");
+    assert!(get(&vault, "secret").is_err());
+    // Again, so that the first place is used twice.
+    put(&vault, "second", b"second");
+    assert!(key.erase(&vault, &"second".parse().unwrap()).unwrap());
+    drop((key, vault));
+    let now = fs::read(&keyring).unwrap();
+    fs::write(&keyring, spare).unwrap();
+    let chip: Arc<dyn Chip> = Arc::new(TpmChip::open(&factory.tcti()).unwrap());
+    let config = VaultConfig::new(factory.state().join("vault"), 64 << 20).small();
+    let clock: longhaul_vault::Clock = Arc::new(|| 0);
+    let refused = VaultKey::open(Arc::clone(&master), chip, &config, &clock).err();
+    let wrong =
+        longhaul_device::vault_key::VaultKeyError::Open(longhaul_vault::OpenError::WrongKey {
+            path: keyring.clone(),
+        });
+    assert_eq!(refused.unwrap().to_string(), wrong.to_string());
+    fs::write(&keyring, now).unwrap();
+    let (_, vault) = open_vault(&factory, &master);
+    assert_eq!(get(&vault, "kept").unwrap(), b"kept");
+}
+
+#[test]
+fn a_vault_of_a_release_before_opens_under_the_master_key_alone_until_a_bucket_is_erased() {
+    let factory = Factory::new();
+    let chip = TpmChip::open(&factory.tcti()).unwrap();
+    let master = Arc::new(MasterKey::open(&factory.state(), &chip, &PCRS).unwrap());
+    drop(chip);
+    let config = VaultConfig::new(factory.state().join("vault"), 64 << 20).small();
+    let bare = master.derive("vault").unwrap();
+    let clock: longhaul_vault::Clock = Arc::new(|| 0);
+    let former = || Vault::open(config.clone(), &bare, Arc::clone(&clock));
+    let (vault, _) = former().unwrap();
+    put(&vault, "kept", b"kept");
+    put(&vault, "secret", b"secret");
+    drop(vault);
+    drop(open_vault(&factory, &master));
+    // Going back to the release before must stay possible.
+    drop(former().unwrap());
+
+    let (key, vault) = open_vault(&factory, &master);
+    assert!(key.erase(&vault, &"secret".parse().unwrap()).unwrap());
+
+    drop((key, vault));
+    assert!(former().is_err());
+    let (_, vault) = open_vault(&factory, &master);
+    assert_eq!(get(&vault, "kept").unwrap(), b"kept");
+    assert!(get(&vault, "secret").is_err());
 }

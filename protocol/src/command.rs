@@ -48,6 +48,11 @@ pub enum CommandKind {
     Update(Assignment),
     /// Try again to deliver objects that were given up.
     Retry(RetryScope),
+    /// Destroy the key of everything that a bucket holds on the box, delivered or not.
+    EraseBucket {
+        /// The bucket.
+        bucket: String,
+    },
 }
 
 /// Which of the objects that were given up are tried again.
@@ -89,6 +94,7 @@ impl CommandKind {
             Self::SetTelemetryInterval { .. } => "set_telemetry_interval",
             Self::Update(_) => "update",
             Self::Retry(_) => "retry",
+            Self::EraseBucket { .. } => "erase_bucket",
         }
     }
 
@@ -115,8 +121,13 @@ impl CommandKind {
             Self::SetTelemetryInterval { seconds } => {
                 within("set_telemetry_interval.seconds", *seconds, 1, 3600)
             }
-            Self::ReportNow | Self::Update(_) | Self::Retry(_) => Ok(()),
+            Self::ReportNow | Self::Update(_) | Self::Retry(_) | Self::EraseBucket { .. } => Ok(()),
         }
+    }
+
+    /// Whether it takes something away that nobody can bring back: the cloud asks two people.
+    pub fn is_destructive(&self) -> bool {
+        matches!(self, Self::EraseBucket { .. })
     }
 }
 

@@ -278,6 +278,10 @@ fn commands() {
         key: "a/b".parse().expect("a key"),
     };
     golden("command-retry", &claims(CommandKind::Retry(scope)));
+    let erase = CommandKind::EraseBucket {
+        bucket: "survey".into(),
+    };
+    golden("command-erase-bucket", &claims(erase));
     golden(
         "command-set-telemetry-interval",
         &claims(CommandKind::SetTelemetryInterval { seconds: 5 }),

@@ -48,6 +48,8 @@ pub struct Config {
     pub can_update: bool,
     /// Why the vault and everything sealed with it stay closed; `None` where they are open.
     pub locked: Option<String>,
+    /// Why the vault is not there, where what lies on the disk is not what was written.
+    pub vault_failure: Option<String>,
 }
 
 /// When a certificate holds.
@@ -159,6 +161,13 @@ pub enum Effect {
     Retry {
         command: CommandId,
         scope: RetryScope,
+    },
+    /// Erase what a bucket holds; the outcome comes back as [`Event::CommandEnded`].
+    EraseBucket {
+        /// The command.
+        command: CommandId,
+        /// The bucket.
+        bucket: String,
     },
 }
 
@@ -316,6 +325,11 @@ impl Agent {
                 part: "vault".to_owned(),
                 text: format!("{}: {text}", Code::STATE_CHANGED),
             }));
+        }
+        if let Some(text) = self.config.vault_failure.clone() {
+            let part = "vault".to_owned();
+            self.effects
+                .push(Effect::Append(Fact::Failure { part, text }));
         }
         self.resume_commands();
     }

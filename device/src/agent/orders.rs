@@ -108,6 +108,13 @@ impl Agent {
                 self.effects.push(Effect::Retry { command: id, scope });
                 return;
             }
+            CommandKind::EraseBucket { bucket } => {
+                self.effects.push(Effect::EraseBucket {
+                    command: id,
+                    bucket,
+                });
+                return;
+            }
             CommandKind::Update(assignment) => {
                 self.effects.push(Effect::Update {
                     command: id,
@@ -126,6 +133,7 @@ impl Agent {
             match kind {
                 CommandKind::Update(_)
                 | CommandKind::Retry(_)
+                | CommandKind::EraseBucket { .. }
                 | CommandKind::SetTelemetryInterval { .. } => {
                     self.carry_out(id, kind, Now::default());
                 }

@@ -63,6 +63,7 @@ fn config() -> Config {
         capabilities: Vec::new(),
         can_update: true,
         locked: None,
+        vault_failure: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhaul_protocol::envelope;
+use longhaul_protocol::ids::CommandId;
 use longhaul_protocol::journal::{Fact, Outcome};
 use longhaul_protocol::lan::LanStatus;
 use longhaul_protocol::telemetry::VaultFill;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::RunError;
 use super::enrolment::Enrolment;
 use super::machine::Meter;
+use super::store::Eraser;
 use super::tickets::Tickets;
 use crate::agent::{Agent, Dice, Effect, Event, SampleTo};
 use crate::clock;
@@ -51,6 +53,7 @@ pub(super) struct Driver {
     pub meter: Option<Meter>,
     pub updates: Option<mpsc::Sender<UpdateRequest>>,
     pub retrier: Option<Retrier>,
+    pub eraser: Option<Eraser>,
     pub lan_status: watch::Sender<LanStatus>,
     pub console: watch::Sender<Status>,
     pub tasks: JoinSet<()>,
@@ -168,6 +171,7 @@ impl Driver {
                     });
                 }
             }
+            Effect::EraseBucket { command, bucket } => self.erase(command, bucket),
             Effect::Retry { command, scope } => {
                 let (retrier, events) = (self.retrier.clone(), self.events.clone());
                 self.tasks.spawn(async move {
@@ -203,6 +207,24 @@ impl Driver {
             }
         }
         Ok(None)
+    }
+
+    fn erase(&mut self, command: CommandId, bucket: String) {
+        let (eraser, events) = (self.eraser.clone(), self.events.clone());
+        self.tasks.spawn(async move {
+            let done = match eraser {
+                Some(eraser) => eraser.erase(bucket).await,
+                None => Err("the vault is closed".to_owned()),
+            };
+            let outcome = match done {
+                Ok(objects) => Outcome::Done {
+                    detail: serde_json::json!({ "objects": objects }),
+                },
+                Err(reason) => Outcome::Failed { reason },
+            };
+            let id = command;
+            let _ = events.send(Event::CommandEnded { id, outcome }).await;
+        });
     }
 
     /// A fact that finds no room is lost, which is said in the log; a journal that fails ends the

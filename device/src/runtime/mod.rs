@@ -5,6 +5,7 @@ mod driver;
 mod enrolment;
 mod lan_keeper;
 mod machine;
+mod store;
 mod supervisor;
 mod tickets;
 mod updates;
@@ -19,7 +20,7 @@ use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::lan::LanStatus;
 use longhaul_provisioning::trust::Anchors;
-use longhaul_vault::{Vault, VaultConfig};
+use longhaul_vault::Vault;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -44,10 +45,12 @@ use crate::status::StatusSource;
 use crate::telemetry::Sampler;
 use crate::update::{self, AgentHandle};
 use crate::uplink;
+use crate::vault_key::VaultKeyError;
 use data_plane::DataPlane;
 use driver::Driver;
 use enrolment::Enrolment;
 use lan_keeper::LanKeeper;
+use store::Store;
 use supervisor::Supervisor;
 use tickets::Tickets;
 use updates::Updates;
@@ -83,7 +86,7 @@ pub enum RunError {
     Journal(#[from] JournalError),
     /// The vault could not be opened.
     #[error("the vault cannot be opened")]
-    Vault(#[from] longhaul_vault::OpenError),
+    Vault(#[from] VaultKeyError),
     /// The HTTPS client could not be made.
     #[error(transparent)]
     Cloud(#[from] CloudError),
@@ -129,7 +132,9 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Papers(_) => 2,
-            Self::Chip(_) | Self::Seal(SealError::Chip(_)) => EXIT_TPM,
+            Self::Chip(_)
+            | Self::Seal(SealError::Chip(_))
+            | Self::Vault(VaultKeyError::Chip(_)) => EXIT_TPM,
             Self::AlreadyRunning(_) => 4,
             Self::Restart => EXIT_RESTART,
             _ => 1,
@@ -202,16 +207,14 @@ impl Parts {
         let (cloud_identity, cloud) = cloud::channel();
         let file = IdentityFile::in_state(state);
         let (key, enrolment) =
-            identify(state, papers, chip, file, cloud_identity, cloud.clone()).await?;
+            identify(state, papers, &chip, file, cloud_identity, cloud.clone()).await?;
         let (master, locked) = unless_locked(key)?;
         let fresh = machine::fresh_epoch();
         let limit = options.config.journal_max_bytes.get();
         let (journal, journal_thread) =
             journal::open(&state.join("journal"), limit, fresh, crate::clock::wall)?;
-        let vault = match &master {
-            Some(master) => Some(open_vault(options, master).await?),
-            None => None,
-        };
+        let mut store = store::open(options, master.as_ref(), chip).await?;
+        let vault = store.vault.clone();
         let tickets = |key: &Arc<_>| Tickets::open(state, Arc::clone(key), cloud.clone());
         let tickets = master.as_ref().map(tickets).map(Arc::new);
         let saved_path = state.join("agent.json");
@@ -220,7 +223,7 @@ impl Parts {
         let (events, inbox) = mpsc::channel(EVENTS);
         let (update_sender, update_requests) = update::channel();
         let agent = Agent::new(
-            agent_config(options, &box_id, anchors, &journal, locked),
+            agent_config(options, &box_id, anchors, &journal, locked, &store),
             saved,
             enrolment.current().map(|c| c.validity()),
             tickets.as_ref().map_or(0, |t| t.store().version()),
@@ -247,6 +250,7 @@ impl Parts {
         }
         watch_links(&mut supervisor, events.clone(), bound_source);
         serve_console(&mut supervisor, state, console_source);
+        store.watch(&journal, &mut supervisor);
         let retrier = vault.clone().map(uplink::Retrier::new);
         if let (Some(vault), Some(tickets), Some(retrier)) = (&vault, &tickets, &retrier) {
             let data = DataPlane {
@@ -284,6 +288,7 @@ impl Parts {
             meter: vault.clone().map(machine::Meter),
             updates: options.slot.map(|_| update_sender),
             retrier,
+            eraser: store.eraser,
             lan_status,
             console: console_status,
             tasks: JoinSet::new(),
@@ -392,6 +397,7 @@ fn agent_config(
     anchors: Anchors,
     journal: &JournalHandle,
     locked: Option<String>,
+    store: &Store,
 ) -> agent::Config {
     agent::Config {
         box_id: box_id.clone(),
@@ -407,6 +413,7 @@ fn agent_config(
             .collect(),
         can_update: options.slot.is_some(),
         locked,
+        vault_failure: store.failure.clone(),
     }
 }
 
@@ -414,12 +421,12 @@ fn agent_config(
 async fn identify(
     state: &Path,
     papers: Papers,
-    chip: Arc<dyn Chip>,
+    chip: &Arc<dyn Chip>,
     file: IdentityFile,
     identity: CloudIdentity,
     cloud: CloudClient,
 ) -> Result<(Result<MasterKey, SealError>, Arc<Enrolment>), RunError> {
-    let state = state.to_owned();
+    let (state, chip) = (state.to_owned(), Arc::clone(chip));
     blocking("the TPM", move || {
         let key = MasterKey::open(&state, &*chip, papers.sealing_pcrs());
         let enrolment = Enrolment::new(papers, chip, file, identity, cloud)?;
@@ -441,27 +448,6 @@ fn unless_locked(
         }
         Err(error) => Err(error),
     }
-}
-
-async fn open_vault(options: &Options, master: &MasterKey) -> Result<Vault, RunError> {
-    let config = &options.config;
-    let dir = config.vault_dir.clone();
-    let dir = dir.unwrap_or_else(|| options.state.join("vault"));
-    disk::make_dir(&dir)?;
-    let capacity = config.vault_capacity_bytes.map_or_else(
-        || machine::default_capacity(&dir),
-        std::num::NonZeroU64::get,
-    );
-    let mut vault_config = VaultConfig::new(dir, capacity);
-    vault_config.direct_io = config.vault_direct_io;
-    let key = master.derive("vault")?;
-    let clock: longhaul_vault::Clock = Arc::new(|| crate::clock::wall().0);
-    let (vault, report) = blocking("opening the vault", move || {
-        Vault::open(vault_config, &key, clock).map_err(RunError::from)
-    })
-    .await?;
-    tracing::info!(?report, "vault is open");
-    Ok(vault)
 }
 
 /// Runs what blocks where it may.

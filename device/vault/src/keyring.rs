@@ -303,6 +303,12 @@ fn sync_parent(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
 }
 
+/// True if a keyring is in `dir`, or one that was to take its place.
+pub(crate) fn is_in(dir: &Path) -> bool {
+    let path = path_in(dir);
+    path.exists() || next_of(&path).exists()
+}
+
 fn path_in(dir: &Path) -> PathBuf {
     dir.join("keyring")
 }

@@ -6,12 +6,14 @@ mod evidence;
 mod keys;
 mod seal;
 mod session;
+mod slots;
 pub mod soft;
 
 pub use adapters::TpmSigner;
 pub use evidence::Attested;
 pub use keys::Key;
 pub use seal::Sealed;
+pub use slots::NvSlot;
 
 use std::str::FromStr;
 use std::sync::mpsc;
@@ -205,6 +207,22 @@ impl Tpm {
         self.call(move |context| seal::unseal(context, &sealed))
     }
 
+    /// What a slot of the TPM's own memory holds.
+    pub fn slot(&self, slot: NvSlot) -> Result<Option<zeroize::Zeroizing<[u8; 32]>>, TpmError> {
+        self.call(move |context| slots::read(context, slot))
+    }
+
+    /// Puts a secret into a slot of the TPM's own memory, instead of what it holds.
+    pub fn fill_slot(&self, slot: NvSlot, secret: &[u8; 32]) -> Result<(), TpmError> {
+        let secret = zeroize::Zeroizing::new(*secret);
+        self.call(move |context| slots::write(context, slot, &secret))
+    }
+
+    /// Destroys what a slot of the TPM's own memory holds.
+    pub fn empty_slot(&self, slot: NvSlot) -> Result<(), TpmError> {
+        self.call(move |context| slots::forget(context, slot))
+    }
+
     fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Context) -> Result<T, TpmError> + Send + 'static,
@@ -243,14 +261,16 @@ fn forget_leftovers(context: &mut Context) -> Result<(), TpmError> {
     Ok(())
 }
 
+/// Whether there is such an NV index.
+fn nv_defined(context: &mut Context, index: NvIndexTpmHandle) -> Result<bool, TpmError> {
+    let defined = tss_esapi::abstraction::nv::list(context).asked("list its NV indices")?;
+    Ok(defined.iter().any(|(public, _)| public.nv_index() == index))
+}
+
 /// Everything in an NV index, where it is defined.
 fn nv_read(context: &mut Context, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
     let handle = NvIndexTpmHandle::new(index).asked("name an NV index")?;
-    let defined = tss_esapi::abstraction::nv::list(context).asked("list its NV indices")?;
-    if !defined
-        .iter()
-        .any(|(public, _)| public.nv_index() == handle)
-    {
+    if !nv_defined(context, handle)? {
         return Ok(None);
     }
     context

@@ -3,7 +3,7 @@
 mod deliver;
 mod multipart;
 
-use std::{ops::Range, sync::Arc, thread};
+use std::{ops::Range, path::Path, sync::Arc, thread};
 
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
@@ -15,7 +15,7 @@ use crate::{
     core::{Core, Request},
     disk::{Disk, RealDisk},
     index::Outcome,
-    keyring::JobNo,
+    keyring::{self, JobNo},
     op::Op,
     open,
     reader::{BodyReader, clamp},
@@ -54,6 +54,11 @@ impl Vault {
         clock: Clock,
     ) -> Result<(Self, RecoveryReport), OpenError> {
         Self::open_on(Arc::new(RealDisk::default()), config, master_key, clock)
+    }
+
+    /// True if there is a vault in `dir`, whichever key opens it.
+    pub fn is_in(dir: &Path) -> bool {
+        keyring::is_in(dir)
     }
 
     /// Like [`Vault::open`], on another disk than the real one.
