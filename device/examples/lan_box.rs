@@ -80,6 +80,7 @@ async fn main() {
         rungs: Vec::new(),
         vault: VaultFill::default(),
         identifying: false,
+        uplink: None,
         capabilities: Vec::new(),
     });
     let parts = IntakeParts {

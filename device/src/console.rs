@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use longhaul_protocol::diag::RungStatus;
 use longhaul_protocol::lan::LanStatus;
+use longhaul_protocol::uplink::UplinkMode;
 use longhaul_protocol::value::UnixMillis;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -156,6 +157,15 @@ pub fn render(status: &Status, now: UnixMillis) -> String {
         "vault    {} of {} bytes, {} objects, {} waiting for delivery",
         vault.used_bytes, vault.capacity_bytes, vault.objects, vault.pending_objects
     );
+    if let Some(uplink) = &lan.uplink {
+        let says = match (uplink.state, uplink.bytes_per_sec) {
+            (UplinkMode::Sending, None) => "as fast as the line takes it".to_owned(),
+            (UplinkMode::Sending, Some(rate)) => format!("{rate} bytes/s at the most"),
+            (UplinkMode::Paused, _) => "paused: files are taken, none is sent".to_owned(),
+            (UplinkMode::Waiting, _) => "nothing is sent at this hour".to_owned(),
+        };
+        let _ = writeln!(text, "uplink   {says}");
+    }
     let waiting = status.journal.last.saturating_sub(status.journal.acked);
     let _ = writeln!(
         text,
@@ -192,6 +202,7 @@ mod tests {
                 rungs: ladder.report(),
                 vault: longhaul_protocol::telemetry::VaultFill::default(),
                 identifying: true,
+                uplink: None,
                 capabilities: Vec::new(),
             },
             lan_urls: vec!["https://192.0.2.1:8420".to_owned()],

@@ -106,6 +106,7 @@ mod tests {
             rungs: Vec::new(),
             vault: VaultFill::default(),
             identifying: false,
+            uplink: None,
             capabilities: Vec::new(),
         });
         let stop = CancellationToken::new();

@@ -8,6 +8,7 @@ use crate::diag::{Code, RungReport};
 use crate::envelope::VERSION;
 use crate::ids::{BoxId, ObjectKey};
 use crate::telemetry::VaultFill;
+use crate::uplink::UplinkState;
 
 /// `GET` here without log-in; answers [`LanStatus`].
 pub const STATUS_PATH: &str = "/longhaul/v1/status";
@@ -38,6 +39,9 @@ pub struct LanStatus {
     pub vault: VaultFill,
     /// Whether it is being identified right now.
     pub identifying: bool,
+    /// Whether it sends to the buckets, and how fast it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkState>,
     /// What it can do beside S3, such as [`PACKS`]; a box that says nothing can do S3 alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,

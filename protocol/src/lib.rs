@@ -22,5 +22,6 @@ pub mod telemetry;
 pub mod ticket;
 pub mod topic;
 pub mod twin;
+pub mod uplink;
 pub mod upload;
 pub mod value;

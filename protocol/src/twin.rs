@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::Message;
 use crate::ids::{BoxId, TicketId};
+use crate::uplink::{UplinkPolicy, UplinkState};
 use crate::value::{Jws, UnixMillis};
 
 /// What the cloud wants of a box: always the full document, never a difference.
@@ -21,6 +22,9 @@ pub struct Desired {
     /// box does not hold yet makes it fetch them.
     #[serde(default)]
     pub tickets: Vec<TicketRef>,
+    /// How the box shall use its way to the buckets.
+    #[serde(default, skip_serializing_if = "UplinkPolicy::is_default")]
+    pub uplink: UplinkPolicy,
 }
 
 /// A ticket without its secret.
@@ -65,6 +69,9 @@ pub struct Reported {
     /// Parts of the desired state that could not be applied, and why.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// What is in force on its way to the buckets; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkState>,
 }
 
 impl Message for Reported {

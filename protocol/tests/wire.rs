@@ -23,6 +23,7 @@ use longhaul_protocol::release::{Assignment, UpdateStatus, UpdateStep};
 use longhaul_protocol::telemetry::{Disk, Network, Telemetry, Temperature, VaultFill};
 use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket};
 use longhaul_protocol::twin::{Desired, Reported, SignedDesired, Slots, TicketRef};
+use longhaul_protocol::uplink::{Priority, UplinkMode, UplinkPolicy, UplinkState, Week};
 use longhaul_protocol::upload::{
     CompleteResult, Completed, PackCompleted, PackStarted, PresignedPut, StartResult, StartUploads,
     Started, StoreTrust, UploadObject,
@@ -345,6 +346,20 @@ fn twin() {
                 access_key: "LHAK".into(),
                 expires: NOW,
             }],
+            uplink: UplinkPolicy {
+                paused: true,
+                week: Some(Week {
+                    utc_offset_minutes: 60,
+                    limits: Box::new(std::array::from_fn(|day| {
+                        std::array::from_fn(|hour| match hour {
+                            8..18 if day < 5 => Some(1 << 20),
+                            12.. if day == 6 => Some(0),
+                            _ => None,
+                        })
+                    })),
+                }),
+                priorities: BTreeMap::from([("survey-2026".into(), Priority::Urgent)]),
+            },
         },
     );
     golden_message(
@@ -367,6 +382,10 @@ fn twin() {
             tickets: vec![id("t-1")],
             lan_urls: vec!["https://192.0.2.7:8420".into()],
             problems: vec![],
+            uplink: Some(UplinkState {
+                state: UplinkMode::Sending,
+                bytes_per_sec: Some(1 << 20),
+            }),
         },
     );
 }
@@ -615,6 +634,10 @@ fn lan() {
             rungs: rungs(),
             vault: vault(),
             identifying: false,
+            uplink: Some(UplinkState {
+                state: UplinkMode::Paused,
+                bytes_per_sec: None,
+            }),
             capabilities: vec![PACKS.into()],
         },
     );

@@ -12,6 +12,7 @@ import { Standing } from "./standing";
 import { AddTicket, Tickets } from "./tickets";
 import { Timeline } from "./timeline";
 import { Transfers } from "./transfers";
+import { UplinkCard } from "./uplink";
 import type { BoxDetail, Code, Command, Point, Ticket, TimelineItem, Transfer } from "./types";
 
 const CHART_MS = 60 * 60_000;
@@ -113,6 +114,7 @@ export function BoxPage({ id }: { id: string }) {
             <Numbers detail={detail} />
             <Chart points={series.points} longestMs={Math.max(series.step, (interval ?? 0) * 1000)} />
           </Section>
+          <UplinkCard box={box} reported={detail.reported} buckets={[...new Set(tickets.items?.map((ticket) => ticket.bucket))]} />
           <Transfers list={transfers} detail={detail} />
           <Timeline list={timeline} />
         </div>

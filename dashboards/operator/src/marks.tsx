@@ -40,6 +40,8 @@ export function tone(kind: string): Tone {
     case "queued":
     case "started":
     case "completing":
+    case "sending":
+    case "waiting":
     case "assigned":
     case "metadata":
     case "preflight":
@@ -51,6 +53,7 @@ export function tone(kind: string): Tone {
     case "trial":
       return "busy";
     case "stale":
+    case "paused":
     case "degraded":
     case "quarantined":
       return "warn";

@@ -61,6 +61,31 @@ export interface Reported {
   agent_version: string;
   slots: { active: string; a?: string | null; b?: string | null };
   problems?: string[];
+  uplink?: UplinkState | null;
+}
+
+/** What is in force on a box's way to the buckets. */
+export interface UplinkState {
+  state: "sending" | "paused" | "waiting";
+  bytes_per_sec?: number | null;
+}
+
+/** Bytes per second; 0 for nothing, null for as much as the line takes. */
+export type Limit = number | null;
+
+export type Priority = "urgent" | "normal" | "low";
+
+export interface UplinkPolicy {
+  paused: boolean;
+  week?: { utc_offset_minutes: number; limits: Limit[][] } | null;
+  priorities: Record<string, Priority>;
+}
+
+export interface Uplink {
+  wanted: UplinkPolicy;
+  applied: boolean;
+  state?: UplinkState["state"] | null;
+  bytes_per_sec?: number | null;
 }
 
 export interface BoxUpdate {

@@ -20,6 +20,7 @@ use longhaul_protocol::presence::{Birth, Death, Presence};
 use longhaul_protocol::release::Assignment;
 use longhaul_protocol::topic::{Dn, Up};
 use longhaul_protocol::twin::{Reported, Slots};
+use longhaul_protocol::uplink::{UplinkPolicy, UplinkState};
 use longhaul_protocol::value::UnixMillis;
 use longhaul_provisioning::trust::Anchors;
 
@@ -108,6 +109,8 @@ pub enum Event {
     LanUrls(Vec<String>),
     /// What is installed.
     Slots(Slots),
+    /// What is in force on the way to the buckets.
+    Uplink(UplinkState),
     /// The agent shall end.
     Stop,
 }
@@ -148,6 +151,8 @@ pub enum Effect {
         certificate_expires: Option<UnixMillis>,
         rungs: Vec<RungReport>,
     },
+    /// Use the way to the buckets like this from now on.
+    Uplink(Box<UplinkPolicy>),
     /// From now on no other tickets than these may write.
     KeepTickets(Vec<TicketId>),
     /// Fetch the tickets' secrets; answer with [`Event::CredentialsHeld`] or `CredentialsFailed`.
@@ -200,7 +205,8 @@ pub struct Agent {
     slots: Slots,
     /// The desired state whose tickets' secrets the box holds; 0 for none.
     credentials_version: u64,
-    problem: Option<String>,
+    problems: Vec<String>,
+    uplink: Option<UplinkState>,
     identify_until_ms: Option<u64>,
     effects: Vec<Effect>,
 }
@@ -229,7 +235,8 @@ impl Agent {
             lan_urls: Vec::new(),
             slots: Slots::default(),
             credentials_version,
-            problem: None,
+            problems: Vec::new(),
+            uplink: None,
             identify_until_ms: None,
             effects: Vec::new(),
         }
@@ -272,6 +279,12 @@ impl Agent {
                     self.report(now);
                 }
             }
+            Event::Uplink(state) => {
+                if self.uplink != Some(state) {
+                    self.uplink = Some(state);
+                    self.report(now);
+                }
+            }
             Event::Stop => self.stop(now),
         }
         self.pump(now, &mut dice);
@@ -297,6 +310,11 @@ impl Agent {
     /// Whether somebody wants to know which box this is.
     pub fn identifying(&self) -> bool {
         self.identify_until_ms.is_some()
+    }
+
+    /// What is in force on the way to the buckets.
+    pub fn uplink(&self) -> Option<UplinkState> {
+        self.uplink
     }
 
     /// Where the data plane can be reached.
@@ -401,11 +419,12 @@ impl Agent {
             },
             lan_urls: self.lan_urls.clone(),
             problems: self
-                .problem
+                .problems
                 .iter()
                 .chain(&self.config.locked)
                 .cloned()
                 .collect(),
+            uplink: self.uplink,
         };
         self.publish(Up::Reported, &reported, now);
     }

@@ -165,7 +165,7 @@ impl Agent {
     }
 
     fn desired(&mut self, payload: &[u8], now: Now) {
-        let desired = match self.judge.desired(payload, now.wall) {
+        let mut desired = match self.judge.desired(payload, now.wall) {
             Ok(desired) => desired,
             Err(refusal) => {
                 tracing::warn!(%refusal, "desired state refused");
@@ -187,15 +187,24 @@ impl Agent {
             .as_ref()
             .is_some_and(|d| d.tickets == desired.tickets)
             && self.credentials_version >= self.saved.desired_version();
+        self.problems.clear();
+        if let Err(error) = desired.uplink.check() {
+            self.problems.push(format!("uplink: {error}"));
+            // What was in force stays, as with everything that cannot be applied.
+            let before = self.saved.desired.take();
+            desired.uplink = before.map(|before| before.uplink).unwrap_or_default();
+        }
+        let uplink = desired.uplink.clone();
         self.saved.desired = Some(desired);
         if (1..=3600).contains(&interval) {
             self.saved.telemetry_interval_secs = interval;
             self.life.telemetry_due(now);
-            self.problem = None;
         } else {
-            self.problem = Some(format!("telemetry_interval_secs is {interval}; 1 to 3600"));
+            let problem = format!("telemetry_interval_secs is {interval}; 1 to 3600");
+            self.problems.push(problem);
         }
         self.save();
+        self.effects.push(Effect::Uplink(Box::new(uplink)));
         self.effects.push(Effect::KeepTickets(tickets));
         if none || same_tickets {
             self.credentials_version = version;

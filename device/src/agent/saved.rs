@@ -6,6 +6,7 @@ use longhaul_protocol::command::{CommandClaims, CommandKind};
 use longhaul_protocol::ids::CommandId;
 use longhaul_protocol::journal::Outcome;
 use longhaul_protocol::twin::Desired;
+use longhaul_protocol::uplink::UplinkPolicy;
 use serde::{Deserialize, Serialize};
 
 /// Commands that are remembered with their result. The cloud resends what it has no result of;
@@ -61,6 +62,12 @@ impl Saved {
     /// The version of the desired state in force; 0 for none.
     pub fn desired_version(&self) -> u64 {
         self.desired.as_ref().map_or(0, |d| d.version)
+    }
+
+    /// How the way to the buckets is to be used.
+    pub fn uplink(&self) -> UplinkPolicy {
+        let desired = self.desired.as_ref();
+        desired.map(|d| d.uplink.clone()).unwrap_or_default()
     }
 
     /// A command that was accepted before.

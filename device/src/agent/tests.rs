@@ -8,6 +8,7 @@ use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::journal::JournalBatch;
 use longhaul_protocol::release::Assignment;
 use longhaul_protocol::twin::{Desired, SignedDesired, TicketRef};
+use longhaul_protocol::uplink::{UplinkPolicy, Week};
 use longhaul_protocol::value::{Digest32, Jws};
 use longhaul_provisioning::ca::Pki;
 use longhaul_provisioning::jws::{Kind, Signer};
@@ -354,8 +355,13 @@ fn desired(version: u64, tickets: &[&str]) -> Event {
                 expires: NOW.plus_secs(60),
             })
             .collect(),
+        uplink: UplinkPolicy::default(),
     };
-    let payload = serde_json::to_vec(&desired).unwrap();
+    signed_desired(&desired)
+}
+
+fn signed_desired(desired: &Desired) -> Event {
+    let payload = serde_json::to_vec(desired).unwrap();
     let jws = OURS.commander.sign(Kind::Desired, &payload).unwrap();
     Event::Message {
         channel: Dn::Desired,
@@ -371,6 +377,67 @@ fn reported(effects: &[Effect]) -> Option<Reported> {
         } => Some(envelope::decode(payload).unwrap().body),
         _ => None,
     })
+}
+
+fn wanted(version: u64, uplink: UplinkPolicy) -> Event {
+    signed_desired(&Desired {
+        v: VERSION,
+        box_id: box_id(),
+        version,
+        telemetry_interval_secs: 9,
+        tickets: Vec::new(),
+        uplink,
+    })
+}
+
+fn paused() -> UplinkPolicy {
+    UplinkPolicy {
+        paused: true,
+        ..UplinkPolicy::default()
+    }
+}
+
+#[test]
+fn a_pause_is_written_down_before_it_is_acted_on_and_reported_when_in_force() {
+    let mut agent = connected(Saved::default());
+
+    let effects = agent.handle(wanted(4, paused()), at(2), Dice::new(3));
+
+    let saved = effects.iter().position(|e| match e {
+        Effect::Save(saved) => saved.uplink() == paused(),
+        _ => false,
+    });
+    let acted = Effect::Uplink(Box::new(paused()));
+    let acted = effects.iter().position(|e| *e == acted);
+    assert!(saved.is_some() && saved < acted, "{effects:?}");
+
+    let in_force = paused().state_at(0);
+    let effects = agent.handle(Event::Uplink(in_force), at(3), Dice::new(4));
+    assert_eq!(reported(&effects).unwrap().uplink, Some(in_force));
+    let effects = agent.handle(Event::Uplink(in_force), at(4), Dice::new(5));
+    assert_eq!(reported(&effects), None, "nothing new");
+}
+
+#[test]
+fn a_policy_that_cannot_be_applied_is_reported_and_the_one_before_stays() {
+    let mut agent = connected(Saved::default());
+    agent.handle(wanted(4, paused()), at(2), Dice::new(3));
+    let slow = Week {
+        utc_offset_minutes: 0,
+        limits: Box::new([[Some(1); 24]; 7]),
+    };
+    let slow = UplinkPolicy {
+        week: Some(slow),
+        ..UplinkPolicy::default()
+    };
+
+    let effects = agent.handle(wanted(5, slow), at(3), Dice::new(4));
+
+    assert!(effects.contains(&Effect::Uplink(Box::new(paused()))));
+    assert_eq!(agent.saved().uplink(), paused());
+    let reported = reported(&effects).unwrap();
+    assert_eq!(reported.desired_version, 5);
+    assert!(reported.problems[0].contains("Monday"), "{reported:?}");
 }
 
 #[test]
@@ -455,6 +522,7 @@ fn a_closed_vault_is_told_and_its_box_asks_for_a_certificate_at_once_and_for_no_
             version: 3,
             telemetry_interval_secs: 60,
             tickets: Vec::new(),
+            uplink: UplinkPolicy::default(),
         }),
         ..Saved::default()
     };

@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use longhaul_protocol::uplink::UplinkPolicy;
 use longhaul_vault::Vault;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::driver;
 use super::enrolment::Enrolment;
 use super::supervisor::Supervisor;
 use super::{Options, RunError, blocking};
+use crate::agent::Event;
 use crate::cloud::CloudClient;
 use crate::credentials::CredentialStore;
 use crate::discovery;
@@ -34,6 +37,10 @@ pub(super) struct DataPlane {
     pub enrolment: Arc<Enrolment>,
     pub tls: LanTls,
     pub status: StatusSource,
+    /// How the way to the buckets is to be used.
+    pub policy: watch::Receiver<UplinkPolicy>,
+    /// Told what is in force.
+    pub events: mpsc::Sender<Event>,
 }
 
 impl DataPlane {
@@ -81,6 +88,7 @@ impl DataPlane {
 
         let state = options.state.join("uplink");
         disk::make_dir(&state)?;
+        let (in_force, follow) = watch::channel(self.policy.borrow().state_at(0));
         let parts = UplinkParts {
             vault: self.vault,
             cloud: Arc::new(self.cloud),
@@ -92,7 +100,14 @@ impl DataPlane {
             retrier: self.retrier,
             receipts,
             arrivals,
+            policy: self.policy,
+            state: in_force,
         };
+        let events = self.events;
+        supervisor.spawn("the uplink's watch", |stop| async move {
+            driver::watch_uplink(events, follow, stop).await;
+            Ok(())
+        });
         supervisor.spawn("the uplink", |stop| async move {
             uplink::run(UplinkConfig::new(state), parts, stop)
                 .await

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhaul_protocol::command::RetryScope;
 use longhaul_protocol::envelope;
 use longhaul_protocol::ids::CommandId;
 use longhaul_protocol::journal::{Fact, Outcome};
 use longhaul_protocol::lan::LanStatus;
 use longhaul_protocol::telemetry::VaultFill;
 use longhaul_protocol::topic::Up;
+use longhaul_protocol::uplink::{UplinkPolicy, UplinkState};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -54,6 +56,8 @@ pub(super) struct Driver {
     pub updates: Option<mpsc::Sender<UpdateRequest>>,
     pub retrier: Option<Retrier>,
     pub eraser: Option<Eraser>,
+    /// How the uplink is to work, for the data plane.
+    pub uplink: watch::Sender<UplinkPolicy>,
     pub lan_status: watch::Sender<LanStatus>,
     pub console: watch::Sender<Status>,
     pub tasks: JoinSet<()>,
@@ -158,6 +162,9 @@ impl Driver {
                     (SampleTo::Live, Err(error)) => tracing::error!(%error, "sample not sent"),
                 }
             }
+            Effect::Uplink(policy) => {
+                self.uplink.send_replace(*policy);
+            }
             Effect::KeepTickets(tickets) => {
                 if let Some(held) = &self.tickets {
                     held.keep_only(&tickets).await?;
@@ -172,25 +179,7 @@ impl Driver {
                 }
             }
             Effect::EraseBucket { command, bucket } => self.erase(command, bucket),
-            Effect::Retry { command, scope } => {
-                let (retrier, events) = (self.retrier.clone(), self.events.clone());
-                self.tasks.spawn(async move {
-                    let reset = match retrier {
-                        Some(retrier) => retrier.retry(scope).await,
-                        None => Err(longhaul_vault::Error::Closed),
-                    };
-                    let outcome = match reset {
-                        Ok(objects) => Outcome::Done {
-                            detail: serde_json::json!({ "objects": objects }),
-                        },
-                        Err(error) => Outcome::Failed {
-                            reason: crate::cloud::chain(&error),
-                        },
-                    };
-                    let id = command;
-                    let _ = events.send(Event::CommandEnded { id, outcome }).await;
-                });
-            }
+            Effect::Retry { command, scope } => self.retry(command, scope),
             Effect::Update {
                 command,
                 assignment,
@@ -258,6 +247,25 @@ impl Driver {
         // One that was not sent counts as sent and lost: it is sent again when its time is up.
         tracing::debug!(?through, sent, "journal batch");
         Ok(Event::BatchSent { through })
+    }
+
+    fn retry(&mut self, id: CommandId, scope: RetryScope) {
+        let (retrier, events) = (self.retrier.clone(), self.events.clone());
+        self.tasks.spawn(async move {
+            let reset = match retrier {
+                Some(retrier) => retrier.retry(scope).await,
+                None => Err(longhaul_vault::Error::Closed),
+            };
+            let outcome = match reset {
+                Ok(objects) => Outcome::Done {
+                    detail: serde_json::json!({ "objects": objects }),
+                },
+                Err(error) => Outcome::Failed {
+                    reason: crate::cloud::chain(&error),
+                },
+            };
+            let _ = events.send(Event::CommandEnded { id, outcome }).await;
+        });
     }
 
     fn walk(&mut self) {
@@ -336,8 +344,31 @@ impl Driver {
             rungs: self.agent.rungs(),
             identifying: self.agent.identifying(),
             capabilities: Vec::new(),
+            uplink: self.agent.uplink(),
             vault,
             ..self.lan_status.borrow().clone()
+        }
+    }
+}
+
+/// Tells the agent what is in force on the way to the buckets.
+pub(super) async fn watch_uplink(
+    events: mpsc::Sender<Event>,
+    mut state: watch::Receiver<UplinkState>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let event = Event::Uplink(*state.borrow_and_update());
+        if events.send(event).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = state.changed() => {
+                if changed.is_err() {
+                    shutdown.cancelled().await;
+                }
+            }
         }
     }
 }

@@ -176,7 +176,7 @@ pub async fn run(
     let unclean = machine::begin(&run_dir)?;
     let started = Parts::assemble(&options, chip, &shutdown).await;
     let ended = match started {
-        Ok(parts) => parts.run(unclean, shutdown).await,
+        Ok(parts) => Box::pin(parts.run(unclean, shutdown)).await,
         Err(error) => Err(error),
     };
     if matches!(ended, Ok(()) | Err(RunError::Restart)) {
@@ -221,6 +221,7 @@ impl Parts {
         let saved: Saved = disk::read_json(&saved_path)?.unwrap_or_default();
 
         let (events, inbox) = mpsc::channel(EVENTS);
+        let (policy, follow_policy) = watch::channel(saved.uplink());
         let (update_sender, update_requests) = update::channel();
         let agent = Agent::new(
             agent_config(options, &box_id, anchors, &journal, locked, &store),
@@ -242,12 +243,7 @@ impl Parts {
         let proof_of_data = bound_source.clone();
 
         let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
-        if let Some(keeper) = keeper {
-            supervisor.spawn("the LAN certificate's keeper", |stop| async move {
-                keeper.run(stop).await;
-                Ok(())
-            });
-        }
+        keep_certificate(&mut supervisor, keeper);
         watch_links(&mut supervisor, events.clone(), bound_source);
         serve_console(&mut supervisor, state, console_source);
         store.watch(&journal, &mut supervisor);
@@ -262,6 +258,8 @@ impl Parts {
                 enrolment: Arc::clone(&enrolment),
                 tls: lan_tls,
                 status: status_source,
+                policy: follow_policy,
+                events: events.clone(),
             };
             data.spawn(options, bound, &mut supervisor, shutdown)
                 .await?;
@@ -289,6 +287,7 @@ impl Parts {
             updates: options.slot.map(|_| update_sender),
             retrier,
             eraser: store.eraser,
+            uplink: policy,
             lan_status,
             console: console_status,
             tasks: JoinSet::new(),
@@ -350,6 +349,15 @@ fn watch_links(
     });
 }
 
+fn keep_certificate(supervisor: &mut Supervisor, keeper: Option<LanKeeper>) {
+    if let Some(keeper) = keeper {
+        supervisor.spawn("the LAN certificate's keeper", |stop| async move {
+            keeper.run(stop).await;
+            Ok(())
+        });
+    }
+}
+
 fn serve_console(
     supervisor: &mut Supervisor,
     state: &Path,
@@ -375,6 +383,7 @@ fn first_status(
         rungs: agent.rungs(),
         vault: vault.map(machine::fill).unwrap_or_default(),
         identifying: false,
+        uplink: None,
         capabilities: Vec::new(),
     }
 }

@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use longhaul_protocol::ids::UploadId;
+use longhaul_protocol::uplink::Priority;
 use longhaul_protocol::upload::{
     CompleteResult, CompleteUpload, CompleteUploads, MAX_ITEMS, PartUrlsRequest, PresignedPut,
     StartResult, StartUploads, UploadObject,
 };
 use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, ObjectInfo, Version};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::cloud::AskError;
@@ -25,7 +25,10 @@ use super::pack::{Gauge, PackJob, choose};
 use super::record::blake3;
 use super::send::{SendError, Store};
 use super::settle::identity;
+use super::throttle::Throttle;
+use super::turns::{Gate, class};
 use super::{UplinkConfig, UplinkError, UplinkParts};
+use crate::clock;
 use crate::intake::TICKET_HEADER;
 
 /// Part URLs asked for at a time, signed shortly before they are used.
@@ -60,27 +63,35 @@ pub(super) enum Asked {
 pub(super) struct Carrier {
     pub parts: UplinkParts,
     pub store: Store,
-    pub singles: Arc<Semaphore>,
-    pub multiparts: Arc<Semaphore>,
+    pub throttle: Throttle,
+    pub singles: Gate,
+    /// Objects in parts, by priority: one may take days, and must not hold up what is urgent.
+    pub multiparts: [Gate; 3],
     /// Parts of all objects that are on their way, and how many wait for their turn.
     pub pace: Pace,
     pub most_parts: usize,
-    pub packs: Arc<Semaphore>,
+    pub packs: Gate,
     pub gauge: Arc<Mutex<Gauge>>,
 }
 
 pub(super) type Steps = Result<Vec<(Version, Next)>, UplinkError>;
 
 impl Carrier {
-    pub fn new(config: &UplinkConfig, parts: &UplinkParts, store: Store) -> Self {
+    pub fn new(
+        config: &UplinkConfig,
+        parts: &UplinkParts,
+        store: Store,
+        throttle: Throttle,
+    ) -> Self {
         Self {
             parts: parts.clone(),
             store,
-            singles: Arc::new(Semaphore::new(config.singles.get())),
-            multiparts: Arc::new(Semaphore::new(config.multiparts.get())),
+            throttle,
+            singles: Gate::new(config.singles.get()),
+            multiparts: Priority::ALL.map(|_| Gate::new(config.multiparts.get())),
             pace: Pace::new(config.parts, config.most_parts),
             most_parts: config.most_parts.get(),
-            packs: Arc::new(Semaphore::new(PACKS)),
+            packs: Gate::new(PACKS),
             gauge: Arc::new(Mutex::new(Gauge::new(config.pack_above))),
         }
     }
@@ -101,7 +112,7 @@ impl Carrier {
         if objects.is_empty() {
             return Ok(Asked::Answered(next));
         }
-        if self.gauge.lock().pays() {
+        if self.gauge.lock().pays(clock::now().mono_ms) {
             let chosen = choose(&objects);
             if !chosen.is_empty() {
                 let (packed, others): (Vec<_>, Vec<_>) = infos
@@ -118,7 +129,7 @@ impl Carrier {
                     Ok(steps) => next.extend(steps),
                     Err(AskError::Refused(why)) => {
                         tracing::warn!(why, "the cloud takes no packs: objects go one by one");
-                        self.gauge.lock().forbid();
+                        self.gauge.lock().forbid(clock::now().mono_ms);
                         let again = |version| {
                             let (progressed, why) = (false, why.clone());
                             (version, Next::Again { progressed, why })
@@ -263,14 +274,19 @@ impl Carrier {
     /// Sends one version as the cloud said.
     pub async fn send(&self, info: ObjectInfo, result: StartResult) -> Steps {
         let version = info.version;
+        let priority = self.throttle.priority(&info.job.to_string());
         let next = match result {
             StartResult::Single { upload, put } => {
-                let _slot = self.singles.acquire().await;
+                let _slot = self.singles.enter(priority).await;
+                let _stream = self.throttle.stream(priority).await;
                 let began = Instant::now();
-                let sent = self.store.put(&self.parts.vault, version, None, &put).await;
+                let sent = self
+                    .store
+                    .put(&self.parts.vault, version, None, &put, &self.throttle)
+                    .await;
                 match sent {
                     Ok(_) => {
-                        self.gauge.lock().single(began.elapsed());
+                        self.gauge_single(began.elapsed(), &put).await;
                         self.sent(version, upload, Vec::new()).await
                     }
                     Err(error) => self.not_sent(&info, &upload, error, false).await?,
@@ -281,7 +297,7 @@ impl Carrier {
                 part_bytes,
                 parts,
             } => {
-                let _slot = self.multiparts.acquire().await;
+                let _slot = self.multiparts[class(priority)].enter(priority).await;
                 self.send_parts(&info, &upload, part_bytes, parts).await?
             }
             // These are settled where they are told.
@@ -332,7 +348,7 @@ impl Carrier {
                 let etag = match result {
                     Ok(etag) => etag,
                     // No more set out, but those that have may yet arrive and are not sent again.
-                    Err(error @ SendError::Later(_)) => {
+                    Err(error @ (SendError::Later(_) | SendError::Held)) => {
                         stop.cancel();
                         failed.get_or_insert(error);
                         continue;
@@ -366,7 +382,9 @@ impl Carrier {
         number: u32,
         put: PresignedPut,
     ) -> Result<String, SendError> {
-        let turn = self.pace.turn().await;
+        let priority = self.throttle.priority(&info.job.to_string());
+        let turn = self.pace.turn(priority).await;
+        let _stream = self.throttle.stream(priority).await;
         if self.is_gone(info.version) {
             return Err(SendError::Gone);
         }
@@ -396,7 +414,7 @@ impl Carrier {
         let range = Some(begin..end);
         let sent = self
             .store
-            .put(vault, info.version, range.clone(), &put)
+            .put(vault, info.version, range.clone(), &put, &self.throttle)
             .await;
         let Err(SendError::Stale(why)) = sent else {
             return sent;
@@ -409,7 +427,17 @@ impl Carrier {
         let Some(put) = fresh.first() else {
             return Err(SendError::Later(why));
         };
-        self.store.put(vault, info.version, range, put).await
+        self.store
+            .put(vault, info.version, range, put, &self.throttle)
+            .await
+    }
+
+    /// A single request has ended: says whether packs would pay, which the bare round trip tells.
+    async fn gauge_single(&self, took: Duration, put: &PresignedPut) {
+        if self.gauge.lock().single(took) {
+            let round_trip = self.store.round_trip(put).await;
+            self.gauge.lock().measured(round_trip);
+        }
     }
 
     async fn urls(&self, upload: &UploadId, numbers: &[u32]) -> Result<Vec<PresignedPut>, String> {
@@ -447,6 +475,11 @@ impl Carrier {
     ) -> Result<Next, UplinkError> {
         match error {
             SendError::Later(why) | SendError::Stale(why) => Ok(Next::Again { progressed, why }),
+            // What was begun stays begun: it goes on there.
+            SendError::Held => Ok(Next::Again {
+                progressed: true,
+                why: error.to_string(),
+            }),
             SendError::Lost(why) => {
                 self.abort(vec![upload.clone()]).await;
                 self.tell(info.version, DeliveryEvent::Reset).await?;

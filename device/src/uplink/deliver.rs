@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use longhaul_protocol::uplink::{Priority, UplinkPolicy};
 use longhaul_protocol::upload::{CompleteUpload, MAX_ITEMS, MAX_PACK_OBJECTS};
 use longhaul_vault::{Abandoned, Version};
 use tokio::sync::watch;
@@ -12,6 +13,8 @@ use super::carry::{Asked, Carrier, Next};
 use super::cloud::AskError;
 use super::plan::{Name, Planner};
 use super::send::Store;
+use super::throttle::Throttle;
+use super::turns::class;
 use super::{UplinkConfig, UplinkError, UplinkParts};
 use crate::agent::backoff::Backoff;
 use crate::clock;
@@ -20,8 +23,10 @@ use crate::clock;
 const WINDOW: usize = 2 * MAX_ITEMS;
 /// The same where they travel in packs.
 const PACK_WINDOW: usize = 4 * MAX_PACK_OBJECTS;
-/// Versions that the planner is given at the most; the vault keeps the rest.
+/// Versions of each priority that the planner is given at the most; the vault keeps the rest.
 const AHEAD: usize = 8192;
+/// Batches that are looked through for one priority before something else is done.
+const SCANS: usize = 32;
 /// Pauses between questions to a cloud that does not answer, in milliseconds.
 const CLOUD_PAUSE_MS: (u64, u64) = (1_000, 60_000);
 /// The vault is looked at this often, even if nothing rings.
@@ -39,8 +44,9 @@ struct Runtime {
     carrier: Carrier,
     planner: Planner,
     recorded: watch::Receiver<Version>,
-    /// The last version that the planner was given.
-    offered: Option<Version>,
+    /// The last version that the planner was given or passed by, for each priority.
+    offered: [Option<Version>; 3],
+    policy: UplinkPolicy,
     ready: Vec<(Version, CompleteUpload)>,
     tasks: JoinSet<Result<Report, UplinkError>>,
     starting: bool,
@@ -57,14 +63,17 @@ pub(super) async fn run(
     config: &UplinkConfig,
     parts: &UplinkParts,
     store: Store,
+    throttle: Throttle,
     recorded: watch::Receiver<Version>,
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
+    let mut uplink = throttle.watch();
     let mut runtime = Runtime {
-        carrier: Carrier::new(config, parts, store),
+        policy: throttle.policy(),
+        carrier: Carrier::new(config, parts, store, throttle),
         planner: Planner::new(WINDOW),
         recorded,
-        offered: None,
+        offered: [None; 3],
         ready: Vec::new(),
         tasks: JoinSet::new(),
         starting: false,
@@ -76,9 +85,14 @@ pub(super) async fn run(
     };
     let retrier = parts.retrier.clone();
     while !stop.is_cancelled() {
-        runtime.offer();
+        runtime.prioritize();
+        let more = runtime.offer();
         runtime.ask();
-        let pause = runtime.pause();
+        let pause = if more {
+            Duration::ZERO
+        } else {
+            runtime.pause()
+        };
         tokio::select! {
             () = stop.cancelled() => {}
             Some(report) = runtime.tasks.join_next() => runtime.take(report)?,
@@ -87,7 +101,9 @@ pub(super) async fn run(
                     stop.cancelled().await;
                 }
             }
-            () = retrier.rung() => runtime.offered = None,
+            () = retrier.rung() => runtime.offered = [None; 3],
+            // A pause has ended, or begun.
+            Ok(()) = uplink.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -97,30 +113,58 @@ pub(super) async fn run(
 }
 
 impl Runtime {
-    /// Gives the planner what is recorded and pending, as much as it may hold.
-    fn offer(&mut self) {
+    /// Looks whether other buckets are urgent now.
+    fn prioritize(&mut self) {
+        let policy = self.carrier.throttle.policy();
+        if policy.priorities != self.policy.priorities {
+            self.planner.prioritize(|bucket| policy.priority(bucket));
+            self.offered = [None; 3];
+        }
+        self.policy = policy;
+    }
+
+    /// Gives the planner what is recorded and pending, as much as it may hold; says whether there
+    /// is more to look at.
+    fn offer(&mut self) -> bool {
         if self.planner.is_empty() {
-            self.offered = None;
+            self.offered = [None; 3];
         }
         let through = *self.recorded.borrow_and_update();
+        let mut more = false;
+        for priority in Priority::ALL {
+            let used = self.policy.priorities.values().any(|p| *p == priority);
+            if used || priority == Priority::default() {
+                more |= self.offer_of(priority, through);
+            }
+        }
+        more
+    }
+
+    fn offer_of(&mut self, priority: Priority, through: Version) -> bool {
         let vault = &self.carrier.parts.vault;
-        while self.planner.len() < AHEAD {
-            let batch = vault.pending(self.offered, MAX_ITEMS);
+        let offered = &mut self.offered[class(priority)];
+        for _ in 0..SCANS {
+            if self.planner.len_of(priority) >= AHEAD {
+                return false;
+            }
+            let batch = vault.pending(*offered, MAX_ITEMS);
             if batch.is_empty() {
-                return;
+                return false;
             }
             for pending in batch {
                 if pending.version > through {
-                    return;
+                    return false;
                 }
-                self.offered = Some(pending.version);
-                let name = Name {
-                    bucket: pending.job.to_string(),
-                    key: pending.key,
-                };
-                self.planner.offer(pending.version, name);
+                *offered = Some(pending.version);
+                let bucket = pending.job.to_string();
+                if self.policy.priority(&bucket) == priority {
+                    let key = pending.key;
+                    let name = Name { bucket, key };
+                    self.planner.offer(pending.version, name, priority);
+                }
             }
         }
+        true
     }
 
     /// Asks the cloud whatever there is to ask; one question of a kind at a time.
@@ -139,8 +183,9 @@ impl Runtime {
                 Ok(Report::Completed(batch, asked))
             });
         }
-        if !self.starting {
-            let packs = self.alone == 0 && self.carrier.gauge.lock().pays();
+        // While sending is held, URLs would only grow old.
+        if !self.starting && !self.carrier.throttle.is_held() {
+            let packs = self.alone == 0 && self.carrier.gauge.lock().pays(now);
             self.planner
                 .set_window(if packs { PACK_WINDOW } else { WINDOW });
             let limit = if packs { MAX_PACK_OBJECTS } else { limit };
@@ -177,7 +222,8 @@ impl Runtime {
 
     fn pause(&self) -> Duration {
         let now = clock::now().mono_ms;
-        let due = self.planner.next_due_ms().filter(|_| !self.starting);
+        let idle = self.starting || self.carrier.throttle.is_held();
+        let due = self.planner.next_due_ms().filter(|_| !idle);
         let cloud = Some(self.cloud_from_ms).filter(|from| *from > now);
         let next = match (due, cloud) {
             (Some(due), Some(cloud)) => due.max(cloud),

@@ -12,6 +12,7 @@
 mod carry;
 pub mod cloud;
 mod deliver;
+mod meter;
 mod pace;
 mod pack;
 pub mod plan;
@@ -20,6 +21,8 @@ mod release;
 mod retry;
 mod send;
 mod settle;
+mod throttle;
+mod turns;
 mod walk;
 
 use std::num::NonZeroUsize;
@@ -27,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhaul_protocol::uplink::{UplinkPolicy, UplinkState};
 use longhaul_vault::Vault;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +40,7 @@ use crate::intake::Arrivals;
 use crate::journal::{JournalError, JournalHandle};
 use crate::receipts::{Receipts, ReceiptsError};
 use cloud::Cloud;
+use throttle::Throttle;
 
 pub use retry::Retrier;
 
@@ -53,7 +58,7 @@ pub struct UplinkConfig {
     pub parts: NonZeroUsize,
     /// Parts of all objects: never more at a time.
     pub most_parts: NonZeroUsize,
-    /// Small objects travel as packs where one request to the store takes this long; zero: always.
+    /// Small objects travel as packs where the store's bare answer takes this long; zero: always.
     pub pack_above: Duration,
     /// Longest time in which the object store takes no byte and says nothing.
     pub stall_limit: Duration,
@@ -97,6 +102,10 @@ pub struct UplinkParts {
     pub retrier: Retrier,
     /// Rung by the intake.
     pub arrivals: Arrivals,
+    /// How the way to the buckets is to be used; may change at any time.
+    pub policy: watch::Receiver<UplinkPolicy>,
+    /// Told what is in force.
+    pub state: watch::Sender<UplinkState>,
 }
 
 /// Whom the uplink believes that it talks to the object store; the cloud says with each URL which of
@@ -139,8 +148,20 @@ pub async fn run(
     let store = send::Store::new(&parts.tls, config.stall_limit)?;
     let (through, follow) = watch::channel(longhaul_vault::Version(0));
     let recorder = record::run(&config, &parts, through, stop.clone());
-    let delivery = deliver::run(&config, &parts, store, follow, stop.clone());
+    let throttle = Throttle::new(parts.policy.borrow().clone(), parts.state.clone());
+    let limits = async {
+        throttle.run(parts.policy.clone(), stop.clone()).await;
+        Ok(())
+    };
+    let delivery = deliver::run(
+        &config,
+        &parts,
+        store,
+        throttle.clone(),
+        follow,
+        stop.clone(),
+    );
     let release = release::run(&config, parts.vault.clone(), stop.clone());
-    tokio::try_join!(recorder, delivery, release)?;
+    tokio::try_join!(recorder, delivery, release, limits)?;
     Ok(())
 }

@@ -2,11 +2,12 @@
 //! Jain, "Analysis of the increase and decrease algorithms", 1989).
 
 use std::num::NonZeroUsize;
-use std::pin::pin;
 use std::sync::Arc;
 
+use longhaul_protocol::uplink::Priority;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+
+use super::turns::{Gate, Pass};
 
 /// How many may be on their way. Pure.
 #[derive(Clone, Debug)]
@@ -27,8 +28,13 @@ impl Window {
         }
     }
 
-    fn admits(&self, inside: usize) -> bool {
-        f64::from(u32::try_from(inside).unwrap_or(u32::MAX)) < self.limit.floor()
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between one and the most, which was a whole number"
+    )]
+    fn room(&self) -> usize {
+        self.limit as usize
     }
 
     /// A part arrived that set out in `era`, while the window was full: one more for each round.
@@ -48,51 +54,31 @@ impl Window {
     }
 }
 
-#[derive(Debug)]
-struct State {
-    window: Window,
-    inside: usize,
-}
-
 /// Lets in as many as the way has borne so far.
 #[derive(Clone, Debug)]
-pub(super) struct Pace(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    left: Notify,
+pub(super) struct Pace {
+    window: Arc<Mutex<Window>>,
+    gate: Gate,
 }
 
 impl Pace {
     /// Begins with `first` at a time, and never lets in more than `most`.
     pub fn new(first: NonZeroUsize, most: NonZeroUsize) -> Self {
         let window = Window::new(first, most);
-        Self(Arc::new(Shared {
-            state: Mutex::new(State { window, inside: 0 }),
-            left: Notify::new(),
-        }))
+        Self {
+            gate: Gate::new(window.room()),
+            window: Arc::new(Mutex::new(window)),
+        }
     }
 
     /// Waits for a turn.
-    pub async fn turn(&self) -> Turn {
-        loop {
-            let mut left = pin!(self.0.left.notified());
-            // Registered before looking, so that nobody leaves unnoticed in between.
-            left.as_mut().enable();
-            {
-                let mut state = self.0.state.lock();
-                if state.window.admits(state.inside) {
-                    state.inside += 1;
-                    let full = !state.window.admits(state.inside);
-                    return Turn {
-                        shared: Arc::clone(&self.0),
-                        era: state.window.era,
-                        full,
-                    };
-                }
-            }
-            left.await;
+    pub async fn turn(&self, priority: Priority) -> Turn {
+        let pass = self.gate.enter(priority).await;
+        Turn {
+            era: self.window.lock().era,
+            full: self.gate.is_full(),
+            pace: self.clone(),
+            _pass: pass,
         }
     }
 }
@@ -100,28 +86,30 @@ impl Pace {
 /// One part's place among those on their way; ends when dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
-    shared: Arc<Shared>,
+    pace: Pace,
     era: u64,
     full: bool,
+    _pass: Pass,
 }
 
 impl Turn {
     /// The part arrived.
     pub fn went_well(&self) {
-        let mut state = self.shared.state.lock();
-        state.window.went_well(self.era, self.full);
+        self.learn(|window| window.went_well(self.era, self.full));
     }
 
     /// The way or the store failed it.
     pub fn congested(&self) {
-        self.shared.state.lock().window.congested(self.era);
+        self.learn(|window| window.congested(self.era));
     }
-}
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.shared.state.lock().inside -= 1;
-        self.shared.left.notify_waiters();
+    fn learn(&self, from: impl FnOnce(&mut Window)) {
+        let room = {
+            let mut window = self.pace.window.lock();
+            from(&mut window);
+            window.room()
+        };
+        self.pace.gate.set_room(room);
     }
 }
 
@@ -129,13 +117,14 @@ impl Drop for Turn {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn count(n: usize) -> NonZeroUsize {
         NonZeroUsize::new(n).expect("not zero")
     }
 
     fn limit(window: &Window) -> usize {
-        (0..1000).take_while(|&n| window.admits(n)).count()
+        window.room()
     }
 
     #[test]
@@ -198,17 +187,19 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn everybody_gets_a_turn_and_no_more_are_inside_than_allowed() {
         let pace = Pace::new(count(2), count(3));
+        let inside = Arc::new(AtomicUsize::new(0));
         let parts = (0..200).map(|n| {
-            let pace = pace.clone();
+            let (pace, count) = (pace.clone(), Arc::clone(&inside));
             tokio::spawn(async move {
-                let turn = pace.turn().await;
-                let inside = pace.0.state.lock().inside;
+                let turn = pace.turn(Priority::Normal).await;
+                let inside = count.fetch_add(1, Ordering::SeqCst) + 1;
                 tokio::task::yield_now().await;
                 if n % 7 == 0 {
                     turn.congested();
                 } else {
                     turn.went_well();
                 }
+                count.fetch_sub(1, Ordering::SeqCst);
                 inside
             })
         });
@@ -217,6 +208,6 @@ mod tests {
             assert!((1..=3).contains(&inside.expect("no panic")));
         }
 
-        assert_eq!(pace.0.state.lock().inside, 0);
+        assert!(!pace.gate.is_full());
     }
 }

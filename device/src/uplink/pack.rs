@@ -22,6 +22,7 @@ use super::carry::{Carrier, Next, Steps};
 use super::cloud::AskError;
 use super::send::SendError;
 use crate::agent::backoff::Backoff;
+use crate::clock;
 
 /// Fewer objects than this are not worth a pack.
 const MIN_OBJECTS: usize = 8;
@@ -30,39 +31,70 @@ const PACKS_BETWEEN: u32 = 64;
 /// Pauses between questions about a pack, in milliseconds.
 const ASK_PAUSE_MS: (u64, u64) = (500, 60_000);
 
+/// Pauses after packs were refused again and again, in milliseconds.
+const REFUSED_PAUSE_MS: (u64, u64) = (300_000, 3_600_000);
+
 /// Says whether packs pay: where a request takes long, many objects in one are faster than many
 /// requests. Where it does not, one request each is as fast and needs no unpacking.
+///
+/// What counts is the bare round trip. An object that takes long because the box is busy or its
+/// sending is limited says nothing about the line, so then the round trip is measured by itself.
 #[derive(Debug)]
 pub(super) struct Gauge {
     above: Duration,
-    /// The fastest single request since packs were last used.
-    fastest: Option<Duration>,
+    /// The shortest round trip that was seen since packs were last used.
+    round_trip: Option<Duration>,
+    measuring: bool,
     packs: u32,
-    forbidden: bool,
+    /// Packs that the store refused, one after the other.
+    refusals: u32,
+    pause: Backoff,
+    /// No packs before this moment.
+    from_ms: u64,
 }
 
 impl Gauge {
-    /// Packs pay where the fastest single request takes `above` or longer; zero: always.
+    /// Packs pay where the round trip takes `above` or longer; zero: always.
     pub fn new(above: Duration) -> Self {
         Self {
             above,
-            fastest: None,
+            round_trip: None,
+            measuring: false,
             packs: 0,
-            forbidden: false,
+            refusals: 0,
+            pause: Backoff::new(REFUSED_PAUSE_MS.0, REFUSED_PAUSE_MS.1),
+            from_ms: 0,
         }
     }
 
-    pub fn pays(&self) -> bool {
-        let slow = self.fastest.is_some_and(|fastest| fastest >= self.above);
+    pub fn pays(&self, now_ms: u64) -> bool {
+        let long = self.round_trip.is_some_and(|found| found >= self.above);
         let due = self.packs >= PACKS_BETWEEN;
-        !self.forbidden && (self.above.is_zero() || (slow && !due))
+        now_ms >= self.from_ms && (self.above.is_zero() || (long && !due))
     }
 
-    /// A single request took so long.
-    pub fn single(&mut self, took: Duration) {
+    /// A single request took so long, which is the round trip at the most; says whether that must
+    /// be measured.
+    pub fn single(&mut self, took: Duration) -> bool {
+        let stale = self.packs > 0;
+        if took < self.above {
+            self.measured(Some(took));
+            return false;
+        }
+        let needed = !self.measuring && (stale || self.round_trip.is_none());
+        self.measuring |= needed;
+        needed
+    }
+
+    /// The round trip took so long; `None` if it could not be measured.
+    pub fn measured(&mut self, round_trip: Option<Duration>) {
+        self.measuring = false;
+        let Some(found) = round_trip else {
+            return;
+        };
         let stale = std::mem::take(&mut self.packs) > 0;
-        let before = self.fastest.filter(|_| !stale);
-        self.fastest = Some(before.map_or(took, |before| before.min(took)));
+        let before = self.round_trip.filter(|_| !stale);
+        self.round_trip = Some(before.map_or(found, |before| before.min(found)));
     }
 
     /// A pack was begun.
@@ -70,9 +102,26 @@ impl Gauge {
         self.packs = self.packs.saturating_add(1);
     }
 
-    /// The store does not take packs.
-    pub fn forbid(&mut self) {
-        self.forbidden = true;
+    /// A pack has arrived.
+    pub fn arrived(&mut self) {
+        self.refusals = 0;
+        self.pause.reset();
+    }
+
+    /// The store refused a pack. Its URL may have been too old, which the next one is not; the
+    /// second time in a row it is the store that takes none for now.
+    pub fn refused(&mut self, now_ms: u64) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals > 1 {
+            self.forbid(now_ms);
+        }
+    }
+
+    /// No packs for a while.
+    pub fn forbid(&mut self, now_ms: u64) {
+        // At least half of the ceiling: this is a pause, and not jitter.
+        let pause = self.pause.next(u64::MAX);
+        self.from_ms = now_ms.saturating_add(pause.max(REFUSED_PAUSE_MS.0 / 2));
     }
 }
 
@@ -168,7 +217,9 @@ impl Carrier {
     /// Carries a pack to its end; yields what is to be done next with each of its versions.
     pub async fn carry_pack(&self, job: PackJob) -> Steps {
         let PackJob { pack, put, entries } = job;
-        let _slot = self.packs.acquire().await;
+        let bucket = entries.first().map(|entry| entry.info.job.to_string());
+        let priority = self.throttle.priority(&bucket.unwrap_or_default());
+        let _slot = self.packs.enter(priority).await;
         let mut steps = Vec::with_capacity(entries.len());
         let marked = entries.into_iter().map(|entry| async move {
             let goes = self.in_flight(&entry).await?;
@@ -196,15 +247,21 @@ impl Carrier {
             steps.push((entry.info.version, next));
         }
         let entries = built.entries;
-        if let Err(error) = self.store.put_bytes(&put, built.bytes).await {
-            if !matches!(error, SendError::Later(_)) {
-                tracing::warn!(%error, "the store takes no packs: objects go one by one");
-                self.gauge.lock().forbid();
+        let sent = {
+            let _stream = self.throttle.stream(priority).await;
+            let bytes = built.bytes;
+            self.store.put_bytes(&put, bytes, &self.throttle).await
+        };
+        if let Err(error) = sent {
+            if !matches!(error, SendError::Later(_) | SendError::Held) {
+                tracing::warn!(%error, "the store refused a pack");
+                self.gauge.lock().refused(clock::now().mono_ms);
             }
             let why = error.to_string();
             steps.extend(self.all_anew(&entries, &why).await?);
             return Ok(steps);
         }
+        self.gauge.lock().arrived();
         let arrived = entries
             .iter()
             .map(|entry| self.tell(entry.info.version, DeliveryEvent::Delivered));
@@ -351,30 +408,66 @@ mod tests {
         }
     }
 
+    const SHORT: Duration = Duration::from_millis(2);
+    const LONG: Duration = Duration::from_millis(100);
+
+    fn gauge() -> Gauge {
+        Gauge::new(Duration::from_millis(20))
+    }
+
     #[test]
     fn packs_pay_on_a_long_line_and_the_line_is_looked_at_again() {
-        let (short, long) = (Duration::from_millis(2), Duration::from_millis(100));
-        let mut gauge = Gauge::new(Duration::from_millis(20));
-        assert!(!gauge.pays(), "nothing is known yet");
-        gauge.single(long);
-        assert!(gauge.pays());
-        gauge.single(short);
-        assert!(!gauge.pays(), "the fastest counts");
-
-        let mut gauge = Gauge::new(Duration::from_millis(20));
-        gauge.single(long);
+        let mut gauge = gauge();
+        assert!(!gauge.pays(0), "nothing is known yet");
+        assert!(gauge.single(LONG), "that may be the line");
+        assert!(!gauge.single(LONG), "it is being measured");
+        assert!(!gauge.pays(0));
+        gauge.measured(Some(LONG));
+        assert!(gauge.pays(0));
         for _ in 0..PACKS_BETWEEN {
-            assert!(gauge.pays());
+            assert!(gauge.pays(0));
             gauge.pack();
         }
-        assert!(!gauge.pays(), "time to look again");
-        gauge.single(short);
-        assert!(!gauge.pays(), "the line is short now");
+        assert!(!gauge.pays(0), "time to look again");
+        gauge.single(SHORT);
+        assert!(!gauge.pays(0), "the line is short now");
+        assert!(Gauge::new(Duration::ZERO).pays(0), "always");
+    }
 
-        let mut always = Gauge::new(Duration::ZERO);
-        assert!(always.pays());
-        always.forbid();
-        assert!(!always.pays());
+    #[test]
+    fn a_busy_box_on_a_short_line_sends_no_packs() {
+        let mut gauge = gauge();
+
+        assert!(gauge.single(LONG));
+        gauge.measured(Some(SHORT));
+
+        for _ in 0..100 {
+            assert!(!gauge.single(LONG), "the line is known");
+            assert!(!gauge.pays(0));
+        }
+    }
+
+    #[test]
+    fn a_measurement_that_failed_is_made_again() {
+        let mut gauge = gauge();
+        assert!(gauge.single(LONG));
+        gauge.measured(None);
+        assert!(gauge.single(LONG));
+    }
+
+    #[test]
+    fn a_refused_pack_is_tried_once_more_and_then_after_a_while() {
+        let mut gauge = gauge();
+        gauge.measured(Some(LONG));
+        gauge.refused(0);
+        assert!(gauge.pays(0), "its URL may have been too old");
+        gauge.refused(0);
+        assert!(!gauge.pays(0));
+        assert!(gauge.pays(REFUSED_PAUSE_MS.0), "for a time only");
+
+        gauge.arrived();
+        gauge.refused(REFUSED_PAUSE_MS.0);
+        assert!(gauge.pays(REFUSED_PAUSE_MS.0));
     }
 
     proptest! {

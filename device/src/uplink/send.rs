@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use http::header::{CONTENT_LENGTH, ETAG};
 use http::{HeaderName, HeaderValue, StatusCode};
 use longhaul_protocol::upload::{PresignedPut, StoreTrust};
@@ -13,14 +13,17 @@ use longhaul_vault::{Error as VaultError, Vault, Version};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
+use super::throttle::{Held, Throttle};
 use super::{StoreTls, UplinkError};
 use crate::cloud::chain;
-use crate::intake::VersionStream;
+use crate::intake::{StreamError, VersionStream};
 
 /// A connection that takes longer to make has failed.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes that are handed to the connection at a time.
 const PIECE: usize = 64 << 10;
+/// Questions that measure the round trip; the first one makes the connection.
+const ROUNDS: u32 = 4;
 /// Bytes of a refusal that are kept as its reason.
 const REASON_BYTES: usize = 400;
 
@@ -53,6 +56,18 @@ pub(super) enum SendError {
     /// The box cannot read its own bytes.
     #[error("{0}")]
     Unreadable(String),
+    /// A pause, or an hour in which nothing may be sent, began in the middle.
+    #[error("sending is paused")]
+    Held,
+}
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+enum BodyError {
+    #[error(transparent)]
+    Source(#[from] StreamError),
+    #[error(transparent)]
+    Held(#[from] Held),
 }
 
 impl From<VaultError> for SendError {
@@ -95,6 +110,7 @@ impl Store {
         version: Version,
         range: Option<Range<u64>>,
         put: &PresignedPut,
+        throttle: &Throttle,
     ) -> Result<String, SendError> {
         // An empty object has no range.
         let range = range.filter(|r| !r.is_empty());
@@ -102,8 +118,7 @@ impl Store {
         let length = reader.remaining();
         let request = self.request(put)?;
         let moved = Arc::new(Mutex::new(Instant::now()));
-        let watched = Arc::clone(&moved);
-        let bytes = VersionStream::new(reader).inspect(move |_| *watched.lock() = Instant::now());
+        let bytes = throttled(VersionStream::new(reader), throttle, &moved);
         let request = request
             .header(CONTENT_LENGTH, length)
             .body(reqwest::Body::wrap_stream(bytes));
@@ -111,30 +126,59 @@ impl Store {
     }
 
     /// Sends bytes that lie in memory; returns the store's `ETag`.
-    pub async fn put_bytes(&self, put: &PresignedPut, bytes: Bytes) -> Result<String, SendError> {
+    pub async fn put_bytes(
+        &self,
+        put: &PresignedPut,
+        bytes: Bytes,
+        throttle: &Throttle,
+    ) -> Result<String, SendError> {
         let moved = Arc::new(Mutex::new(Instant::now()));
-        let watched = Arc::clone(&moved);
         let length = bytes.len();
-        let pieces = futures::stream::unfold(bytes, move |mut rest| {
-            *watched.lock() = Instant::now();
+        let pieces = futures::stream::unfold(bytes, |mut rest| {
             let piece = rest.split_to(rest.len().min(PIECE));
-            let more = (!piece.is_empty()).then_some((Ok::<_, std::io::Error>(piece), rest));
+            let more = (!piece.is_empty()).then_some((Ok(piece), rest));
             std::future::ready(more)
         });
-        let request = self
-            .request(put)?
-            .header(CONTENT_LENGTH, length)
-            .body(reqwest::Body::wrap_stream(pieces));
+        let request =
+            self.request(put)?
+                .header(CONTENT_LENGTH, length)
+                .body(reqwest::Body::wrap_stream(throttled(
+                    pieces, throttle, &moved,
+                )));
         self.answer(request, &moved).await
+    }
+
+    /// How long the store takes to answer a question that costs it nothing, on a connection that
+    /// is there already; `None` if it does not answer.
+    pub async fn round_trip(&self, put: &PresignedPut) -> Option<Duration> {
+        let mut url: reqwest::Url = put.url.parse().ok()?;
+        url.set_path("/");
+        url.set_query(None);
+        let http = self.client(put);
+        let mut shortest: Option<Duration> = None;
+        for round in 0..ROUNDS {
+            let asked = Instant::now();
+            let question = http.head(url.clone()).timeout(CONNECT_LIMIT).send();
+            // Whatever it answers: without a signature it refuses.
+            question.await.ok()?;
+            if round > 0 {
+                let took = asked.elapsed();
+                shortest = Some(shortest.map_or(took, |before| before.min(took)));
+            }
+        }
+        shortest
+    }
+
+    fn client(&self, put: &PresignedPut) -> &reqwest::Client {
+        match put.trust {
+            StoreTrust::Fleet => &self.fleet,
+            StoreTrust::Public => &self.public,
+        }
     }
 
     /// A request with the headers that the cloud signed.
     fn request(&self, put: &PresignedPut) -> Result<reqwest::RequestBuilder, SendError> {
-        let http = match put.trust {
-            StoreTrust::Fleet => &self.fleet,
-            StoreTrust::Public => &self.public,
-        };
-        let mut request = http.put(&put.url);
+        let mut request = self.client(put).put(&put.url);
         for (name, value) in &put.headers {
             let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value))
             else {
@@ -203,6 +247,34 @@ impl Store {
     }
 }
 
+/// The same bytes, as fast as `throttle` lets them go; notes when something `moved`.
+fn throttled<S>(
+    bytes: S,
+    throttle: &Throttle,
+    moved: &Arc<Mutex<Instant>>,
+) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static
+where
+    S: Stream<Item = Result<Bytes, StreamError>> + Send + 'static,
+{
+    let (throttle, moved) = (throttle.clone(), Arc::clone(moved));
+    let begin = (Box::pin(bytes), Bytes::new());
+    futures::stream::try_unfold(begin, move |(mut bytes, mut rest)| {
+        let (throttle, moved) = (throttle.clone(), Arc::clone(&moved));
+        async move {
+            while rest.is_empty() {
+                match bytes.next().await {
+                    Some(chunk) => rest = chunk?,
+                    None => return Ok(None),
+                }
+            }
+            let piece = rest.split_to(rest.len().min(throttle.piece()));
+            throttle.pass(piece.len()).await?;
+            *moved.lock() = Instant::now();
+            Ok(Some((piece, (bytes, rest))))
+        }
+    })
+}
+
 /// Resolves when nothing has moved for `limit`.
 async fn stalled(moved: &Mutex<Instant>, limit: Duration) {
     loop {
@@ -218,8 +290,12 @@ async fn stalled(moved: &Mutex<Instant>, limit: Duration) {
 fn failed(error: &reqwest::Error) -> SendError {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        if let Some(crate::intake::StreamError::Vault(error)) = cause.downcast_ref() {
-            return SendError::from(error.clone());
+        match cause.downcast_ref() {
+            Some(BodyError::Source(StreamError::Vault(error))) => {
+                return SendError::from(error.clone());
+            }
+            Some(BodyError::Held(_)) => return SendError::Held,
+            _ => {}
         }
         source = cause.source();
     }

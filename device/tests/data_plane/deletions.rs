@@ -13,6 +13,7 @@ use longhaul_device::journal::JournalHandle;
 use longhaul_device::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkParts};
 use longhaul_protocol::journal::{Fact, JournalAck};
 use longhaul_vault::{Checksums, Condition, Metadata, Vault};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const DIRECTORY: &str = "LONGHAUL_DELETIONS_CHILD";
@@ -46,6 +47,8 @@ impl Running {
             retrier: Retrier::new(vault.clone()),
             receipts: open_receipts(dir),
             arrivals: arrivals.clone(),
+            policy: watch::Sender::default().subscribe(),
+            state: watch::Sender::default(),
         };
         let config = UplinkConfig::new(dir.join("uplink"));
         let uplink = tokio::spawn(uplink::run(config, parts, stop.clone()));

@@ -165,6 +165,7 @@ impl Lan {
             rungs: Vec::new(),
             vault: VaultFill::default(),
             identifying: false,
+            uplink: None,
             capabilities: Vec::new(),
         });
         let parts = IntakeParts {

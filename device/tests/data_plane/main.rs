@@ -8,6 +8,7 @@
 mod deletions;
 mod intake;
 mod lan;
+mod limits;
 mod packed_uplink;
 mod packs;
 mod push;

@@ -12,11 +12,16 @@ use longhaul_device::receipts::Receipts;
 use longhaul_device::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkError, UplinkParts};
 use longhaul_protocol::command::RetryScope;
 use longhaul_protocol::journal::Fact;
+use longhaul_protocol::uplink::{UplinkPolicy, UplinkState};
 use longhaul_protocol::upload::StoreTrust;
 use longhaul_vault::{Checksums, Condition, Delivery, Metadata, Vault, VaultConfig, Version};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// A second bucket.
+pub const URGENT: &str = "urgent-1";
 
 pub struct Haul {
     pub vault: Vault,
@@ -27,6 +32,8 @@ pub struct Haul {
     tls: StoreTls,
     retrier: Retrier,
     receipts: Receipts,
+    policy: watch::Sender<UplinkPolicy>,
+    in_force: watch::Sender<UplinkState>,
     dir: TempDir,
 }
 
@@ -44,6 +51,7 @@ impl Haul {
         let dir = tempfile::tempdir().unwrap();
         let bucket = dir.path().join("s3");
         std::fs::create_dir_all(bucket.join(BUCKET)).unwrap();
+        std::fs::create_dir_all(bucket.join(URGENT)).unwrap();
         std::fs::create_dir_all(bucket.join(STAGING)).unwrap();
         let server = bucket_server(&bucket).await;
         let line = Line::default();
@@ -59,14 +67,30 @@ impl Haul {
             vault,
             journal: open_journal(dir.path()),
             arrivals: Arrivals::default(),
+            policy: watch::Sender::default(),
+            in_force: watch::Sender::default(),
             cloud: TestCloud::new(server, through),
             line,
             dir,
         }
     }
 
+    /// How the way to the bucket is to be used from now on.
+    pub fn wish(&self, policy: UplinkPolicy) {
+        self.policy.send_replace(policy);
+    }
+
+    /// What is in force.
+    pub fn in_force(&self) -> UplinkState {
+        *self.in_force.borrow()
+    }
+
     pub async fn store(&self, key: &str, bytes: &[u8]) -> Version {
-        let job = BUCKET.parse().unwrap();
+        self.store_in(BUCKET, key, bytes).await
+    }
+
+    pub async fn store_in(&self, bucket: &str, key: &str, bytes: &[u8]) -> Version {
+        let job = bucket.parse().unwrap();
         self.vault.create_job(&job).unwrap();
         let metadata = Metadata {
             headers: [("longhaul-ticket".to_owned(), "ticket-1".to_owned())].into(),
@@ -82,7 +106,7 @@ impl Haul {
         info.version
     }
 
-    fn start(&self) -> Running {
+    pub fn start(&self) -> Running {
         self.start_with(|config| config)
     }
 
@@ -97,6 +121,8 @@ impl Haul {
             retrier: self.retrier.clone(),
             receipts: self.receipts.clone(),
             arrivals: self.arrivals.clone(),
+            policy: self.policy.subscribe(),
+            state: self.in_force.clone(),
         };
         let stop = CancellationToken::new();
         let config = change(UplinkConfig::new(state));

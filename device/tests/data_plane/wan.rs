@@ -78,6 +78,8 @@ pub struct Line {
     pub cuts: Arc<AtomicI64>,
     /// Bytes that went to the bucket.
     pub sent: Arc<AtomicUsize>,
+    /// Connections that are open.
+    pub open: Arc<AtomicUsize>,
 }
 
 impl Line {
@@ -92,7 +94,9 @@ impl Line {
                 let far = TcpStream::connect(target).await.unwrap();
                 let cut = line.cuts.fetch_sub(1, Ordering::Relaxed) > 0;
                 let sent = Arc::clone(&line.sent);
+                let open = Opened::new(&line.open);
                 tokio::spawn(async move {
+                    let _open = open;
                     let (mut near_in, mut near_out) = near.into_split();
                     let (mut far_in, mut far_out) = far.into_split();
                     let back = tokio::spawn(async move {
@@ -117,6 +121,22 @@ impl Line {
             }
         });
         address
+    }
+}
+
+/// Counts a connection while it is open.
+struct Opened(Arc<AtomicUsize>);
+
+impl Opened {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,7 +9,7 @@ use longhaul_provisioning::receipt;
 
 use super::Effect;
 use super::apply::plausible;
-use crate::fleet::{Fleet, FleetError, FleetEventKind, rollout_end};
+use crate::fleet::{Fleet, FleetError, FleetEventKind, Wish, rollout_end};
 use crate::store::Tx;
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::boxes::box_set_seen;
@@ -141,7 +141,11 @@ async fn apply(
                 && let Ok(CommandKind::SetTelemetryInterval { seconds }) =
                     serde_json::from_str(&row.detail)
             {
-                fleet.desired_renew(tx, box_id, Some(seconds)).await?;
+                let wish = Wish {
+                    telemetry_secs: Some(seconds),
+                    ..Wish::default()
+                };
+                fleet.desired_renew(tx, box_id, wish).await?;
                 effects.push(Effect::Desired(box_id.clone()));
             }
             effects.push(Effect::Tell(

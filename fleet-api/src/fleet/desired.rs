@@ -4,6 +4,7 @@ use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::topic::Dn;
 use longhaul_protocol::twin::{Desired, SignedDesired, TicketRef};
+use longhaul_protocol::uplink::UplinkPolicy;
 use longhaul_protocol::value::{Jws, UnixMillis};
 use longhaul_provisioning::jws::Kind;
 
@@ -16,19 +17,29 @@ use crate::store::twins::{DesiredRow, desired_get, desired_set};
 /// Telemetry interval of a box that was never told another one, in seconds.
 const DEFAULT_TELEMETRY_SECS: u16 = 10;
 
+/// What changes in the desired state; what is absent stays.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    /// The telemetry interval, in seconds.
+    pub telemetry_secs: Option<u16>,
+    /// How the way to the buckets is used.
+    pub uplink: Option<UplinkPolicy>,
+}
+
 impl Fleet {
     /// Writes the next version, with what the database has now; the caller commits and publishes.
-    /// `telemetry_secs` changes the interval, otherwise it stays.
     pub(crate) async fn desired_renew(
         &self,
         tx: &mut Tx,
         box_id: &BoxId,
-        telemetry_secs: Option<u16>,
+        wish: Wish,
     ) -> Result<(), FleetError> {
         let now = self.now();
-        let before = desired_get(tx, box_id)
-            .await?
-            .and_then(|row| serde_json::from_str::<Desired>(&row.detail).ok());
+        let before = desired_of(tx, box_id).await?;
+        let (interval, uplink) = match before {
+            Some(before) => (Some(before.telemetry_interval_secs), before.uplink),
+            None => (None, UplinkPolicy::default()),
+        };
         let tickets = ticket_list_valid(tx, box_id, now.0).await?;
         let version = box_next_desired(tx, box_id, now.0 / 1000)
             .await?
@@ -37,8 +48,9 @@ impl Fleet {
             v: VERSION,
             box_id: box_id.clone(),
             version: u64::try_from(version).unwrap_or(0),
-            telemetry_interval_secs: telemetry_secs
-                .or(before.map(|b| b.telemetry_interval_secs))
+            telemetry_interval_secs: wish
+                .telemetry_secs
+                .or(interval)
                 .unwrap_or(DEFAULT_TELEMETRY_SECS),
             tickets: tickets
                 .into_iter()
@@ -48,6 +60,7 @@ impl Fleet {
                     expires: UnixMillis(row.expires),
                 })
                 .collect(),
+            uplink: wish.uplink.unwrap_or(uplink),
         };
         let detail = serde_json::to_string(&desired)
             .map_err(|e| FleetError::internal("failed to write desired state", e))?;
@@ -89,4 +102,10 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// The desired state that was signed last.
+pub(super) async fn desired_of(tx: &mut Tx, box_id: &BoxId) -> Result<Option<Desired>, FleetError> {
+    let row = desired_get(tx, box_id).await?;
+    Ok(row.and_then(|row| serde_json::from_str(&row.detail).ok()))
 }

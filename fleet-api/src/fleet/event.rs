@@ -100,6 +100,8 @@ pub enum FleetEventKind {
         /// Its length.
         bytes: u64,
     },
+    /// An operator wants a box to use its way to the buckets otherwise.
+    Uplink,
     /// A ticket was made or revoked.
     Tickets,
     /// A rollout began or changed.

@@ -15,6 +15,7 @@ mod receipts;
 mod releases;
 mod rollouts;
 mod tickets;
+mod uplink;
 mod view;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -32,10 +33,12 @@ use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 pub use admission::Admitted;
 pub(crate) use commands::rollout_end;
+pub(crate) use desired::Wish;
 pub use error::{FleetError, FleetErrorKind};
 pub use event::{FleetEvent, FleetEventKind};
 pub use receipts::{ReceiptPage, ReceiptQuery};
 pub use rollouts::MAX_ROLLOUT_BOXES;
+pub use uplink::Uplink;
 pub use view::{
     Actor, NewRollout, NewTicket, ObjectBody, ObjectInfo, ObjectPage, ObjectQuery, OpenObject,
     Release, RolloutBox, RolloutView,

@@ -7,6 +7,7 @@ use longhaul_protocol::value::UnixMillis;
 use serde_json::json;
 
 use super::boxes::known;
+use super::desired::Wish;
 use super::{Actor, Fleet, FleetError, FleetEventKind, NewTicket, audit, fresh};
 use crate::objects::names::check_bucket;
 use crate::store::boxes::{BoxState, box_get};
@@ -68,7 +69,7 @@ impl Fleet {
             )));
         }
         ticket_insert(&mut tx, &row).await?;
-        self.desired_renew(&mut tx, box_id, None).await?;
+        self.desired_renew(&mut tx, box_id, Wish::default()).await?;
         let what = json!({ "ticket": id, "bucket": row.bucket });
         audit(&mut tx, actor, "ticket.create", box_id.as_str(), what, now).await?;
         tx.commit().await?;
@@ -115,7 +116,8 @@ impl Fleet {
         if !ticket_revoke(&mut tx, id, now.0).await? {
             return Ok(());
         }
-        self.desired_renew(&mut tx, &row.box_id, None).await?;
+        self.desired_renew(&mut tx, &row.box_id, Wish::default())
+            .await?;
         let what = json!({ "ticket": id });
         audit(
             &mut tx,

@@ -14,9 +14,10 @@ use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::inventory::InventoryRecord;
 use longhaul_protocol::presence::{Birth, Death, Presence};
 use longhaul_protocol::topic::{Dn, Topic, Up, dn_filter};
+use longhaul_protocol::twin::{Desired, SignedDesired};
 use longhaul_protocol::value::{Blob, Digest32, UnixMillis};
 use longhaul_provisioning::ca::Pki;
-use longhaul_provisioning::jws::{Kind, Signer};
+use longhaul_provisioning::jws::{self, Kind, Signer};
 use rcgen::KeyPair;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet};
@@ -292,6 +293,14 @@ impl Session {
     }
 
     /// The next message on `channel`; others are passed over.
+    /// The next desired state, its signature verified.
+    pub async fn desired(&mut self, bench: &Bench) -> Desired {
+        let signed: SignedDesired = self.next(Dn::Desired).await;
+        let anchors = bench.pki().root_anchor().expect("anchors");
+        let verified = jws::verify(&signed.jws, Kind::Desired, &anchors, bench.fleet.now());
+        serde_json::from_slice(&verified.expect("verified").payload).expect("desired state")
+    }
+
     pub async fn next<T: Message>(&mut self, channel: Dn) -> T {
         let wait = async {
             loop {

@@ -6,7 +6,8 @@ use longhaul_fleet_api::auth::{password, secret};
 use longhaul_fleet_api::store::api_tokens::{ApiTokenRow, api_token_insert};
 use longhaul_fleet_api::store::operators::{OperatorRow, Role, operator_insert};
 use longhaul_protocol::command::SignedCommand;
-use longhaul_protocol::topic::Dn;
+use longhaul_protocol::topic::{Dn, Up};
+use longhaul_protocol::twin::{Desired, Reported};
 use longhaul_protocol::upload::{PresignedPut, StartResult, Started};
 use reqwest::{Client, Response, StatusCode};
 use rustls::{ClientConfig, RootCertStore};
@@ -171,6 +172,83 @@ async fn a_command_reaches_the_box_and_whoever_watches_sees_it() {
         .collect();
     assert_eq!(kinds, ["identify", "birth"]);
     drop(live);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_and_limits_reach_the_box_signed_and_what_is_in_force_comes_back() {
+    let bench = Bench::start().await;
+    let of = bench.enrolled(1).await;
+    let operator = Operator::new(&bench).await;
+    let mut session = bench.connect(&of, "s-1").await;
+    session.birth(0).await;
+    let path = format!("/v1/boxes/{}", of.id);
+    eventually("the box is online", async || {
+        operator.get(&path).await["box"]["online"] == true
+    })
+    .await;
+    let path = format!("{path}/uplink");
+    let untouched = operator.get(&path).await;
+    assert_eq!(untouched["wanted"]["paused"], false);
+    assert_eq!(untouched["state"], Value::Null);
+
+    let limits = vec![vec![json!(1 << 20); 24]; 7];
+    let wanted = json!({
+        "paused": false,
+        "week": { "utc_offset_minutes": 60, "limits": limits },
+        "priorities": { "acme-data": "urgent", "other-data": "normal" },
+    });
+    let set = operator.send("PUT", &path, Some(wanted.clone())).await;
+    assert_eq!(set.status(), StatusCode::OK);
+    let paused = operator.send("POST", &format!("{path}/pause"), None).await;
+    let paused: Value = paused.json().await.expect("JSON");
+    assert_eq!(
+        (&paused["wanted"]["paused"], &paused["applied"]),
+        (&json!(true), &json!(false))
+    );
+    let mut desired: Desired = session.desired(&bench).await;
+    while !desired.uplink.paused {
+        desired = session.desired(&bench).await;
+    }
+    let week = desired.uplink.week.as_ref().expect("a week");
+    assert_eq!(
+        (week.utc_offset_minutes, week.limits[6][23]),
+        (60, Some(1 << 20))
+    );
+    assert_eq!(desired.uplink.priorities.len(), 1, "normal is no priority");
+
+    let reported = json!({
+        "desired_version": desired.version, "telemetry_interval_secs": 10,
+        "agent_version": "1.0.0", "slots": { "active": "a" }, "uplink": { "state": "paused" },
+    });
+    let reported: Reported = serde_json::from_value(reported).expect("reported state");
+    session.send(Up::Reported, &reported).await;
+    eventually("the pause is reported", async || {
+        let seen = operator.get(&path).await;
+        seen["state"] == "paused" && seen["applied"] == true
+    })
+    .await;
+
+    let resumed = operator.send("POST", &format!("{path}/resume"), None).await;
+    let resumed: Value = resumed.json().await.expect("JSON");
+    assert_eq!(resumed["wanted"]["week"], wanted["week"], "limits stay");
+    assert!(!session.desired(&bench).await.uplink.paused);
+
+    for (body, says) in [
+        (
+            json!({ "week": { "limits": vec![vec![json!(5); 24]; 7] } }),
+            "Monday at 0:00 is 5",
+        ),
+        (json!({ "week": { "limits": [] } }), "does not fit"),
+        (json!({ "pause": true }), "pause"),
+        (json!({ "priorities": { "Not A Bucket": "low" } }), "bucket"),
+    ] {
+        let refused = operator.send("PUT", &path, Some(body)).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+        let refused: Value = refused.json().await.expect("JSON");
+        let detail = refused["detail"].as_str().expect("a detail");
+        assert!(detail.contains(says), "{detail}");
+    }
     bench.stop().await;
 }
 

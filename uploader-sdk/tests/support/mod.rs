@@ -292,6 +292,7 @@ async fn answer(
                 rungs: seen.rungs.lock().expect("not poisoned").clone(),
                 vault: VaultFill::default(),
                 identifying: false,
+                uplink: None,
                 capabilities: Vec::new(),
             };
             return Ok(Response::new(full(serde_json::to_vec(&status)?)));

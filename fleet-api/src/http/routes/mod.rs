@@ -16,6 +16,7 @@ mod releases;
 mod session;
 mod tickets;
 mod tokens;
+mod uplink;
 
 use super::api::Api;
 
@@ -63,6 +64,7 @@ pub fn api() -> Api {
     let api = audit::add(api);
     let api = boxes::add(api);
     let api = box_history::add(api);
+    let api = uplink::add(api);
     let api = commands::add(api);
     let api = orders::add(api);
     let api = tickets::add(api);
