@@ -112,6 +112,7 @@ async fn main() {
         expires: FOR_EVER,
         root_pem,
         lan_urls: vec![url.clone()],
+        cloud_url: None,
     };
     std::fs::write(&ticket_path, serde_json::to_vec(&ticket).expect("JSON")).expect("written");
     println!(

@@ -18,6 +18,10 @@ pub const DELIVERY_PATH: &str = "/longhaul/v1/delivery";
 /// the box knows it without reading the object.
 pub const BLAKE3_HEADER: &str = "x-longhaul-blake3";
 
+/// On the answer to `PUT` and to the beginning of an upload: what is odd about an object that the box
+/// takes all the same.
+pub const NOTICE_HEADER: &str = "x-longhaul-notice";
+
 /// The capability of a box that takes packs at [`crate::pack::PACKS_PATH`].
 pub const PACKS: &str = "packs";
 

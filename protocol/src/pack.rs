@@ -70,6 +70,9 @@ pub enum PackLine {
         version: u64,
         /// The tag that S3 clients are shown of it, without quotes.
         etag: String,
+        /// What is odd about it, such as a name that differs from another one in case alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        notice: Option<String>,
     },
     /// The entry will not be taken, however often it is sent; the rest of the pack goes on.
     Refused {

@@ -45,6 +45,9 @@ pub struct Ticket {
     /// Where the box said that it is on the LAN; tried after mDNS.
     #[serde(default)]
     pub lan_urls: Vec<String>,
+    /// Where the cloud is, as people reach it: receipts come from there, by the same key pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_url: Option<String>,
 }
 
 /// The secrets of every ticket that is valid for a box, as the box fetches them.

@@ -406,6 +406,7 @@ fn tickets() {
             expires: NOW,
             root_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             lan_urls: vec![],
+            cloud_url: Some("https://cloud.example:8443".into()),
         },
     );
     golden(
@@ -648,6 +649,7 @@ fn lan() {
                 entry: 1,
                 version: 77,
                 etag: "9c1f-0".into(),
+                notice: None,
             },
             PackLine::Refused {
                 entry: 2,

@@ -132,6 +132,15 @@ impl Customer {
         command
     }
 
+    /// How often `word` stands in what the program remembers.
+    pub fn remembered(&self, word: &str) -> usize {
+        let Ok(entries) = std::fs::read_dir(self.state.join("longhaul")) else {
+            return 0;
+        };
+        let texts = entries.filter_map(|e| std::fs::read_to_string(e.ok()?.path()).ok());
+        texts.map(|text| text.matches(word).count()).sum()
+    }
+
     /// Runs the command line to its end.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Bytes read at a time.
@@ -28,6 +28,7 @@ struct Shared {
 pub struct Relay {
     address: SocketAddr,
     shared: Arc<Shared>,
+    cuts: mpsc::Sender<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
 
@@ -45,10 +46,12 @@ impl Relay {
             limit: watch::Sender::new(u64::MAX),
             held: watch::Sender::new(false),
         });
-        let serving = tokio::spawn(serve(listener, target, Arc::clone(&shared)));
+        let (cuts, cut) = mpsc::channel(1);
+        let serving = tokio::spawn(serve(listener, target, Arc::clone(&shared), cut));
         Ok(Self {
             address,
             shared,
+            cuts,
             serving,
         })
     }
@@ -67,6 +70,15 @@ impl Relay {
     pub fn hold_after(&self, bytes: u64) {
         self.shared.held.send_replace(false);
         self.shared.limit.send_replace(self.sent() + bytes);
+    }
+
+    /// Ends every connection, with what is still on its way in it.
+    pub async fn cut(&self) {
+        let (done, is_done) = oneshot::channel();
+        // The line is served as long as this lives.
+        if self.cuts.send(done).await.is_ok() {
+            let _ = is_done.await;
+        }
     }
 
     /// Lets everything pass again.
@@ -88,7 +100,12 @@ impl Drop for Relay {
     }
 }
 
-async fn serve(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) {
+async fn serve(
+    listener: TcpListener,
+    target: SocketAddr,
+    shared: Arc<Shared>,
+    mut cut: mpsc::Receiver<oneshot::Sender<()>>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -101,6 +118,10 @@ async fn serve(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) {
                 });
             }
             Some(_) = connections.join_next() => {}
+            Some(done) = cut.recv() => {
+                connections.shutdown().await;
+                let _ = done.send(());
+            }
         }
     }
 }

@@ -89,7 +89,7 @@ async fn receipts(stage: &Stage, operator: &Operator, ready: &CloudReady, expect
     let (output, root) = (file.display(), ready.root_pem.display());
     let arguments = [
         "receipt".to_owned(),
-        BUCKET.to_owned(),
+        format!("--bucket={BUCKET}"),
         format!("--output={output}"),
         format!("--cloud={}", ready.people_url),
         format!("--token={token}"),

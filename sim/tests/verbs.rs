@@ -109,15 +109,6 @@ fn keys<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// How often `word` stands in what the customer's program remembers.
-fn remembered(state: &Path, word: &str) -> usize {
-    let Ok(entries) = std::fs::read_dir(state.join("longhaul")) else {
-        return 0;
-    };
-    let texts = entries.filter_map(|e| std::fs::read_to_string(e.ok()?.path()).ok());
-    texts.map(|text| text.matches(word).count()).sum()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_was_killed_sends_only_what_the_box_does_not_have() {
     let scene = Scene::set().await;
@@ -129,7 +120,7 @@ async fn a_push_that_was_killed_sends_only_what_the_box_does_not_have() {
     scene.relay.held().await;
     // What the box has answered by now is remembered before anything else happens.
     until("a part to be remembered", LIMIT, || async {
-        match remembered(&scene.customer.state, "\"part\"") {
+        match scene.customer.remembered("\"part\"") {
             0 => Err("none"),
             _ => Ok(()),
         }
@@ -137,6 +128,7 @@ async fn a_push_that_was_killed_sends_only_what_the_box_does_not_have() {
     .await
     .expect("the box has some");
     child.kill().await.expect("killed");
+    scene.relay.cut().await;
     scene.relay.release();
     let before = scene.relay.sent();
 

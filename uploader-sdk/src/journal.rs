@@ -289,6 +289,7 @@ mod tests {
             expires: UnixMillis(0),
             root_pem: String::new(),
             lan_urls: Vec::new(),
+            cloud_url: None,
         }
     }
 

@@ -9,6 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 
+use crate::ear::Ear;
 use crate::journal::{Done, DonePart, OpenUpload, Origin};
 use crate::plan::Planned;
 use crate::push::{Attempt, SendError, Sender, Sent, etag, unreadable};
@@ -16,6 +17,7 @@ use crate::report::Outcome;
 use crate::retry::{S3Error, persist};
 use crate::source::{Crc64, Piece, Source, Stamp};
 use crate::{body, upload};
+use longhaul_protocol::lan::NOTICE_HEADER;
 
 /// Why an attempt ended early.
 enum Stop {
@@ -50,6 +52,7 @@ pub async fn send(sender: &Sender<'_>, file: &Planned) -> Result<Attempt, SendEr
         stamp,
         upload,
         source: Arc::new(Mutex::new(source)),
+        ear: Ear::for_header(NOTICE_HEADER),
     };
     match large.run().await {
         Ok((done, bytes)) => Ok(Attempt::Sent(Sent {
@@ -59,6 +62,7 @@ pub async fn send(sender: &Sender<'_>, file: &Planned) -> Result<Attempt, SendEr
                 parts_kept => Outcome::Resumed { parts_kept },
             },
             bytes,
+            notice: large.ear.heard(),
         })),
         Err(Stop::Changed) => {
             upload::abort(sender, file, &large.upload.upload_id).await;
@@ -78,6 +82,7 @@ struct Large<'a> {
     stamp: Stamp,
     upload: OpenUpload,
     source: Arc<Mutex<Source>>,
+    ear: Ear,
 }
 
 /// A part in memory, with the right to be there.
@@ -272,6 +277,8 @@ impl Large<'_> {
                     .checksum_crc64_nvme(crc.header())
                     .mpu_object_size(size)
                     .multipart_upload(list.build())
+                    .customize()
+                    .interceptor(self.ear.clone())
                     .send()
                     .await?;
                 etag(answer.e_tag())

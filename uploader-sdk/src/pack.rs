@@ -265,7 +265,12 @@ impl Lane<'_> {
     /// Takes one line; true for the last one.
     async fn line(&self, line: PackLine, pack: &mut Pack) -> Result<bool, Broken> {
         let told = match line {
-            PackLine::Stored { entry, etag, .. } => {
+            PackLine::Stored {
+                entry,
+                etag,
+                notice,
+                ..
+            } => {
                 let packed = pack.answer(entry)?;
                 let bytes = packed.origin.stamp.size;
                 self.sender.progress.bytes_on_box(bytes);
@@ -280,6 +285,7 @@ impl Lane<'_> {
                     done,
                     outcome: Outcome::Sent,
                     bytes,
+                    notice,
                 };
                 Told::Sent(packed.item.index, Box::new(sent))
             }

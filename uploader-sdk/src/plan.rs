@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use longhaul_protocol::ids::ObjectKey;
+use longhaul_protocol::names::{Clash, Seen};
 use serde::Serialize;
 use walkdir::WalkDir;
 
@@ -23,6 +24,8 @@ pub struct Planned {
     /// The object that it becomes.
     pub key: ObjectKey,
     pub(crate) stamp: Stamp,
+    /// What is odd about its name among the others.
+    pub(crate) notice: Option<String>,
 }
 
 impl Planned {
@@ -251,6 +254,7 @@ fn add(plan: &mut Plan, path: &Path, inner: &Path, prefix: &str, metadata: &std:
             path: path.to_owned(),
             key,
             stamp: Stamp::of(metadata),
+            notice: None,
         }),
         Err(error) => plan.skip(path, SkipReason::NameRefused, error),
     }
@@ -265,15 +269,19 @@ pub(crate) fn is_unfinished(path: &Path) -> bool {
     })
 }
 
-/// Keeps the first file of each key.
+/// Keeps the first file of each key, and says which names differ in case alone.
 fn refuse_clashes(plan: &mut Plan) {
     let mut first: HashMap<ObjectKey, PathBuf> = HashMap::new();
+    let mut seen = Seen::default();
     let files = std::mem::take(&mut plan.files);
-    for file in files {
+    for mut file in files {
         if let Some(taken) = first.get(&file.key) {
             let detail = format!("{} is sent as {}", taken.display(), file.key);
             plan.skip(&file.path, SkipReason::SameKey, detail);
         } else {
+            if let Some((Clash::Case, other)) = seen.add(&file.key) {
+                file.notice = Some(format!("its name is {other} but for upper and lower case"));
+            }
             first.insert(file.key.clone(), file.path.clone());
             plan.files.push(file);
         }

@@ -146,6 +146,8 @@ pub(crate) struct Sent {
     pub done: Done,
     pub outcome: Outcome,
     pub bytes: u64,
+    /// What the box found odd about it.
+    pub notice: Option<String>,
 }
 
 /// How one attempt at a file ended, where it did not fail.
@@ -346,6 +348,7 @@ impl Sender<'_> {
                 done: done.clone(),
                 outcome: Outcome::AlreadyThere,
                 bytes: 0,
+                notice: None,
             });
         }
         let mut lost = false;
@@ -428,6 +431,7 @@ fn file_report(file: &Planned, sent: Sent) -> FileReport {
         blake3: sent.done.blake3,
         etag: sent.done.etag,
         outcome: sent.outcome,
+        notice: file.notice.clone().or(sent.notice),
         delivery: None,
     }
 }

@@ -1,15 +1,11 @@
 //! What the box says about one object: length, tag, checksums, and the time of its source file.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::types::ChecksumMode;
-use aws_smithy_runtime_api::box_error::BoxError;
 use longhaul_protocol::lan::BLAKE3_HEADER;
 use longhaul_protocol::value::Digest32;
 
 use crate::client::BoxClient;
+use crate::ear::Ear;
 use crate::progress::Progress;
 use crate::push::etag;
 use crate::retry::{Patience, S3Error, persist};
@@ -37,7 +33,7 @@ pub async fn head(
     patience: Patience,
     progress: &Progress,
 ) -> Result<Option<Held>, S3Error> {
-    let ear = Ear::default();
+    let ear = Ear::for_header(BLAKE3_HEADER);
     let answer = persist(patience, progress, || async {
         let request = client.s3().head_object();
         Ok(request
@@ -64,34 +60,8 @@ pub async fn head(
         etag: etag(answer.e_tag())?,
         mtime_ns: mtime.and_then(|text| Stamp::parse_mtime(text)),
         crc: answer.checksum_crc64_nvme().and_then(Crc64::from_header),
-        blake3: ear.heard(),
+        blake3: ear
+            .heard()
+            .and_then(|text| serde_json::from_value(text.into()).ok()),
     }))
-}
-
-/// Listens for the header that S3 has no words for.
-#[derive(Clone, Debug, Default)]
-struct Ear(Arc<Mutex<Option<Digest32>>>);
-
-impl Ear {
-    fn heard(&self) -> Option<Digest32> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Intercept for Ear {
-    fn name(&self) -> &'static str {
-        "blake3"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _components: &RuntimeComponents,
-        _config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let header = context.response().headers().get(BLAKE3_HEADER);
-        let digest = header.and_then(|text| serde_json::from_value(text.into()).ok());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = digest;
-        Ok(())
-    }
 }

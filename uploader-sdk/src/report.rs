@@ -62,6 +62,9 @@ pub struct FileReport {
     /// How it got there.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// What is odd about it, such as a name that differs from another one in case alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
     /// How far the box has carried it; known only after waiting for delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,

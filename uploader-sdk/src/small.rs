@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use longhaul_protocol::lan::NOTICE_HEADER;
 use tokio::task::spawn_blocking;
 
 use crate::body;
+use crate::ear::Ear;
 use crate::journal::{Done, Origin};
 use crate::plan::Planned;
 use crate::push::{Attempt, SendError, Sender, Sent, content_type, etag, unreadable};
@@ -34,8 +36,9 @@ pub async fn send(sender: &Sender<'_>, file: &Planned, size: u64) -> Result<Atte
     let Some((source, piece)) = read else {
         return Ok(Attempt::Changed);
     };
+    let ear = Ear::for_header(NOTICE_HEADER);
     let etag = persist(sender.patience(size), &sender.progress, || {
-        put(sender, file, source.stamp(), &piece)
+        put(sender, file, source.stamp(), &piece, &ear)
     })
     .await?;
     sender.progress.bytes_on_box(size);
@@ -47,6 +50,7 @@ pub async fn send(sender: &Sender<'_>, file: &Planned, size: u64) -> Result<Atte
         },
         outcome: Outcome::Sent,
         bytes: size,
+        notice: ear.heard(),
     }))
 }
 
@@ -55,6 +59,7 @@ async fn put(
     file: &Planned,
     stamp: Stamp,
     piece: &Piece,
+    ear: &Ear,
 ) -> Result<String, S3Error> {
     let answer = sender
         .client
@@ -73,6 +78,7 @@ async fn put(
         .customize()
         // TLS and the checksum guard the bytes; signing them too would hash them twice.
         .disable_payload_signing()
+        .interceptor(ear.clone())
         .send()
         .await?;
     etag(answer.e_tag())

@@ -82,6 +82,19 @@ const MAX_BYTES: u64 = 256 * 1024;
 ///
 /// [`TicketError`] where the file cannot be read, is not a ticket, or has expired.
 pub fn load_ticket(path: &Path) -> Result<Ticket, TicketError> {
+    parse_ticket(&read_ticket(path)?, path, clock::now())
+}
+
+/// Reads and checks a ticket that may have ended: its receipts are wanted when the job is over.
+///
+/// # Errors
+///
+/// [`TicketError`] where the file cannot be read or is not a ticket.
+pub fn load_ended_ticket(path: &Path) -> Result<Ticket, TicketError> {
+    parse_ticket(&read_ticket(path)?, path, UnixMillis(i64::MIN))
+}
+
+fn read_ticket(path: &Path) -> Result<String, TicketError> {
     let read = |source| TicketError::Read {
         path: path.to_owned(),
         source,
@@ -97,7 +110,7 @@ pub fn load_ticket(path: &Path) -> Result<Ticket, TicketError> {
             path: path.to_owned(),
         });
     }
-    parse_ticket(&text, path, clock::now())
+    Ok(text)
 }
 
 /// Checks a ticket's text; `path` is only named in errors.
@@ -135,6 +148,7 @@ pub fn parse_ticket(text: &str, path: &Path, now: UnixMillis) -> Result<Ticket, 
         expires: fields.required("expires")?,
         root_pem: fields.text("root_pem")?,
         lan_urls: fields.optional("lan_urls")?.unwrap_or_default(),
+        cloud_url: fields.optional("cloud_url")?,
     };
     check_roots(&ticket.root_pem).map_err(|why| fields.wrong("root_pem", why))?;
     if ticket.expires <= now {

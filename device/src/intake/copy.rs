@@ -14,11 +14,12 @@ use super::body::{Fault, Lane, Sink};
 use super::checksum::{Algorithm, Hasher};
 use super::error::{from_vault, interrupted};
 use super::multipart::{chosen_algorithm, part_number};
+use super::names::Fresh;
 use super::put::{Described, begin, give_checksums};
 use super::refuse::refuse_unsupported;
 use super::retrieval::{Conditions, check_conditions, modified, refuse_version, timestamp};
 use super::service::Store;
-use super::{layout, names, refuse};
+use super::{layout, names, notice, refuse};
 
 impl Store {
     pub(super) async fn copy(
@@ -28,6 +29,7 @@ impl Store {
         let credential = Self::admitted(&request)?;
         let input = request.input;
         refuse_unsupported!(input);
+        let class = refuse::storage_class(input.storage_class.as_ref())?;
         let conditions = Conditions {
             matches: input.copy_source_if_match.as_ref(),
             none_match: input.copy_source_if_none_match.as_ref(),
@@ -36,7 +38,7 @@ impl Store {
         };
         let source = self.source(&input.copy_source, &credential.bucket, &conditions)?;
         let job = names::job(&input.bucket)?;
-        let key = names::fresh(&self.vault, &job, &input.key)?;
+        let Fresh { key, notice } = names::fresh(&self.vault, &self.spellings, &job, &input.key)?;
         let what = format!("object {:?}", key.as_str());
         let replace = input
             .metadata_directive
@@ -89,10 +91,12 @@ impl Store {
             ..CopyObjectResult::default()
         };
         give_checksums!(result, &info.checksums);
-        Ok(S3Response::new(CopyObjectOutput {
+        let mut response = S3Response::new(CopyObjectOutput {
             copy_object_result: Some(result),
             ..CopyObjectOutput::default()
-        }))
+        });
+        notice::add(&mut response.headers, notice.into_iter().chain(class));
+        Ok(response)
     }
 
     pub(super) async fn copy_part(

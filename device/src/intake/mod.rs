@@ -13,23 +13,28 @@ mod body;
 mod checksum;
 mod copy;
 mod deletion;
+mod early;
 mod error;
 mod layout;
 mod limits;
 mod listing;
 mod multipart;
 pub(crate) mod names;
+mod notice;
 mod put;
 mod read;
 mod refuse;
+mod request_id;
 mod retrieval;
 mod routes;
 mod server;
 mod service;
 mod snowball;
+pub(crate) mod spellings;
 mod uploads;
 mod versions;
 mod whole;
+mod words;
 
 use std::future::Future;
 use std::io;
@@ -53,8 +58,7 @@ pub use read::{StreamError, VersionStream};
 /// `on-box`, `in-flight`, `in-cloud`, `verified` or `failed`.
 pub const DELIVERY_HEADER: &str = "x-longhaul-delivery";
 
-/// The header in which `PUT` says what is odd about an object that it stored all the same.
-pub const NOTICE_HEADER: &str = "x-longhaul-notice";
+pub use longhaul_protocol::lan::NOTICE_HEADER;
 
 /// Wakes the uplink when something was stored or deleted.
 #[derive(Clone, Debug, Default)]

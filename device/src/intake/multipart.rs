@@ -14,12 +14,13 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::body::{self, Lane};
 use super::checksum::{Algorithm, Promise};
 use super::error::from_vault;
+use super::names::Fresh;
 use super::put::{Described, give_checksums};
 use super::refuse::refuse_unsupported;
 use super::retrieval::checksum_type;
 use super::service::Store;
 use super::whole::whole_checksums;
-use super::{layout, names, refuse, snowball};
+use super::{layout, names, notice, refuse, snowball, spellings};
 
 /// Under which name an upload keeps the algorithm and the type of checksum that its client chose.
 const CHOSEN_ALGORITHM: &str = "algorithm";
@@ -38,13 +39,15 @@ impl Store {
         let input = request.input;
         let kind = checksum_kind(&input)?;
         let job = names::job(&input.bucket)?;
-        let key = if snowball::wanted(input.metadata.as_ref()) {
-            names::key(&input.key)?
+        let Fresh { key, notice } = if snowball::wanted(input.metadata.as_ref()) {
+            let key = names::key(&input.key)?;
+            Fresh { key, notice: None }
         } else {
-            names::fresh(&self.vault, &job, &input.key)?
+            names::fresh(&self.vault, &self.spellings, &job, &input.key)?
         };
         let what = format!("upload of {:?}", key.as_str());
         refuse_unsupported!(input);
+        let class = refuse::storage_class(input.storage_class.as_ref())?;
         let metadata = Described {
             content_type: input.content_type,
             cache_control: input.cache_control,
@@ -83,14 +86,16 @@ impl Store {
             created => created,
         };
         let upload = created.map_err(|error| from_vault(&error, &what))?;
-        Ok(S3Response::new(CreateMultipartUploadOutput {
+        let mut response = S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(upload.to_string()),
             checksum_algorithm: input.checksum_algorithm,
             checksum_type: kind,
             ..CreateMultipartUploadOutput::default()
-        }))
+        });
+        notice::add(&mut response.headers, notice.into_iter().chain(class));
+        Ok(response)
     }
 
     /// The upload, if it is one of this bucket and key: an identifier alone opens nothing.
@@ -203,6 +208,7 @@ impl Store {
                 part.digests.size
             ));
         }
+        let notice = self.odd(&info);
         layout::keep(&mut checksums, &upload, &parts, chosen_algorithm(&info));
         let list = parts
             .into_iter()
@@ -214,7 +220,16 @@ impl Store {
             .await
             .map_err(|error| from_vault(&error, &what))?;
         self.arrivals.ring();
-        Ok(completed(input, &object))
+        let mut response = completed(input, &object);
+        notice::add(&mut response.headers, notice);
+        Ok(response)
+    }
+
+    /// What is odd about the name of an upload that becomes an object.
+    fn odd(&self, info: &UploadInfo) -> Option<String> {
+        let key = info.key.parse().ok()?;
+        let other = self.spellings.other_case(&self.vault, &info.job, &key)?;
+        Some(spellings::notice(&key, &other))
     }
 
     /// The answer to a completion whose first answer was lost: the upload is gone, and the object is

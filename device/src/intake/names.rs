@@ -6,6 +6,8 @@ use longhaul_protocol::names::lookalikes;
 use longhaul_vault::{JobId, Vault};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
+use super::spellings::{self, Spellings};
+
 /// The vault's job for a bucket: they have the same name.
 pub(super) fn job(bucket: &str) -> S3Result<JobId> {
     bucket
@@ -25,11 +27,30 @@ pub(super) fn key(text: &str) -> S3Result<ObjectKey> {
     })
 }
 
-/// The key of something new: no other object may look the same.
-pub(super) fn fresh(vault: &Vault, job: &JobId, text: &str) -> S3Result<ObjectKey> {
+/// A key that may be new, and what is odd about it.
+pub(super) struct Fresh {
+    pub key: ObjectKey,
+    pub notice: Option<String>,
+}
+
+/// The key of something new: no other object may look the same; one may differ in case alone.
+pub(super) fn fresh(
+    vault: &Vault,
+    spellings: &Spellings,
+    job: &JobId,
+    text: &str,
+) -> S3Result<Fresh> {
     let key = key(text)?;
     match lookalike(vault, job, &key) {
-        None => Ok(key),
+        None => {
+            let other = spellings.other_case(vault, job, &key);
+            let notice = other.map(|other| {
+                let notice = spellings::notice(&key, &other);
+                tracing::info!(notice, "a name is there in another case");
+                notice
+            });
+            Ok(Fresh { key, notice })
+        }
         Some(other) => {
             let mut error = S3Error::with_message(
                 S3ErrorCode::Custom("NameClash".into()),

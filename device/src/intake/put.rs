@@ -10,9 +10,10 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 use super::body::{self, Lane};
 use super::checksum::Promise;
 use super::error::from_vault;
+use super::names::Fresh;
 use super::refuse::refuse_unsupported;
 use super::service::Store;
-use super::{names, refuse, snowball};
+use super::{names, notice, refuse, snowball, words};
 
 /// Under which header the vault keeps the ticket that an object was put with; never sent to a client.
 pub(crate) const TICKET_HEADER: &str = "longhaul-ticket";
@@ -32,9 +33,10 @@ impl Store {
                 .put_snowball(input, promise, trailers, &credential)
                 .await;
         }
-        let key = names::fresh(&self.vault, &job, &input.key)?;
+        let Fresh { key, notice } = names::fresh(&self.vault, &self.spellings, &job, &input.key)?;
         let what = format!("object {:?}", key.as_str());
         refuse_unsupported!(input);
+        let class = refuse::storage_class(input.storage_class.as_ref())?;
         let condition = self.condition(&job, key.as_str(), input.if_match, input.if_none_match)?;
         let described = Described {
             content_type: input.content_type,
@@ -74,7 +76,9 @@ impl Store {
             ..PutObjectOutput::default()
         };
         give_checksums!(output, &info.checksums);
-        Ok(S3Response::new(output))
+        let mut response = S3Response::new(output);
+        notice::add(&mut response.headers, notice.into_iter().chain(class));
+        Ok(response)
     }
 }
 
@@ -173,7 +177,12 @@ impl Described {
         keep(TICKET_HEADER, Some(credential.ticket.to_string()));
         Metadata {
             content_type: self.content_type,
-            user: self.user.unwrap_or_default().into_iter().collect(),
+            user: self
+                .user
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, value)| (name, words::encoded(value)))
+                .collect(),
             headers,
         }
     }

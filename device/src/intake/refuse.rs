@@ -2,7 +2,7 @@
 
 use longhaul_protocol::names::{MetadataError, check_metadata};
 use longhaul_vault::Metadata;
-use s3s::dto::{ObjectCannedACL, ServerSideEncryption};
+use s3s::dto::{ObjectCannedACL, ServerSideEncryption, StorageClass};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 /// Encryption keys are the box's business; a client that believes in its own must be told.
@@ -47,6 +47,38 @@ pub(super) fn access_list(
         S3ErrorCode::AccessControlListNotSupported,
         "access lists are not taken: who has the ticket reads and writes, and the destination bucket has its own settings",
     ))
+}
+
+/// Storage classes that S3 has (Amazon S3 API reference, `PutObject`).
+const STORAGE_CLASSES: [&str; 11] = [
+    StorageClass::DEEP_ARCHIVE,
+    StorageClass::EXPRESS_ONEZONE,
+    StorageClass::GLACIER,
+    StorageClass::GLACIER_IR,
+    StorageClass::INTELLIGENT_TIERING,
+    StorageClass::ONEZONE_IA,
+    StorageClass::OUTPOSTS,
+    StorageClass::REDUCED_REDUNDANCY,
+    StorageClass::SNOW,
+    StorageClass::STANDARD,
+    StorageClass::STANDARD_IA,
+];
+
+/// The class is the order's: one that S3 knows is passed over, with a notice unless it is the usual
+/// one; any other is a mistake.
+pub(super) fn storage_class(asked: Option<&StorageClass>) -> S3Result<Option<String>> {
+    match asked.map(StorageClass::as_str) {
+        None | Some(StorageClass::STANDARD) => Ok(None),
+        Some(class) if STORAGE_CLASSES.contains(&class) => Ok(Some(format!(
+            "storage class {class} is not kept: the destination bucket's settings decide"
+        ))),
+        Some(class) => Err(S3Error::with_message(
+            S3ErrorCode::InvalidStorageClass,
+            format!(
+                "there is no storage class {class:?}; leave it out, the destination bucket's settings decide"
+            ),
+        )),
+    }
 }
 
 /// A feature whose header was sent.

@@ -8,9 +8,9 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use s3s::Body;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{Body, S3Error, S3ErrorCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,11 +18,15 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::access::Gate;
+use super::early::{asks_for_attributes, dated, refused, unquoted};
 use super::limits::{CutShort, TimedBody, TimedWrites};
+use super::request_id::RequestId;
 use super::routes::Routes;
 use super::service::Store;
+use super::spellings::Spellings;
 use super::{IntakeConfig, IntakeParts};
 use crate::packs::PackIntake;
 
@@ -35,8 +39,6 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const HEADER_BYTES: u32 = 64 << 10;
 /// Longest XML body, in bytes: ten thousand parts with their checksums.
 const XML_BYTES: usize = 4 << 20;
-/// How long a presigned address may live, in seconds (S3 user guide, "Presigned URLs").
-const PRESIGNED_SECS: std::ops::RangeInclusive<u32> = 1..=604_800;
 /// Pause after the system refused a connection, for lack of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,6 +47,9 @@ struct Endpoint {
     config: IntakeConfig,
     s3: S3Service,
     routes: Routes,
+    spellings: Spellings,
+    /// Which box this is, for who asks us about an answer.
+    host: String,
 }
 
 pub(super) async fn run(
@@ -57,6 +62,13 @@ pub(super) async fn run(
     let connections = Arc::new(Semaphore::new(config.max_connections));
     let endpoint = Arc::new(Endpoint::new(config, parts));
     let mut tasks = JoinSet::new();
+    {
+        let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
+        tasks.spawn_blocking(move || {
+            let vault = &endpoint.routes.vault;
+            endpoint.spellings.fill(vault, || stop.is_cancelled());
+        });
+    }
     loop {
         while tasks.try_join_next().is_some() {}
         let accepted = tokio::select! {
@@ -105,9 +117,11 @@ impl Endpoint {
             credentials: parts.credentials,
             clock: parts.clock,
         };
+        let spellings = Spellings::new();
         let packs = PackIntake::new(
             parts.vault.clone(),
             parts.arrivals.clone(),
+            spellings.clone(),
             config.stall_limit,
         );
         let store = Store {
@@ -115,6 +129,7 @@ impl Endpoint {
             region: config.region.clone(),
             bodies: Arc::new(Semaphore::new(config.max_bodies)),
             arrivals: parts.arrivals,
+            spellings: spellings.clone(),
         };
         let mut limits = S3Config::default();
         limits.xml_max_body_size = XML_BYTES;
@@ -128,10 +143,13 @@ impl Endpoint {
             status: parts.status,
             packs,
         };
+        let host = routes.status.current().box_id.to_string();
         Self {
             config,
             s3: builder.build(),
             routes,
+            spellings,
+            host,
         }
     }
 
@@ -222,13 +240,37 @@ impl Endpoint {
         }
     }
 
+    /// Answers one request under an id of its own, which is in the answer and in the log.
     async fn answer(
         &self,
         request: Request<Incoming>,
         cut_short: CutShort,
     ) -> Result<Response<Body>, s3s::HttpError> {
+        let id = RequestId::fresh();
+        let method = request.method().clone();
+        let span = tracing::info_span!("request", id = id.as_str());
+        async {
+            let answer = self.dispatch(request, cut_short).await?;
+            let status = answer.status().as_u16();
+            if status >= 500 {
+                tracing::warn!(%method, status, "a request failed");
+            } else if status >= 400 {
+                tracing::info!(%method, status, "a request was refused");
+            }
+            Ok(id.mark(answer, &self.host))
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn dispatch(
+        &self,
+        request: Request<Incoming>,
+        cut_short: CutShort,
+    ) -> Result<Response<Body>, s3s::HttpError> {
         let limit = self.config.stall_limit;
-        let request = request.map(|body| TimedBody::new(body, limit, cut_short));
+        let mut request = request.map(|body| TimedBody::new(body, limit, cut_short));
+        dated(request.headers_mut());
         if Routes::wants(&request) {
             return Ok(self.routes.answer(request).await);
         }
@@ -253,74 +295,6 @@ impl Endpoint {
             answer
         })
     }
-}
-
-/// What s3s would take and the box must not: signatures of version 2 (SHA-1, no body), and browser
-/// forms, which are gathered in memory.
-fn refused<B>(request: &Request<B>) -> Option<S3Error> {
-    let header = |name| {
-        request
-            .headers()
-            .get(name)
-            .map(http::HeaderValue::as_bytes)
-            .unwrap_or_default()
-    };
-    let query = request.uri().query().unwrap_or_default();
-    let v2 = header(http::header::AUTHORIZATION).starts_with(b"AWS ")
-        || query.split('&').any(|pair| pair.starts_with("Signature="));
-    if v2 {
-        return Some(invalid(
-            "signature version 2 is not taken; set the client to version 4 (AWS4-HMAC-SHA256)",
-        ));
-    }
-    let lifetime = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("X-Amz-Expires="));
-    if lifetime.is_some_and(|secs| !secs.parse().is_ok_and(|s: u32| PRESIGNED_SECS.contains(&s))) {
-        return Some(forbidden(
-            "a presigned address may live from one second to seven days",
-        ));
-    }
-    if header(http::header::CONTENT_TYPE)
-        .to_ascii_lowercase()
-        .starts_with(b"multipart/form-data")
-    {
-        return Some(invalid("browser forms are not taken; use PUT"));
-    }
-    None
-}
-
-fn asks_for_attributes<B>(request: &Request<B>) -> bool {
-    let mut pairs = request.uri().query().unwrap_or_default().split('&');
-    pairs.any(|pair| pair == "attributes" || pair == "attributes=")
-}
-
-/// `GetObjectAttributes` is the one answer in which S3 shows an `ETag` without quotes; s3s knows
-/// only quoted ones.
-fn unquoted(mut body: Body) -> Body {
-    let Some(bytes) = body.take_bytes() else {
-        return body;
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let (begin, end) = ("<ETag>", "</ETag>");
-    let place = text
-        .find(begin)
-        .map(|at| at + begin.len())
-        .and_then(|from| Some(from..from + text.get(from..)?.find(end)?));
-    let Some(place) = place else {
-        return Body::from(bytes);
-    };
-    let (before, after) = (&text[..place.start], &text[place.end..]);
-    let etag = text[place].replace("&quot;", "").replace('"', "");
-    Body::from(format!("{before}{etag}{after}").into_bytes())
-}
-
-fn invalid(why: &'static str) -> S3Error {
-    S3Error::with_message(S3ErrorCode::InvalidRequest, why)
-}
-
-fn forbidden(why: &'static str) -> S3Error {
-    S3Error::with_message(S3ErrorCode::AccessDenied, why)
 }
 
 /// Requests of one connection that are being answered, to notice one that asks nothing.

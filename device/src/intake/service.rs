@@ -26,6 +26,7 @@ use super::access::Admitted;
 use super::listing::owner;
 use super::names;
 use super::retrieval::timestamp;
+use super::spellings::Spellings;
 
 /// The vault as an S3 store.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ pub(super) struct Store {
     pub region: String,
     pub bodies: Arc<Semaphore>,
     pub arrivals: Arrivals,
+    pub spellings: Spellings,
 }
 
 impl Store {

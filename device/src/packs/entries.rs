@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use longhaul_protocol::ids::{InvalidId, ObjectKey};
-use longhaul_protocol::names::lookalikes;
+use longhaul_protocol::names::{Folded, lookalikes};
 use longhaul_protocol::pack::{Decoder, EntryHeader, Event, PackError, PackLine, StopCode};
 use longhaul_protocol::value::Digest32;
 use longhaul_vault::{
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::feed::Cut;
 use crate::intake::TICKET_HEADER;
+use crate::intake::spellings::{self, Spellings};
 
 /// User metadata in all, in bytes (Amazon S3 user guide, "working with object metadata").
 const MAX_METADATA_BYTES: usize = 2048;
@@ -34,6 +35,7 @@ pub(super) struct Written {
     entry: u64,
     key: ObjectKey,
     blake3: Digest32,
+    notice: Option<String>,
     pub commit: Commit<ObjectInfo>,
 }
 
@@ -62,6 +64,7 @@ impl Written {
             entry,
             version: info.version.0,
             etag: info.etag,
+            notice: self.notice,
         }
     }
 }
@@ -88,6 +91,7 @@ struct New {
     writer: ObjectWriter,
     key: ObjectKey,
     wanted: Digest32,
+    notice: Option<String>,
     /// What was there when it began.
     before: Condition,
 }
@@ -99,26 +103,34 @@ struct Held {
     etag: String,
 }
 
+/// Where a pack goes.
+pub(super) struct Place {
+    pub vault: Vault,
+    pub job: JobId,
+    /// The ticket that it is put under.
+    pub ticket: String,
+    pub spellings: Spellings,
+}
+
 /// Takes the entries of one pack.
 pub(super) struct Entries {
-    vault: Vault,
-    job: JobId,
-    ticket: String,
+    place: Place,
     told: mpsc::Sender<Told>,
     /// Names that this pack has brought, as the first half of their hash.
     names: HashSet<[u8; 16]>,
+    /// The same without their case.
+    folded: HashSet<[u8; 16]>,
     entry: u64,
     current: Current,
 }
 
 impl Entries {
-    pub fn new(vault: Vault, job: JobId, ticket: String, told: mpsc::Sender<Told>) -> Self {
+    pub fn new(place: Place, told: mpsc::Sender<Told>) -> Self {
         Self {
-            vault,
-            job,
-            ticket,
+            place,
             told,
             names: HashSet::new(),
+            folded: HashSet::new(),
             entry: 0,
             current: Current::Refused,
         }
@@ -194,13 +206,14 @@ impl Entries {
             )));
         }
         // Which of two would win depends on how long they are; the client has to say what it means.
-        if !self.names.insert(half_hash(&key)) {
+        if !self.names.insert(half_hash(key.as_str())) {
             return Err(Refusal::Entry(format!(
                 "the name {:?} comes twice in one pack; send one of the two",
                 key.as_str()
             )));
         }
-        let before = match self.vault.head(&self.job, key.as_str()) {
+        let notice = self.notice(&key);
+        let before = match self.place.vault.head(&self.place.job, key.as_str()) {
             Ok(info) if is_same(&info, &header) => {
                 return Ok(Current::Held(Box::new(Held {
                     hasher: blake3::Hasher::new(),
@@ -215,14 +228,14 @@ impl Entries {
         let metadata = Metadata {
             content_type: header.content_type,
             user: header.metadata,
-            headers: [(TICKET_HEADER.to_owned(), self.ticket.clone())].into(),
+            headers: [(TICKET_HEADER.to_owned(), self.place.ticket.clone())].into(),
         };
-        let begun = match self.vault.begin(&self.job, key.as_str(), metadata.clone()) {
+        let Place { vault, job, .. } = &self.place;
+        let begun = match vault.begin(job, key.as_str(), metadata.clone()) {
             // A bucket exists as soon as a ticket names it.
-            Err(VaultError::NoSuchJob(_)) => self
-                .vault
-                .create_job(&self.job)
-                .and_then(|()| self.vault.begin(&self.job, key.as_str(), metadata)),
+            Err(VaultError::NoSuchJob(_)) => vault
+                .create_job(job)
+                .and_then(|()| vault.begin(job, key.as_str(), metadata)),
             begun => begun,
         };
         match begun {
@@ -230,6 +243,7 @@ impl Entries {
                 writer,
                 key,
                 wanted: header.blake3,
+                notice,
                 before,
             }))),
             Err(error @ (VaultError::TooLong { .. } | VaultError::EmptyKey)) => {
@@ -242,9 +256,33 @@ impl Entries {
     /// What would look the same as `key`, on the box or earlier in this pack.
     fn lookalike(&self, key: &ObjectKey) -> Option<ObjectKey> {
         lookalikes(key).into_iter().find(|other| {
-            self.names.contains(&half_hash(other))
-                || self.vault.head(&self.job, other.as_str()).is_ok()
+            self.names.contains(&half_hash(other.as_str()))
+                || self
+                    .place
+                    .vault
+                    .head(&self.place.job, other.as_str())
+                    .is_ok()
         })
+    }
+
+    /// What is odd about `key`: a name of the box, or of this pack, that differs in case alone.
+    fn notice(&mut self, key: &ObjectKey) -> Option<String> {
+        let Place {
+            vault,
+            job,
+            spellings,
+            ..
+        } = &self.place;
+        let other = spellings.other_case(vault, job, key);
+        let again = !self.folded.insert(half_hash(Folded::of(key).as_str()));
+        match other {
+            Some(other) => Some(spellings::notice(key, &other)),
+            None if again => Some(format!(
+                "the name {:?} differs from another one of this pack in upper and lower case alone",
+                key.as_str()
+            )),
+            None => None,
+        }
     }
 
     fn body(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -270,12 +308,14 @@ impl Entries {
                     writer,
                     key,
                     wanted,
+                    notice,
                     before,
                 } = *new;
                 Told::Written(Written {
                     entry,
                     key,
                     blake3: wanted,
+                    notice,
                     commit: writer.finish(Checksums::new(), before),
                 })
             }
@@ -284,6 +324,7 @@ impl Entries {
                     entry,
                     version: held.version,
                     etag: held.etag,
+                    notice: None,
                 })
             }
             Current::New(_) | Current::Held(_) => damaged,
@@ -313,9 +354,9 @@ fn is_same(info: &ObjectInfo, header: &EntryHeader) -> bool {
 }
 
 /// The first half of a name's hash: enough to tell apart the names of one pack.
-fn half_hash(key: &ObjectKey) -> [u8; 16] {
+fn half_hash(name: &str) -> [u8; 16] {
     let mut half = [0; 16];
-    half.copy_from_slice(&blake3::hash(key.as_str().as_bytes()).as_bytes()[..16]);
+    half.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..16]);
     half
 }
 

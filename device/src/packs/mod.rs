@@ -34,7 +34,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::intake::Arrivals;
-use entries::{Entries, Told};
+use crate::intake::spellings::Spellings;
+use entries::{Entries, Place, Told};
 
 /// Pieces of a body between the connection and the decoder; each is 64 KiB at the most.
 const PIECES: usize = 16;
@@ -51,16 +52,23 @@ const ANSWERS: usize = 4;
 pub(crate) struct PackIntake {
     vault: Vault,
     arrivals: Arrivals,
+    spellings: Spellings,
     stall_limit: Duration,
     slots: Arc<Semaphore>,
 }
 
 impl PackIntake {
     /// An intake into `vault` that gives a stream up when it stands still for `stall_limit`.
-    pub fn new(vault: Vault, arrivals: Arrivals, stall_limit: Duration) -> Self {
+    pub fn new(
+        vault: Vault,
+        arrivals: Arrivals,
+        spellings: Spellings,
+        stall_limit: Duration,
+    ) -> Self {
         Self {
             vault,
             arrivals,
+            spellings,
             stall_limit,
             slots: Arc::new(Semaphore::new(PACKS_AT_ONCE)),
         }
@@ -98,7 +106,13 @@ impl PackIntake {
         };
         let (pieces, arriving) = mpsc::channel(PIECES);
         let (tell, told) = mpsc::channel::<Told>(IN_FLIGHT);
-        let entries = Entries::new(self.vault.clone(), job.clone(), ticket, tell);
+        let place = Place {
+            vault: self.vault.clone(),
+            job: job.clone(),
+            ticket,
+            spellings: self.spellings.clone(),
+        };
+        let entries = Entries::new(place, tell);
         let worker = spawn_blocking(move || entries.take(arriving));
         tokio::join!(
             feed::feed(body.as_mut(), pieces, self.stall_limit),

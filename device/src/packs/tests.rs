@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::entries::{Entries, Told};
+use super::entries::{Entries, Place, Told};
+use crate::intake::spellings::Spellings;
 
 /// One vault for all cases: what they leave in it is not in their way.
 static VAULT: LazyLock<(Vault, tempfile::TempDir)> = LazyLock::new(|| {
@@ -20,6 +21,9 @@ static VAULT: LazyLock<(Vault, tempfile::TempDir)> = LazyLock::new(|| {
     let (vault, _) = Vault::open(config, &Zeroizing::new([7; 32]), Arc::new(|| 1)).expect("opened");
     (vault, dir)
 });
+
+/// What the names in it are, whatever their case.
+static SPELLINGS: LazyLock<Spellings> = LazyLock::new(Spellings::new);
 
 fn pack(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut bytes = begin();
@@ -38,6 +42,15 @@ fn pack(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
+fn place(job: &JobId) -> Place {
+    Place {
+        vault: VAULT.0.clone(),
+        job: job.clone(),
+        ticket: "t-1".to_owned(),
+        spellings: SPELLINGS.clone(),
+    }
+}
+
 /// Takes a stream that arrives in pieces; yields the lines that a client would read.
 fn take(stream: &[u8], piece: usize) -> Vec<PackLine> {
     let job: JobId = "haul-1".parse().expect("a job");
@@ -49,7 +62,7 @@ fn take(stream: &[u8], piece: usize) -> Vec<PackLine> {
             .expect("room");
     }
     drop(pieces);
-    Entries::new(VAULT.0.clone(), job.clone(), "t-1".to_owned(), tell).take(arriving);
+    Entries::new(place(&job), tell).take(arriving);
     let mut lines = Vec::new();
     while let Ok(told) = told.try_recv() {
         lines.push(match told {
@@ -168,6 +181,42 @@ fn a_name_that_looks_like_another_is_refused_also_within_one_pack() {
 }
 
 #[test]
+fn a_name_that_differs_in_case_alone_is_stored_with_a_notice() {
+    let file = |name: &str| (name.to_owned(), name.as_bytes().to_vec());
+    let there = [file("Case/Held.txt")];
+    take(&pack(&there), 64);
+
+    let lines = take(
+        &pack(&[
+            file("case/held.TXT"),
+            file("Case/Held.txt"),
+            file("Case/one"),
+            file("case/ONE"),
+        ]),
+        64,
+    );
+
+    let notices: Vec<Option<&str>> = lines
+        .iter()
+        .filter_map(|line| match line {
+            PackLine::Stored { notice, .. } => Some(notice.as_deref()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(notices.len(), 4, "{lines:?}");
+    assert!(
+        notices[0].is_some_and(|n| n.contains("\"Case/Held.txt\"")),
+        "{notices:?}"
+    );
+    assert_eq!(notices[1], None, "it is the one that is there");
+    assert_eq!(notices[2], None);
+    assert!(
+        notices[3].is_some_and(|n| n.contains("of this pack")),
+        "{notices:?}"
+    );
+}
+
+#[test]
 fn of_two_packs_that_bring_the_same_at_the_same_time_one_stores_it() {
     let job: JobId = "haul-twice".parse().expect("a job");
     let body = vec![7; 2000];
@@ -177,7 +226,7 @@ fn of_two_packs_that_bring_the_same_at_the_same_time_one_stores_it() {
     let one = |version: &std::sync::Barrier| {
         let (tell, mut told) = mpsc::channel(8);
         let (pieces, arriving) = mpsc::channel(8);
-        let entries = Entries::new(VAULT.0.clone(), job.clone(), "t-1".to_owned(), tell);
+        let entries = Entries::new(place(&job), tell);
         std::thread::scope(|scope| {
             let taking = scope.spawn(move || entries.take(arriving));
             for piece in [begun, b"", b""] {

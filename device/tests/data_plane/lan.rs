@@ -208,6 +208,7 @@ impl Lan {
             expires: credential.expires,
             root_pem: self.authority.pem.clone(),
             lan_urls: vec![self.url()],
+            cloud_url: None,
         }
     }
 

@@ -151,6 +151,7 @@ async fn thousands_of_files_in_one_request_are_ordinary_objects() {
             entry,
             version,
             etag,
+            ..
         } = line
         else {
             panic!("{line:?}");

@@ -3,8 +3,10 @@
 import base64
 import binascii
 import concurrent.futures
+import contextlib
 import datetime
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -12,10 +14,14 @@ import re
 import tarfile
 import time
 import urllib.request
+from email.header import decode_header, make_header
 import ssl
 import zlib
 
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 import lan_box
@@ -207,6 +213,79 @@ def test_more_metadata_than_a_bucket_holds_is_refused(s3, bucket):
 )
 def test_what_the_box_cannot_do_is_refused_by_name(s3, bucket, asked):
     assert refused(s3.put_object, Bucket=bucket, Key="a", **asked) == (501, "NotImplemented")
+
+
+def notice(answer):
+    return answer["ResponseMetadata"]["HTTPHeaders"].get("x-longhaul-notice")
+
+
+def test_a_storage_class_is_the_orders_and_an_unknown_one_a_mistake(s3, bucket):
+    put_ = {"Bucket": bucket, "Key": "a"}
+    assert notice(s3.put_object(**put_, StorageClass="STANDARD")) is None
+    for call in (s3.put_object, s3.create_multipart_upload):
+        assert "GLACIER_IR is not kept" in notice(call(**put_, StorageClass="GLACIER_IR"))
+        assert refused(call, **put_, StorageClass="COLDEST") == (400, "InvalidStorageClass")
+    assert s3.list_objects_v2(Bucket=bucket)["Contents"][0]["StorageClass"] == "STANDARD"
+
+
+def with_headers(s3, operation, **headers):
+    """What `operation` sends is given more headers before it is signed."""
+
+    def add(params, **_):
+        params["headers"].update(headers)
+
+    s3.meta.events.register_first(f"before-call.s3.{operation}", add, unique_id="more")
+    return lambda: s3.meta.events.unregister(f"before-call.s3.{operation}", unique_id="more")
+
+
+def put_raw(box, path, headers, unsigned=None):
+    """A signed PUT whose headers are sent as UTF-8, which boto3 does not do."""
+    headers = {"x-amz-content-sha256": "UNSIGNED-PAYLOAD", **headers}
+    request = AWSRequest("PUT", box["url"] + path, data=b"x", headers=headers)
+    pair = Credentials(box["access_key"], box["secret_key"])
+    S3SigV4Auth(pair, "s3", box["region"]).add_auth(request)
+    context = ssl.create_default_context(cafile=box["ca"])
+    with contextlib.closing(
+        http.client.HTTPSConnection(box["host"], box["port"], context=context)
+    ) as connection:
+        raw = {name: value.encode() for name, value in request.headers.items()}
+        connection.request("PUT", path, body=b"x", headers={**raw, **(unsigned or {})})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def test_metadata_beyond_ascii_travels_in_encoded_words(s3, box, bucket):
+    for said in ("Grün, 日本語", "=?UTF-8?Q?Gr=C3=BCn,_?= =?UTF-8?B?5pel5pys6Kqe?="):
+        assert put_raw(box, f"/{bucket}/a", {"x-amz-meta-place": said})[0] == 200
+        held = s3.head_object(Bucket=bucket, Key="a")["Metadata"]["place"]
+        assert str(make_header(decode_header(held))) == "Grün, 日本語"
+        assert held.isascii(), "every bucket and every proxy can carry it"
+    status, document = put_raw(box, f"/{bucket}/a", {}, {"x-amz-meta-place": b"\xfc"})
+    assert status == 400 and b"is not UTF-8" in document
+
+
+def test_a_request_may_be_dated_by_date_alone(s3, bucket):
+    # boto3 then signs by it, and sends no X-Amz-Date.
+    end = with_headers(s3, "PutObject", Date="now")
+    s3.put_object(Bucket=bucket, Key="a", Body=b"x")
+    end()
+    assert body(s3, bucket, "a") == b"x"
+
+
+def test_every_answer_has_an_id_and_errors_say_it_too(s3, box, bucket):
+    put_ = s3.put_object(Bucket=bucket, Key="a", Body=b"x")["ResponseMetadata"]
+    again = s3.head_object(Bucket=bucket, Key="a")["ResponseMetadata"]
+    assert re.fullmatch("[0-9A-F]{16}", put_["RequestId"])
+    assert put_["RequestId"] != again["RequestId"] and put_["HostId"] == again["HostId"]
+    for url in (f"{box['url']}/{bucket}/none", f"{box['url']}/longhaul/v1/packs/{bucket}"):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            fetch(box, url, *(["POST", b""] if "packs" in url else []))
+        id = caught.value.headers["x-amz-request-id"]
+        assert re.fullmatch("[0-9A-F]{16}", id)
+        if "packs" not in url:
+            document = caught.value.read().decode()
+            assert f"<RequestId>{id}</RequestId>" in document
+            assert f"<HostId>{caught.value.headers['x-amz-id-2']}</HostId>" in document
 
 
 def test_access_lists_are_refused_unless_they_say_what_holds_anyway(s3, bucket):
@@ -549,6 +628,25 @@ def test_a_name_that_looks_like_another_is_refused(s3, bucket):
     got = refused(s3.create_multipart_upload, Bucket=bucket, Key=composed)
     assert got == (409, "NameClash")
     put(s3, bucket, decomposed, "caf\u00e9s")
+
+
+def test_a_name_that_differs_in_case_alone_is_stored_and_reported(s3, bucket):
+    put(s3, bucket, "Photos/IMG_1.JPG", "ä/x")
+    clash = s3.put_object(Bucket=bucket, Key="photos/img_1.jpg", Body=b"y")
+    assert "Photos/IMG_1.JPG" in notice(clash)
+    assert "u{e4}/x" in notice(s3.put_object(Bucket=bucket, Key="Ä/X", Body=b"y"))
+    assert notice(s3.put_object(Bucket=bucket, Key="photos/img_1.jpg", Body=b"y")) is None
+    assert notice(s3.put_object(Bucket=bucket, Key="photos/img_2.jpg", Body=b"y")) is None
+    begun, parts = upload(s3, bucket, "PHOTOS/img_2.jpg", [b"y"])
+    assert "photos/img_2.jpg" in notice(complete(s3, bucket, "PHOTOS/img_2.jpg", begun, parts))
+    copied = s3.copy_object(Bucket=bucket, Key="Photos/Img_2.jpg", CopySource=f"{bucket}/ä/x")
+    assert "in upper and lower case alone" in notice(copied)
+    tar = archive([("ARCHIVED", b"1"), ("archived", b"2"), ("z", b"3"), ("Z", b"4")])
+    s3.put_object(Bucket=bucket, Key="t.tar", Body=tar, Metadata=EXTRACT)
+    again = archive([("Archived", b"1"), ("zz", b"2")])
+    odd = s3.put_object(Bucket=bucket, Key="t.tar", Body=again, Metadata=EXTRACT)
+    assert notice(odd).startswith("1 odd names, the first: ")
+    assert len(keys(s3.list_objects_v2(Bucket=bucket))) == 13
 
 
 # Archives

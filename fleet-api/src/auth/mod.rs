@@ -6,6 +6,9 @@ pub mod throttle;
 
 use ::http::header::{AUTHORIZATION, COOKIE};
 use ::http::{HeaderMap, Method};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use longhaul_protocol::ids::{BoxId, TicketId};
 
 use crate::fleet::Actor;
 use crate::http::People;
@@ -49,13 +52,26 @@ pub enum Caller {
         /// Hash of the token.
         hash: String,
     },
+    /// A customer with a ticket, on the few routes that are open to them.
+    Customer(TicketHolder),
+}
+
+/// A ticket whose key pair was shown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TicketHolder {
+    /// The ticket.
+    pub ticket: TicketId,
+    /// Its box.
+    pub box_id: BoxId,
+    /// The bucket that it reaches.
+    pub bucket: String,
 }
 
 impl Caller {
     /// What they may do.
     pub fn role(&self) -> Option<Role> {
         match self {
-            Self::Nobody => None,
+            Self::Nobody | Self::Customer(_) => None,
             Self::Operator { role, .. } | Self::Token { role, .. } => Some(*role),
         }
     }
@@ -66,6 +82,7 @@ impl Caller {
             Self::Nobody => "nobody".to_owned(),
             Self::Operator { name, .. } => name.clone(),
             Self::Token { name, .. } => format!("token:{name}"),
+            Self::Customer(holder) => format!("ticket:{}", holder.ticket),
         })
     }
 }
@@ -97,11 +114,32 @@ pub async fn identify(people: &People, head: &Head, needed: Role) -> Result<Call
 /// Whether a caller who was identified a while ago still may do what takes `needed`.
 pub async fn still_valid(people: &People, caller: &Caller, needed: Role) -> bool {
     let found = match caller {
-        Caller::Nobody => return false,
+        Caller::Nobody | Caller::Customer(_) => return false,
         Caller::Operator { session, .. } => by_session(people, session).await,
         Caller::Token { hash, .. } => by_token(people, hash).await,
     };
     matches!(found, Ok(Some(caller)) if caller.role().is_some_and(|r| r.includes(needed)))
+}
+
+/// The customer whose ticket's key pair is given as user and password (HTTP Basic); `None` where
+/// nobody tries that.
+pub async fn by_ticket(people: &People, head: &Head) -> Result<Option<Caller>, Problem> {
+    let given = head.headers.get(AUTHORIZATION);
+    let Some(pair) = given.and_then(|value| value.as_bytes().strip_prefix(b"Basic ")) else {
+        return Ok(None);
+    };
+    let pair = STANDARD.decode(pair).ok();
+    let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
+    let shown = pair.as_deref().and_then(|pair| pair.split_once(':'));
+    let holder = match shown {
+        Some((access_key, secret)) => people.fleet.ticket_holder(access_key, secret).await?,
+        None => None,
+    };
+    holder.map(Caller::Customer).map(Some).ok_or_else(|| {
+        Problem::unauthenticated(
+            "the ticket is not known here, or it was revoked or ended long ago",
+        )
+    })
 }
 
 async fn by_token(people: &People, hash: &str) -> Result<Option<Caller>, Problem> {

@@ -157,7 +157,9 @@ impl Cloud {
             mqtt: edge.local_addr(),
             s3,
         };
+        let people_port = addresses.people.port();
         let fleet = Fleet::new(FleetParts {
+            people_url: format!("https://{}:{people_port}", config.url_host()),
             db,
             clock,
             identity: Arc::clone(&identity),

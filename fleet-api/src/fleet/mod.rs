@@ -59,6 +59,8 @@ const LOCKS: usize = 64;
 
 /// What the fleet is made of.
 pub struct FleetParts {
+    /// Where people reach the cloud, as it stands in tickets.
+    pub people_url: String,
     /// The database.
     pub db: Db,
     /// The clock.

@@ -18,6 +18,8 @@ use crate::store::receipts::{ReceiptPlace, SealedLeafRow, receipt_leaf_list, rec
 /// Which receipts are wanted.
 #[derive(Clone, Debug)]
 pub struct ReceiptQuery {
+    /// Of one box alone.
+    pub box_id: Option<BoxId>,
     /// The bucket.
     pub bucket: String,
     /// What keys start with; all of them if empty.
@@ -47,6 +49,7 @@ impl Fleet {
         let mut tx = self.db().read().await?;
         let rows = receipt_list(
             &mut tx,
+            query.box_id.as_ref(),
             &query.bucket,
             &query.prefix,
             to.as_deref(),

@@ -1,5 +1,6 @@
 //! Tickets: a random S3 key pair for one box and one bucket, its secret sealed in the database.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::{BoxId, TicketId};
 use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket};
@@ -9,15 +10,19 @@ use serde_json::json;
 use super::boxes::known;
 use super::desired::Wish;
 use super::{Actor, Fleet, FleetError, FleetEventKind, NewTicket, audit, fresh};
+use crate::auth::TicketHolder;
 use crate::objects::names::check_bucket;
 use crate::store::boxes::{BoxState, box_get};
 use crate::store::orders::order_get;
 use crate::store::tickets::{
-    TicketRow, ticket_get, ticket_insert, ticket_list_valid, ticket_revoke,
+    TicketRow, ticket_find, ticket_get, ticket_insert, ticket_list_valid, ticket_revoke,
 };
 
 /// The longest that a ticket may be valid, in seconds: a year.
 const MAX_VALID_SECS: u32 = 366 * 86_400;
+/// How long after its end a ticket still fetches its receipts, in seconds: they are wanted when the job
+/// is over.
+const RECEIPTS_AFTER_SECS: i64 = 366 * 86_400;
 /// Tickets that one box may hold at once: they all travel in its desired state.
 const MAX_TICKETS: usize = 200;
 
@@ -134,6 +139,31 @@ impl Fleet {
         Ok(())
     }
 
+    /// Who shows this key pair: a ticket that was not revoked and has not ended long ago.
+    pub async fn ticket_holder(
+        &self,
+        access_key: &str,
+        secret: &str,
+    ) -> Result<Option<TicketHolder>, FleetError> {
+        if access_key.contains('\0') {
+            return Ok(None);
+        }
+        let mut tx = self.db().read().await?;
+        let row = ticket_find(&mut tx, access_key).await?;
+        drop(tx);
+        let Some(row) = row.filter(|row| row.revoked.is_none()) else {
+            return Ok(None);
+        };
+        let last = UnixMillis(row.expires).plus_secs(RECEIPTS_AFTER_SECS);
+        let known = self.ticket_secret(&row)?;
+        let same = verify_slices_are_equal(known.as_bytes(), secret.as_bytes()).is_ok();
+        Ok((same && self.now() < last).then_some(TicketHolder {
+            ticket: row.ticket_id,
+            box_id: row.box_id,
+            bucket: row.bucket,
+        }))
+    }
+
     /// Every secret that a box must know now.
     pub(crate) async fn credentials(&self, box_id: &BoxId) -> Result<CredentialSet, FleetError> {
         let mut tx = self.db().read().await?;
@@ -177,6 +207,7 @@ impl Fleet {
             expires: UnixMillis(row.expires),
             root_pem: self.identity().pki().root_pem(),
             lan_urls,
+            cloud_url: Some(self.inner.parts.people_url.clone()),
         }
     }
 }

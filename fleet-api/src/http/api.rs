@@ -129,11 +129,19 @@ impl Api {
         for parameter in E::Query::into_params(|| Some(ParameterIn::Query)) {
             operation = operation.parameter(parameter);
         }
-        if let Scope::Role(role) = E::SCOPE {
+        if let Scope::Role(role) | Scope::RoleOrTicket(role) = E::SCOPE {
+            let also = match E::SCOPE {
+                Scope::RoleOrTicket(_) => " Or a ticket's key pair, for what is its own.",
+                _ => "",
+            };
             operation = operation
-                .description(Some(format!("Role: {role}.")))
+                .description(Some(format!("Role: {role}.{also}")))
                 .security(SecurityRequirement::new("session", [role.as_str()]))
                 .security(SecurityRequirement::new("token", [role.as_str()]));
+            if matches!(E::SCOPE, Scope::RoleOrTicket(_)) {
+                let none: [&str; 0] = [];
+                operation = operation.security(SecurityRequirement::new("ticket", none));
+            }
         }
         let method = match E::METHOD {
             Method::POST => HttpMethod::Post,
@@ -161,6 +169,10 @@ impl Api {
             "From POST /v1/session. Requests that change something also need X-Longhaul-Csrf: 1.",
         );
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let ticket = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Basic)
+            .description(Some("A ticket's access key and secret key."))
+            .build();
         let components = ComponentsBuilder::new()
             .schemas_from_iter(schemas)
             .responses_from_iter(REFUSALS.map(|(name, text)| {
@@ -173,7 +185,8 @@ impl Api {
                 (name, response)
             }))
             .security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)))
-            .security_scheme("token", SecurityScheme::Http(bearer));
+            .security_scheme("token", SecurityScheme::Http(bearer))
+            .security_scheme("ticket", SecurityScheme::Http(ticket));
         let info = InfoBuilder::new()
             .title("Longhaul")
             .version("1")
@@ -208,6 +221,10 @@ impl Api {
         let caller = match route.scope {
             Scope::Public => Caller::Nobody,
             Scope::Role(role) => auth::identify(people, &head, role).await?,
+            Scope::RoleOrTicket(role) => match auth::by_ticket(people, &head).await? {
+                Some(customer) => customer,
+                None => auth::identify(people, &head, role).await?,
+            },
         };
         let mut parts = Parts::new();
         for (name, value) in found.params.iter() {

@@ -25,6 +25,9 @@ pub enum Scope {
     Public,
     /// Whoever has at least this role.
     Role(Role),
+    /// Whoever has at least this role; and a customer by their ticket's key pair, who sees what is
+    /// theirs.
+    RoleOrTicket(Role),
 }
 
 /// One route. [`super::api::Api::add`] makes the route and its description from the same constants,

@@ -138,9 +138,10 @@ pub async fn receipt_leaf_list(
     )
 }
 
-/// Sealed leaves of the keys from `from` up to but without `to`, after `after`.
+/// Sealed leaves, of one box if it is named, of the keys from `from` up to but without `to`, after `after`.
 pub async fn receipt_list(
     tx: &mut Tx,
+    box_id: Option<&BoxId>,
     bucket: &str,
     from: &str,
     to: Option<&str>,
@@ -160,6 +161,7 @@ pub async fn receipt_list(
          WHERE l.bucket = $1 AND l.object_key >= $2 \
            AND (CAST($3 AS TEXT) IS NULL OR l.object_key < $3) \
            AND (l.object_key, l.box_id, l.epoch, l.place) > ($4, $5, $6, $7) \
+           AND (CAST($9 AS TEXT) IS NULL OR l.box_id = $9) \
          ORDER BY l.object_key, l.box_id, l.epoch, l.place LIMIT $8",
         bucket,
         from,
@@ -169,5 +171,6 @@ pub async fn receipt_list(
         after.map_or("", |p| p.epoch.as_str()),
         after.map_or(-1, |p| p.place),
         i64::from(limit),
+        box_id.map(BoxId::as_str),
     )
 }

@@ -63,6 +63,17 @@ pub async fn ticket_get(tx: &mut Tx, id: &TicketId) -> StoreResult<Option<Ticket
     )
 }
 
+/// The ticket with this access key.
+pub async fn ticket_find(tx: &mut Tx, access_key: &str) -> StoreResult<Option<TicketRow>> {
+    fetch!(
+        optional,
+        tx,
+        TicketRow,
+        "SELECT * FROM tickets WHERE access_key = $1",
+        access_key
+    )
+}
+
 /// A box's tickets, newest first.
 pub async fn ticket_list(tx: &mut Tx, box_id: &BoxId, limit: u32) -> StoreResult<Vec<TicketRow>> {
     fetch!(

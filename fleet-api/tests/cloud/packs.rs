@@ -4,15 +4,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
-use longhaul_fleet_api::fleet::NewTicket;
-use longhaul_protocol::ids::{ObjectKey, PackId, TicketId};
+use longhaul_fleet_api::fleet::{NewTicket, ReceiptQuery};
+use longhaul_fleet_api::store::receipts::{receipt_leaf_insert, receipt_root_insert};
+use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::ids::{EpochId, ObjectKey, PackId, TicketId};
 use longhaul_protocol::journal::ObjectVersion;
 use longhaul_protocol::pack::{EntryHeader, begin, end, entry};
+use longhaul_protocol::receipt::{Leaf, LeafPlace, RootClaims};
 use longhaul_protocol::upload::{
     CompleteResult, PackCompleted, PackSent, PackStarted, PresignedPut, StartPack, StartResult,
     StartUploads, Started, UploadObject,
 };
-use longhaul_protocol::value::Digest32;
+use longhaul_protocol::value::{Digest32, Jws, UnixMillis};
+use longhaul_provisioning::receipt::tree::{Tree, leaf_hash};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -115,6 +119,61 @@ async fn read(bench: &Bench, key: &str) -> Option<Vec<u8>> {
     Some(chunks.concat())
 }
 
+/// Keys of the objects whose receipts the cloud signs, once the box has sealed all of them.
+async fn countersigned(bench: &Bench, of: &TestBox, objects: &[UploadObject]) -> Vec<String> {
+    let epoch: EpochId = "epoch-1".parse().expect("an epoch");
+    let mut tx = bench.fleet.db().write().await.expect("a transaction");
+    let mut hashes = Vec::new();
+    for (index, of_object) in (0..).zip(objects) {
+        let leaf = Leaf {
+            object: of_object.object.clone(),
+            bytes: of_object.bytes,
+            blake3: of_object.blake3,
+            stored: UnixMillis(7),
+        };
+        hashes.push(leaf_hash(&leaf).expect("hashes"));
+        let place = LeafPlace {
+            epoch: epoch.clone(),
+            index,
+            stored: leaf.stored,
+        };
+        let inserted = receipt_leaf_insert(
+            &mut tx,
+            &of.id,
+            &leaf.object,
+            leaf.bytes,
+            leaf.blake3,
+            &place,
+        );
+        inserted.await.expect("inserted");
+    }
+    let claims = RootClaims {
+        v: VERSION,
+        box_id: of.id.clone(),
+        epoch,
+        root: Tree::new(hashes).root().expect("leaves"),
+        leaves: objects.len() as u64,
+        sealed: UnixMillis(9),
+    };
+    // Whether the box's signature holds is asked when a root arrives and by whoever verifies.
+    let root = Jws("signed".to_owned());
+    receipt_root_insert(&mut tx, &claims, &root)
+        .await
+        .expect("inserted");
+    tx.commit().await.expect("committed");
+    let query = ReceiptQuery {
+        box_id: None,
+        bucket: "haul".to_owned(),
+        prefix: String::new(),
+        after: None,
+        limit: 10,
+    };
+    let page = bench.fleet.receipts_list(&query).await.expect("listed");
+    assert_eq!(page.receipts.len(), objects.len());
+    let signed = page.receipts.into_iter().filter(|r| r.delivery.is_some());
+    signed.map(|r| r.leaf.object.key.to_string()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pack_becomes_ordinary_objects_and_what_is_wrong_in_it_begins_anew() {
     let bench = Bench::start().await;
@@ -168,6 +227,11 @@ async fn a_pack_becomes_ordinary_objects_and_what_is_wrong_in_it_begins_anew() {
     }
     let again = line.sent(&started.pack).await.expect("an answer");
     assert!(matches!(again, PackCompleted::Unpacked { .. }), "harmless");
+    assert_eq!(
+        countersigned(&bench, &of, &objects).await,
+        ["a/ä b.txt", "empty"],
+        "what came in a pack is compared like everything else"
+    );
     let started = line.start(objects).await;
     let (verified, packed) = started.uploads.split_at(2);
     assert!(

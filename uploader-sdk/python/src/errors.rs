@@ -60,14 +60,22 @@ create_exception!(
     "The box does not answer, or refuses."
 );
 
+create_exception!(
+    longhaul,
+    ReceiptError,
+    LonghaulError,
+    "Receipts could not be fetched, or one does not hold."
+);
+
 /// Why a call failed, before it is an exception: making one takes the interpreter lock.
 pub enum Failure {
     Ticket(longhaul_sdk::TicketError),
-    Connect(longhaul_sdk::ConnectError),
+    Connect(Box<longhaul_sdk::ConnectError>),
     Discover(longhaul_sdk::discover::DiscoverError),
     Push(longhaul_sdk::PushError),
     Get(longhaul_sdk::GetError),
     S3(longhaul_sdk::S3Error),
+    Receipt(Box<dyn Error + Send + Sync>),
     Asked(longhaul_sdk::delivery::DeliveryError),
     Delivery(
         longhaul_sdk::delivery::DeliveryError,
@@ -75,21 +83,24 @@ pub enum Failure {
     ),
 }
 
+impl From<longhaul_sdk::ConnectError> for Failure {
+    fn from(error: longhaul_sdk::ConnectError) -> Self {
+        Self::Connect(Box::new(error))
+    }
+}
+
 impl Failure {
     pub fn raise(self, py: Python<'_>) -> PyErr {
-        use longhaul_sdk::discover::DiscoverError;
         use longhaul_sdk::{ConnectError, PushError as Sdk};
         match self {
             Self::Ticket(error) => TicketError::new_err(text(&error)),
-            Self::Connect(ConnectError::Discover(error)) | Self::Discover(error) => match &error {
-                DiscoverError::Address { .. } => PyValueError::new_err(text(&error)),
-                _ => NoBoxError::new_err(text(&error)),
-            },
-            Self::Connect(error) => match &error {
-                ConnectError::NotFound { .. } => NoBoxError::new_err(text(&error)),
-                ConnectError::NotTheBox { .. } => NotTheBoxError::new_err(text(&error)),
-                ConnectError::Ticket { .. } => TicketError::new_err(text(&error)),
-                _ => LonghaulError::new_err(text(&error)),
+            Self::Discover(error) => undiscovered(&error),
+            Self::Connect(error) => match &*error {
+                ConnectError::Discover(error) => undiscovered(error),
+                ConnectError::NotFound { .. } => NoBoxError::new_err(text(&*error)),
+                ConnectError::NotTheBox { .. } => NotTheBoxError::new_err(text(&*error)),
+                ConnectError::Ticket { .. } => TicketError::new_err(text(&*error)),
+                _ => LonghaulError::new_err(text(&*error)),
             },
             Self::Push(Sdk::Plan(error)) if error.source.kind() == std::io::ErrorKind::NotFound => {
                 PyFileNotFoundError::new_err(text(&error))
@@ -122,12 +133,20 @@ impl Failure {
                     Err(other) => other,
                 }
             }
+            Self::Receipt(error) => ReceiptError::new_err(text(&*error)),
             Self::S3(error) => BoxError::new_err(text(&error)),
             Self::Asked(error) => BoxError::new_err(text(&error)),
             Self::Delivery(error, report) => {
                 with_report(py, DeliveryError::new_err(text(&error)), Some(*report))
             }
         }
+    }
+}
+
+fn undiscovered(error: &longhaul_sdk::discover::DiscoverError) -> PyErr {
+    match error {
+        longhaul_sdk::discover::DiscoverError::Address { .. } => PyValueError::new_err(text(error)),
+        _ => NoBoxError::new_err(text(error)),
     }
 }
 

@@ -9,6 +9,7 @@ mod get;
 mod look;
 mod place;
 mod push;
+mod receipt;
 mod remove;
 mod report;
 mod sync;
@@ -22,7 +23,7 @@ mod _longhaul {
     #[pymodule_export]
     use super::errors::{
         BoxError, DeliveryError, GetError, LonghaulError, NoBoxError, NotTheBoxError, PushError,
-        TicketError,
+        ReceiptError, TicketError,
     };
     #[pymodule_export]
     use super::find::{FoundBox, find};
@@ -34,6 +35,8 @@ mod _longhaul {
     use super::place::Stop;
     #[pymodule_export]
     use super::push::push;
+    #[pymodule_export]
+    use super::receipt::{Compared, VerifyReport, receipt, verify};
     #[pymodule_export]
     use super::remove::{NotRemoved, RemoveReport, rm};
     #[pymodule_export]

@@ -95,7 +95,7 @@ pub fn status(
     let place = Place::new(ticket, r#box)?;
     let work = async move {
         let client = place.connect().await?;
-        let status = client.status().await.map_err(Failure::Connect)?;
+        let status = client.status().await.map_err(Failure::from)?;
         Ok((status, client.endpoint().addr.to_string()))
     };
     let (status, address) = wait(py, work, stop, || Ok(()))?;

@@ -34,7 +34,7 @@ impl Place {
         let ticket = load_ticket(&self.ticket).map_err(Failure::Ticket)?;
         BoxClient::connect(&ticket, self.given.as_deref())
             .await
-            .map_err(Failure::Connect)
+            .map_err(Failure::from)
     }
 }
 

@@ -58,6 +58,7 @@ pub struct FileReport {
     blake3: String,
     etag: String,
     outcome: &'static str,
+    notice: Option<String>,
     delivery: Option<&'static str>,
     delivery_failure: Option<String>,
 }
@@ -88,6 +89,7 @@ impl From<longhaul_sdk::FileReport> for FileReport {
                 Outcome::Resumed { .. } => "resumed",
                 Outcome::AlreadyThere => "already_there",
             },
+            notice: file.notice,
             delivery,
             delivery_failure,
         }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use longhaul_sdk::delivery::wait_delivered;
 use longhaul_sdk::{Progress as Counters, PushOptions, SyncOptions};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -12,7 +14,7 @@ use crate::place::{Place, Stop, all_paths, seconds};
 use crate::push::shown;
 use crate::remove::NotRemoved;
 use crate::report::{PushReport, list};
-use crate::wait::wait;
+use crate::wait;
 
 #[pyclass(frozen, get_all, module = "longhaul")]
 pub struct WouldSend {
@@ -33,8 +35,12 @@ pub struct SyncReport {
 }
 
 #[pyfunction]
-#[pyo3(signature = (paths, *, ticket = None, prefix = String::new(), delete = false, dry_run = false, checksum = false, r#box = None, on_progress = None, patience = 300.0, stop = None))]
-#[expect(clippy::too_many_arguments, reason = "Python's keyword arguments")]
+#[pyo3(signature = (paths, *, ticket = None, prefix = String::new(), delete = false, dry_run = false, checksum = false, wait = false, r#box = None, on_progress = None, patience = 300.0, stop = None))]
+#[expect(
+    clippy::too_many_arguments,
+    clippy::fn_params_excessive_bools,
+    reason = "Python's keyword arguments"
+)]
 pub fn sync(
     py: Python<'_>,
     paths: &Bound<'_, PyAny>,
@@ -43,11 +49,15 @@ pub fn sync(
     delete: bool,
     dry_run: bool,
     checksum: bool,
+    wait: bool,
     r#box: Option<String>,
     on_progress: Option<&Bound<'_, PyAny>>,
     patience: f64,
     stop: Option<&Stop>,
 ) -> PyResult<SyncReport> {
+    if wait && dry_run {
+        return Err(PyValueError::new_err("a dry run sends nothing to wait for"));
+    }
     let paths = all_paths(paths)?;
     let place = Place::new(ticket, r#box)?;
     let options = SyncOptions {
@@ -64,12 +74,20 @@ pub fn sync(
     let progress = Arc::clone(&counters);
     let work = async move {
         let client = place.connect().await?;
-        longhaul_sdk::sync(&client, &paths, &options, &progress)
+        let mut done = longhaul_sdk::sync(&client, &paths, &options, &progress)
             .await
-            .map_err(Failure::Push)
+            .map_err(Failure::Push)?;
+        if wait {
+            let patience = options.push.patience;
+            let waited = wait_delivered(&client, &mut done.push, &progress, patience).await;
+            if let Err(error) = waited {
+                return Err(Failure::Delivery(error, Box::new(done.push)));
+            }
+        }
+        Ok(done)
     };
     let show = || shown(&counters, on_progress);
-    let done = wait(py, work, stop, show)?;
+    let done = wait::wait(py, work, stop, show)?;
     show()?;
     let is_complete = done.is_complete();
     let would_send = done.would_send.map(|files| {

@@ -1,8 +1,10 @@
 //! Fetches receipts from the cloud; each one is verified before it is kept.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longhaul_protocol::ticket::{Secret, Ticket};
 use longhaul_provisioning::receipt::{self, ReceiptError};
 use longhaul_provisioning::trust::Anchors;
 use reqwest::StatusCode;
@@ -15,21 +17,71 @@ const TIME_LIMIT: Duration = Duration::from_mins(2);
 /// Receipts in one answer.
 const PAGE: u32 = 500;
 
+/// What lets one ask the cloud for receipts.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Right {
+    /// An API token of any role: every bucket.
+    Token(String),
+    /// A ticket's key pair, also for a year after the ticket's end: its own box and bucket.
+    Ticket {
+        /// Access key.
+        access_key: String,
+        /// Secret key.
+        secret_key: Secret,
+    },
+}
+
 /// The cloud, and the right to ask it.
 #[derive(Clone)]
 pub struct CloudAccess {
     /// Its URL, as people use it.
     pub url: String,
-    /// An API token of any role.
-    pub token: String,
+    /// The right.
+    pub right: Right,
     /// The fleet's root certificate, PEM: the cloud's TLS and the receipts must lead to it.
     pub root_pem: String,
+}
+
+impl CloudAccess {
+    /// Puts together what is said outright and what a ticket knows; the former counts more.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Unsaid`] names what neither says.
+    pub fn new(
+        ticket: Option<&Ticket>,
+        token: Option<String>,
+        url: Option<String>,
+        root_pem: Option<String>,
+    ) -> Result<Self, FetchError> {
+        let unsaid = |what| FetchError::Unsaid { what };
+        let of_ticket = ticket.map(|ticket| Right::Ticket {
+            access_key: ticket.access_key.clone(),
+            secret_key: ticket.secret_key.clone(),
+        });
+        Ok(Self {
+            right: (token.map(Right::Token).or(of_ticket)).ok_or(unsaid("ticket or token"))?,
+            url: url
+                .or_else(|| ticket?.cloud_url.clone())
+                .ok_or(unsaid("cloud, https://HOST:PORT"))?,
+            root_pem: root_pem
+                .or_else(|| Some(ticket?.root_pem.clone()))
+                .ok_or(unsaid("root certificate"))?,
+        })
+    }
 }
 
 /// Why receipts could not be fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
+    /// Something must be known and is not.
+    #[error("say which {what}")]
+    Unsaid {
+        /// What.
+        what: &'static str,
+    },
     /// The root certificate is not usable.
     #[error("the fleet's root certificate is not usable: {0}")]
     Root(String),
@@ -66,6 +118,37 @@ struct Page {
     next: Option<String>,
 }
 
+/// Keeps the receipts of `bucket`'s objects whose keys start with `prefix` in the file `output`, and says
+/// how many there are. The file appears when all are there: half of them look like all of them.
+///
+/// # Errors
+///
+/// [`FetchError`].
+pub async fn fetch_to(
+    cloud: &CloudAccess,
+    bucket: &str,
+    prefix: &str,
+    output: &Path,
+) -> Result<u64, FetchError> {
+    let mut partial = output.to_owned().into_os_string();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let mut file = std::fs::File::create(&partial)?;
+    let fetched = async {
+        let count = fetch(cloud, bucket, prefix, &mut file).await?;
+        file.flush()?;
+        file.sync_all()?;
+        std::fs::rename(&partial, output)?;
+        Ok(count)
+    };
+    let fetched = fetched.await;
+    if fetched.is_err() {
+        // It may never have been there.
+        let _ = std::fs::remove_file(&partial);
+    }
+    fetched
+}
+
 /// Writes the receipts of `bucket`'s objects whose keys start with `prefix` into `sink`, one a line;
 /// yields how many there are.
 ///
@@ -93,7 +176,13 @@ pub async fn fetch(
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let url = url::Url::parse_with_params(&url, &query)
             .map_err(|e| FetchError::Address(format!("{}: {e}", cloud.url)))?;
-        let request = http.get(url).bearer_auth(&cloud.token);
+        let request = match &cloud.right {
+            Right::Token(token) => http.get(url).bearer_auth(token),
+            Right::Ticket {
+                access_key,
+                secret_key,
+            } => http.get(url).basic_auth(access_key, Some(&secret_key.0)),
+        };
         let answer = request.send().await.map_err(connection)?;
         let status = answer.status();
         if !status.is_success() {

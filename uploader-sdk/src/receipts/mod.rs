@@ -11,12 +11,15 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::ticket::Ticket;
 use longhaul_provisioning::receipt::{self, MAX_RECEIPT, ReceiptError};
-use longhaul_provisioning::trust::{Anchors, TrustError};
+use longhaul_provisioning::trust::TrustError;
 
 pub use compare::{Finding, Verdict, compare_file, compare_folder};
-pub use fetch::{CloudAccess, FetchError, fetch};
+pub use fetch::{CloudAccess, FetchError, Right, fetch, fetch_to};
 pub use longhaul_provisioning::receipt::Proven;
+pub use longhaul_provisioning::trust::Anchors;
 
 /// Why a file of receipts proves nothing.
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +51,39 @@ pub enum ReceiptFileError {
         /// Why.
         source: Box<ReceiptError>,
     },
+    /// A receipt holds, and is of another box than it should be.
+    #[error(
+        "line {line} of {path} is a receipt of box {found}, not of {expected}",
+        path = path.display()
+    )]
+    OtherBox {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// Whose it is.
+        found: BoxId,
+        /// Whose it should be.
+        expected: BoxId,
+    },
     /// There is no receipt in it.
     #[error("{path} has no receipt", path = path.display())]
     Empty {
         /// Which file.
         path: PathBuf,
     },
+}
+
+/// The fleet's root, from a ticket.
+///
+/// # Errors
+///
+/// [`ReceiptFileError`]; `path` is only named in it.
+pub fn root_of(ticket: &Ticket, path: &Path) -> Result<Anchors, ReceiptFileError> {
+    Anchors::from_pem(&ticket.root_pem).map_err(|source| ReceiptFileError::Root {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The fleet's root, from a PEM file.
@@ -72,12 +102,17 @@ pub fn read_root(path: &Path) -> Result<Anchors, ReceiptFileError> {
     })
 }
 
-/// Verifies every receipt in a file. All of them hold when this returns what they prove.
+/// Verifies every receipt in a file, and that `of_box` gave it where that is said. All of them hold
+/// when this returns what they prove.
 ///
 /// # Errors
 ///
 /// [`ReceiptFileError`] names the first line that does not hold, and why.
-pub fn read(path: &Path, anchors: &Anchors) -> Result<Vec<Proven>, ReceiptFileError> {
+pub fn read(
+    path: &Path,
+    anchors: &Anchors,
+    of_box: Option<&BoxId>,
+) -> Result<Vec<Proven>, ReceiptFileError> {
     let failed = |source| ReceiptFileError::Read {
         path: path.to_owned(),
         source,
@@ -98,6 +133,16 @@ pub fn read(path: &Path, anchors: &Anchors) -> Result<Vec<Proven>, ReceiptFileEr
             line: proven.len() + 1,
             source: Box::new(source),
         })?;
+        if let Some(expected) = of_box
+            && *expected != one.box_id
+        {
+            return Err(ReceiptFileError::OtherBox {
+                path: path.to_owned(),
+                line: proven.len() + 1,
+                found: one.box_id,
+                expected: expected.clone(),
+            });
+        }
         proven.push(one);
     }
     if proven.is_empty() {

@@ -198,6 +198,7 @@ impl TestBox {
             expires: UnixMillis(4_102_444_800_000),
             root_pem: authority.pem.clone(),
             lan_urls: vec![format!("https://{addr}")],
+            cloud_url: None,
         };
         let fs = s3s_fs::FileSystem::new(dir.path().join("objects")).expect("a store");
         let mut builder = S3ServiceBuilder::new(fs);

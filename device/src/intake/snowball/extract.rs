@@ -11,8 +11,9 @@ use s3s::{S3Error, S3Result, s3_error};
 
 use super::super::body::{Fault, Sink};
 use super::super::error::from_vault;
-use super::super::names;
+use super::super::names::{self, Fresh};
 use super::super::put::begin;
+use super::super::spellings::Spellings;
 use super::flag;
 use super::tar::{Decoder, Event, Header, Kind};
 
@@ -82,9 +83,19 @@ pub(super) struct Extracted {
     pub stored: u64,
     pub skipped: u64,
     pub first_skipped: Option<String>,
+    /// Entries that were stored under a name that is odd.
+    pub odd: u64,
+    pub first_odd: Option<String>,
 }
 
 impl Extracted {
+    fn noticed(&mut self, notice: Option<String>) {
+        if notice.is_some() {
+            self.odd += 1;
+            self.first_odd = self.first_odd.take().or(notice);
+        }
+    }
+
     /// An `ETag` for the archive, not of the shape of an MD5.
     pub fn etag(&self, crc64nvme: u64) -> String {
         format!("{crc64nvme:016x}-{}", self.stored)
@@ -99,6 +110,7 @@ enum Current {
 /// Takes an archive apart.
 pub(super) struct Extract {
     vault: Vault,
+    spellings: Spellings,
     job: JobId,
     wish: Wish,
     metadata: Metadata,
@@ -119,9 +131,16 @@ impl Sink for Extract {
 }
 
 impl Extract {
-    pub fn new(vault: Vault, job: JobId, wish: Wish, metadata: Metadata) -> Self {
+    pub fn new(
+        vault: Vault,
+        spellings: Spellings,
+        job: JobId,
+        wish: Wish,
+        metadata: Metadata,
+    ) -> Self {
         Self {
             vault,
+            spellings,
             job,
             wish,
             metadata,
@@ -200,8 +219,11 @@ impl Extract {
                 return self.refused(&shown, why);
             }
         }
-        let key = match names::fresh(&self.vault, &self.job, &text) {
-            Ok(key) => key,
+        let key = match names::fresh(&self.vault, &self.spellings, &self.job, &text) {
+            Ok(Fresh { key, notice }) => {
+                self.done.noticed(notice);
+                key
+            }
             Err(error) => {
                 let why = error.message().unwrap_or("its name is refused").to_owned();
                 return self.refused(&shown, &why);

@@ -22,7 +22,7 @@ use super::checksum::Promise;
 use super::error::{from_vault, interrupted};
 use super::put::{TICKET_HEADER, give_checksums};
 use super::service::Store;
-use super::{NOTICE_HEADER, names};
+use super::{names, notice, refuse, words};
 use extract::{Extract, Extracted, Wish};
 
 /// The user metadata that asks for it.
@@ -130,13 +130,17 @@ impl Store {
         credential: &Credential,
     ) -> S3Result<Extract> {
         let wish = Wish::read(key, user)?;
+        let user = wish.metadata.iter();
+        let user = user.map(|(name, value)| (name.clone(), words::encoded(value.clone())));
         let metadata = Metadata {
             content_type: None,
-            user: wish.metadata.clone(),
+            user: user.collect(),
             headers: [(TICKET_HEADER.to_owned(), credential.ticket.to_string())].into(),
         };
+        refuse::metadata(&metadata)?;
         let job = names::job(bucket)?;
-        Ok(Extract::new(self.vault.clone(), job, wish, metadata))
+        let (vault, spellings) = (self.vault.clone(), self.spellings.clone());
+        Ok(Extract::new(vault, spellings, job, wish, metadata))
     }
 }
 
@@ -148,23 +152,12 @@ fn answer<T>(output: T, extracted: &Extracted, what: &str) -> S3Response<T> {
         "an archive was taken apart"
     );
     let mut response = S3Response::new(output);
-    if let Some(first) = &extracted.first_skipped {
-        let notice = format!("{} entries skipped, the first: {first}", extracted.skipped);
-        let plain: String = notice
-            .chars()
-            .map(|c| {
-                if c.is_ascii_graphic() || c == ' ' {
-                    c
-                } else {
-                    '?'
-                }
-            })
-            .take(512)
-            .collect();
-        if let Ok(value) = plain.parse() {
-            response.headers.insert(NOTICE_HEADER, value);
-        }
-    }
+    let skipped = extracted.first_skipped.as_ref();
+    let skipped =
+        skipped.map(|first| format!("{} entries skipped, the first: {first}", extracted.skipped));
+    let odd = extracted.first_odd.as_ref();
+    let odd = odd.map(|first| format!("{} odd names, the first: {first}", extracted.odd));
+    notice::add(&mut response.headers, skipped.into_iter().chain(odd));
     response
 }
 

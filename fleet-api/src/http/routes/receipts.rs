@@ -5,6 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
 use super::paging::Part;
+use crate::auth::Caller;
 use crate::fleet::ReceiptQuery;
 use crate::http::api::Api;
 use crate::http::cursor;
@@ -19,7 +20,7 @@ pub(super) fn add(api: Api) -> Api {
 
 endpoint! {
     /// Proofs.
-    ReceiptList = GET "/v1/receipts" as "receiptList", Scope::Role(Role::Viewer), OK;
+    ReceiptList = GET "/v1/receipts" as "receiptList", Scope::RoleOrTicket(Role::Viewer), OK;
     "Receipts of a bucket's objects, of those below a prefix or of one, for `longhaul verify`."
     (Nothing, ReceiptsQuery, NoBody) -> Json<ReceiptPage> = list
 }
@@ -67,7 +68,18 @@ async fn list(call: Call<ReceiptList>) -> Result<Json<ReceiptPage>, Problem> {
             place: *place,
         }
     });
+    let box_id = match &call.caller {
+        Caller::Customer(holder) if holder.bucket == query.bucket => Some(holder.box_id.clone()),
+        Caller::Customer(holder) => {
+            return Err(Problem::forbidden(format!(
+                "ticket {} is for bucket {:?} only",
+                holder.ticket, holder.bucket
+            )));
+        }
+        _ => None,
+    };
     let asked = ReceiptQuery {
+        box_id,
         bucket: query.bucket,
         prefix: query.prefix,
         after,

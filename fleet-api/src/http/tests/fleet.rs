@@ -7,7 +7,7 @@ use longhaul_protocol::value::UnixMillis;
 use serde_json::{Value, json};
 
 use super::schema::check;
-use super::site::{Answer, NOW, Site};
+use super::site::{Answer, Auth, NOW, Site};
 use super::walk::operations;
 use crate::http::routes;
 use crate::store::Db;
@@ -242,6 +242,39 @@ on_both! {
         assert_eq!(site.send("DELETE", &format!("/v1/tickets/{ticket}"), &operator, None).await.status, 204);
         let listed = site.send("GET", &tickets, &operator, None).await.json();
         assert_eq!(listed["items"][0]["revoked"], NOW);
+    }
+
+    async fn a_ticket_fetches_the_receipts_of_its_bucket_also_when_it_has_ended_and_nothing_else(db: Db) {
+        let site = Site::on(&db).await;
+        let operator = site.token(Role::Operator).await;
+        let id = seed(&db, 1).await;
+        let wanted = json!({ "bucket": "acme-data", "expires_in_secs": 60 });
+        let made = site.send("POST", &format!("/v1/boxes/{id}/tickets"), &operator, Some(wanted)).await;
+        let name = made.json()["id"].as_str().expect("an id").to_owned();
+        let file = site.send("GET", &format!("/v1/tickets/{name}/download"), &operator, None).await;
+        let ticket: longhaul_protocol::ticket::Ticket = serde_json::from_slice(&file.body).expect("a ticket");
+        assert_eq!(ticket.cloud_url.as_deref(), Some("https://cloud.example:8443"));
+        let pair = |secret: &str| Auth::Basic(format!("{}:{secret}", ticket.access_key));
+        let right = pair(&ticket.secret_key.0);
+        let get = async |path: &str, auth: &Auth| site.send("GET", path, auth, None).await.status;
+        let receipts = "/v1/receipts?bucket=acme-data";
+
+        site.people.clock.advance(100_000);
+
+        assert_eq!(get(receipts, &right).await, 200);
+        assert_eq!(get("/v1/receipts?bucket=other-data", &right).await, 403);
+        for elsewhere in ["/v1/boxes", "/v1/tickets", "/v1/objects?bucket=acme-data"] {
+            assert_eq!(get(elsewhere, &right).await, 401, "{elsewhere}");
+        }
+        for wrong in [pair("guess"), pair(""), Auth::Basic("nobody:x".into()), Auth::Basic("\0".into())] {
+            assert_eq!(get(receipts, &wrong).await, 401, "{wrong:?}");
+        }
+        site.people.clock.advance(367 * 86_400_000);
+        assert_eq!(get(receipts, &right).await, 401, "not for ever");
+        site.people.clock.advance(-366 * 86_400_000);
+        assert_eq!(get(receipts, &right).await, 200);
+        assert_eq!(site.send("DELETE", &format!("/v1/tickets/{name}"), &operator, None).await.status, 204);
+        assert_eq!(get(receipts, &right).await, 401, "it was revoked");
     }
 
     async fn tickets_of_all_boxes_are_listed_by_order_and_in_pages(db: Db) {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, Method, Request, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::Service as _;
@@ -132,6 +134,9 @@ impl Site {
         request = match auth {
             Auth::None => request,
             Auth::Token(token) => request.header("authorization", format!("Bearer {token}")),
+            Auth::Basic(pair) => {
+                request.header("authorization", format!("Basic {}", STANDARD.encode(pair)))
+            }
             Auth::Cookie(cookie) => request
                 .header("cookie", format!("other=1; {cookie}"))
                 .header("x-longhaul-csrf", "1"),
@@ -177,6 +182,8 @@ pub enum Auth {
     None,
     /// A program.
     Token(String),
+    /// A customer's program: access key, colon, secret key.
+    Basic(String),
     /// A browser with the dashboard.
     Cookie(String),
     /// A browser on a foreign site.
@@ -228,6 +235,7 @@ async fn fleet(
         trust: StoreTrust::Fleet,
     };
     let parts = FleetParts {
+        people_url: "https://cloud.example:8443".into(),
         db: db.clone(),
         clock: clock.clone(),
         identity,

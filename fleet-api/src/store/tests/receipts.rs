@@ -15,6 +15,7 @@ use crate::store::testing::{add_box, on_both};
 on_both! {
     async fn receipts_are_listed_by_prefix_and_page_once_their_epoch_is_sealed(db: Db) {
         let id = add_box(&db, 1).await;
+        let other = add_box(&db, 2).await;
         let epoch = "epoch-1".parse().expect("an epoch");
         let mut tx = write(&db).await;
         for (index, key) in (0..).zip(["a/1", "a/2", "a", "b/é", "a/3", "B"]) {
@@ -26,7 +27,7 @@ on_both! {
                 receipt_leaf_insert(&mut tx, &id, &object, 3, Digest32([1; 32]), &place).await.expect("inserts");
             }
         }
-        assert_eq!(receipt_list(&mut tx, "survey", "", None, None, 9).await.expect("lists"), []);
+        assert_eq!(receipt_list(&mut tx, None, "survey", "", None, None, 9).await.expect("lists"), []);
         let claims = RootClaims {
             v: VERSION, box_id: id.clone(), epoch: "epoch-1".parse().expect("an epoch"),
             root: Digest32([2; 32]), leaves: 6, sealed: UnixMillis(9),
@@ -41,7 +42,7 @@ on_both! {
         let mut keys = Vec::new();
         let mut after: Option<ReceiptPlace> = None;
         loop {
-            let page = receipt_list(&mut tx, "survey", "a/", Some("a0"), after.as_ref(), 2).await.expect("lists");
+            let page = receipt_list(&mut tx, None, "survey", "a/", Some("a0"), after.as_ref(), 2).await.expect("lists");
             let Some(last) = page.last() else { break };
             assert_eq!((last.jws.as_str(), last.verified), ("first", None));
             after = Some(ReceiptPlace {
@@ -51,6 +52,9 @@ on_both! {
             keys.extend(page.into_iter().map(|r| r.leaf.object_key.to_string()));
         }
         assert_eq!(keys, ["a/1", "a/2", "a/3"]);
-        assert_eq!(receipt_list(&mut tx, "other", "", None, None, 9).await.expect("lists"), []);
+        let of = async |tx: &mut _, of| receipt_list(tx, Some(of), "survey", "", None, None, 9).await.expect("lists").len();
+        assert_eq!(of(&mut tx, &id).await, 6);
+        assert_eq!(of(&mut tx, &other).await, 0);
+        assert_eq!(receipt_list(&mut tx, None, "other", "", None, None, 9).await.expect("lists"), []);
     }
 }

@@ -25,6 +25,9 @@ class PushError(LonghaulError):
     report: Optional[PushReport]
     """What is safe on the box all the same; None where nothing was tried."""
 
+class ReceiptError(LonghaulError):
+    """Receipts could not be fetched, or one does not hold; the message names its line."""
+
 class DeliveryError(LonghaulError):
     """The box does not say how far it has carried the files; they are safe on it."""
 
@@ -66,6 +69,8 @@ class FileReport:
     """BLAKE3 of the bytes that were sent, in hexadecimal."""
     etag: str
     outcome: Literal["sent", "resumed", "already_there"]
+    notice: Optional[str]
+    """What is odd about it, such as a name that differs from another one in case alone."""
     delivery: Optional[Delivery]
     """How far the box has carried it; None unless waited for."""
     delivery_failure: Optional[str]
@@ -238,6 +243,28 @@ class Diagnosis:
     is_well: bool
 
 @final
+class Compared:
+    """A file beside its receipt."""
+
+    path: str
+    key: Optional[str]
+    """The object of the receipt; None where there is none."""
+    verdict: Literal["same", "not_in_cloud", "changed", "missing", "no_receipt", "unreadable"]
+    why: Optional[str]
+    """What the system said, where it is unreadable."""
+
+@final
+class VerifyReport:
+    """What receipts prove, and how files compare with them."""
+
+    receipts: int
+    in_cloud: int
+    """Receipts that the cloud has signed: compared in the bucket."""
+    files: list[Compared]
+    holds: bool
+    """Whether every file is what was taken (and delivered, where that was asked)."""
+
+@final
 class Stop:
     """Ends a call from another thread: pass one as `stop`, then `set()` it.
 
@@ -280,6 +307,7 @@ def sync(
     delete: bool = False,
     dry_run: bool = False,
     checksum: bool = False,
+    wait: bool = False,
     box: Optional[str] = None,
     on_progress: Optional[Callable[[Progress], object]] = None,
     patience: float = 300.0,
@@ -288,6 +316,7 @@ def sync(
     """Make the box hold what is in the folders: send what is not there, compare the rest.
 
     :param delete: remove what is below `prefix` on the box and not here, once all else is sent.
+    :param wait: return only when everything is verified in the cloud.
     :param dry_run: say what would be done, and do nothing.
     :param checksum: read and compare every file, also those that an earlier run has compared.
     :raises TicketError, NoBoxError, NotTheBoxError, PushError: see there.
@@ -307,6 +336,46 @@ def get(
 
     The bytes are compared with the box's checksums before a file is put in its place.
     :raises TicketError, NoBoxError, NotTheBoxError, GetError, BoxError: see there.
+    """
+
+def receipt(
+    output: StrPath,
+    prefix: str = "",
+    *,
+    ticket: Optional[StrPath] = None,
+    token: Optional[str] = None,
+    bucket: Optional[str] = None,
+    cloud: Optional[str] = None,
+    root: Optional[StrPath] = None,
+    stop: Optional[Stop] = None,
+) -> int:
+    """Fetch the receipts of what was sent into a file; returns how many.
+
+    :param prefix: only objects whose key begins with this.
+    :param ticket: the ticket that the files were sent with, also one that has ended.
+    :param token: a token for the cloud instead, with `bucket`.
+    :param cloud: the cloud's address; otherwise the ticket's.
+    :param root: the fleet's root certificate; otherwise the ticket's.
+    :raises ReceiptError: they could not be fetched, or one does not hold.
+    """
+
+def verify(
+    path: StrPath,
+    *,
+    receipt: Optional[StrPath] = None,
+    ticket: Optional[StrPath] = None,
+    root: Optional[StrPath] = None,
+    prefix: str = "",
+    delivered: bool = False,
+    stop: Optional[Stop] = None,
+) -> VerifyReport:
+    """Prove without a network that a file or a folder is what was taken.
+
+    :param path: a file or a folder; without `receipt`, a file of receipts.
+    :param root: the fleet's root certificate; otherwise the ticket's, whose box the receipts must be of.
+    :param prefix: folder in the bucket that the folder was sent to.
+    :param delivered: accept only what the cloud has signed as compared in the bucket.
+    :raises ReceiptError: a receipt does not hold, or is of another box.
     """
 
 def rm(

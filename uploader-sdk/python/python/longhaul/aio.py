@@ -10,7 +10,7 @@ import functools
 
 from . import _longhaul
 
-__all__ = ["doctor", "find", "get", "ls", "push", "rm", "status", "sync"]
+__all__ = ["doctor", "find", "get", "ls", "push", "receipt", "rm", "status", "sync", "verify"]
 
 
 async def _run(call, *args, on_progress=None, **kwargs):
@@ -39,6 +39,14 @@ async def sync(paths, **kwargs):
 
 async def get(what, to=None, **kwargs):
     return await _run(_longhaul.get, what, to, **kwargs)
+
+
+async def receipt(output, prefix="", **kwargs):
+    return await _run(_longhaul.receipt, output, prefix, **kwargs)
+
+
+async def verify(path, **kwargs):
+    return await _run(_longhaul.verify, path, **kwargs)
 
 
 async def rm(keys, **kwargs):

@@ -12,6 +12,7 @@ from ._longhaul import (
     Status,
     StrPath,
     SyncReport,
+    VerifyReport,
 )
 
 async def push(
@@ -32,6 +33,7 @@ async def sync(
     delete: bool = False,
     dry_run: bool = False,
     checksum: bool = False,
+    wait: bool = False,
     box: Optional[str] = None,
     on_progress: Optional[Callable[[Progress], object]] = None,
     patience: float = 300.0,
@@ -45,6 +47,25 @@ async def get(
     on_progress: Optional[Callable[[Progress], object]] = None,
     patience: float = 300.0,
 ) -> GetReport: ...
+async def receipt(
+    output: StrPath,
+    prefix: str = "",
+    *,
+    ticket: Optional[StrPath] = None,
+    token: Optional[str] = None,
+    bucket: Optional[str] = None,
+    cloud: Optional[str] = None,
+    root: Optional[StrPath] = None,
+) -> int: ...
+async def verify(
+    path: StrPath,
+    *,
+    receipt: Optional[StrPath] = None,
+    ticket: Optional[StrPath] = None,
+    root: Optional[StrPath] = None,
+    prefix: str = "",
+    delivered: bool = False,
+) -> VerifyReport: ...
 async def rm(
     keys: Union[str, Iterable[str]],
     *,

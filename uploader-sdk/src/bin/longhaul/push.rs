@@ -139,6 +139,13 @@ pub fn print(report: &PushReport, waited: bool) {
         eprintln!("failed: {path}: {}", printable(&failed.reason));
     }
     for file in &report.files {
+        if let Some(notice) = &file.notice {
+            eprintln!(
+                "note: {}: {}",
+                printable(file.key.as_str()),
+                printable(notice)
+            );
+        }
         if let Some(Delivery::Failed { reason }) = &file.delivery {
             eprintln!("not delivered: {}: {}", file.key, printable(reason));
         }

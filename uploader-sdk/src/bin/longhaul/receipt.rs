@@ -1,69 +1,72 @@
 //! `longhaul receipt`.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use longhaul_sdk::receipts::{CloudAccess, ReceiptFileError, fetch};
+use longhaul_sdk::load_ended_ticket;
+use longhaul_sdk::receipts::{CloudAccess, ReceiptFileError, fetch_to};
 
 use crate::args::Cli;
 use crate::exit::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The bucket
-    pub bucket: String,
     /// Only objects whose key begins with this; a whole key for one object
-    #[arg(default_value = "")]
+    #[arg(default_value = "", value_name = "PREFIX")]
     pub prefix: String,
     /// Where to keep the receipts
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
-    /// The cloud: https://HOST:PORT
-    #[arg(long, env = "LONGHAUL_CLOUD", value_name = "URL")]
-    pub cloud: String,
-    /// A token for the cloud; better given by the environment
+    /// The ticket that the files were sent with; it may have ended. It says where the cloud is, and
+    /// opens its own box and bucket
+    #[arg(long, env = "LONGHAUL_TICKET", value_name = "FILE")]
+    pub ticket: Option<PathBuf>,
+    /// A token for the cloud, which opens every bucket; better given by the environment
     #[arg(
         long,
         env = "LONGHAUL_TOKEN",
         value_name = "TOKEN",
         hide_env_values = true
     )]
-    pub token: String,
-    /// The fleet's root certificate
+    pub token: Option<String>,
+    /// The bucket, with a token
+    #[arg(long, value_name = "BUCKET", requires = "token")]
+    pub bucket: Option<String>,
+    /// The cloud: https://HOST:PORT; otherwise the ticket's
+    #[arg(long, env = "LONGHAUL_CLOUD", value_name = "URL")]
+    pub cloud: Option<String>,
+    /// The fleet's root certificate; otherwise the ticket's
     #[arg(long, env = "LONGHAUL_ROOT", value_name = "FILE")]
-    pub root: PathBuf,
+    pub root: Option<PathBuf>,
+}
+
+/// The cloud and the bucket that the options and the ticket name together.
+fn access(args: &Args) -> Result<(CloudAccess, String), Failure> {
+    let ticket = match &args.ticket {
+        Some(path) => Some(load_ended_ticket(path)?),
+        None => None,
+    };
+    let root_pem = match &args.root {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|source| {
+            Failure::failed(&ReceiptFileError::Read {
+                path: path.clone(),
+                source,
+            })
+        })?),
+        None => None,
+    };
+    let (token, cloud) = (args.token.clone(), args.cloud.clone());
+    let access = CloudAccess::new(ticket.as_ref(), token, cloud, root_pem);
+    let access = access.map_err(|error| Failure::usage(&error.to_string()))?;
+    let bucket = args.bucket.clone();
+    let bucket = bucket.or_else(|| ticket.map(|ticket| ticket.bucket));
+    let bucket = bucket.ok_or_else(|| Failure::usage("say which bucket: --bucket BUCKET"))?;
+    Ok((access, bucket))
 }
 
 pub async fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
-    let read = |path: &Path, source| ReceiptFileError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let root_pem = std::fs::read_to_string(&args.root);
-    let root_pem = root_pem.map_err(|e| Failure::failed(&read(&args.root, e)))?;
-    let cloud = CloudAccess {
-        url: args.cloud.clone(),
-        token: args.token.clone(),
-        root_pem,
-    };
-    // Beside the file until all are there: half a file of receipts looks like a whole one.
-    let mut partial = args.output.clone().into_os_string();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let write = |e: std::io::Error| Failure::failed(&read(&args.output, e));
-    let mut file = std::fs::File::create(&partial).map_err(write)?;
-    let fetched = fetch(&cloud, &args.bucket, &args.prefix, &mut file).await;
-    let written = fetched.map_err(|e| Failure::failed(&e)).and_then(|count| {
-        file.flush().map_err(write)?;
-        file.sync_all().map_err(write)?;
-        std::fs::rename(&partial, &args.output).map_err(write)?;
-        Ok(count)
-    });
-    if written.is_err() {
-        // It may never have been there.
-        let _ = std::fs::remove_file(&partial);
-    }
-    let count = written?;
+    let (cloud, bucket) = access(args)?;
+    let count = fetch_to(&cloud, &bucket, &args.prefix, &args.output).await;
+    let count = count.map_err(|e| Failure::failed(&e))?;
     if cli.json {
         println!("{}", serde_json::json!({ "receipts": count }));
     } else {

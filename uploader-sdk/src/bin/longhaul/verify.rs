@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use longhaul_sdk::receipts::{self, Finding, Proven, Verdict};
+use longhaul_sdk::load_ended_ticket;
+use longhaul_sdk::protocol::ids::BoxId;
+use longhaul_sdk::receipts::{self, Anchors, Finding, Proven, Verdict};
 
 use crate::args::Cli;
 use crate::exit::{Exit, Failure};
@@ -17,7 +19,13 @@ pub struct Args {
     pub receipt: Option<PathBuf>,
     /// The fleet's root certificate
     #[arg(long, env = "LONGHAUL_ROOT", value_name = "FILE")]
-    pub root: PathBuf,
+    pub root: Option<PathBuf>,
+    /// Without --root: a ticket, which has the root; receipts must be of its box
+    #[arg(long, env = "LONGHAUL_TICKET", value_name = "FILE")]
+    pub ticket: Option<PathBuf>,
+    /// Accept only receipts of this box
+    #[arg(long, value_name = "BOX")]
+    pub of_box: Option<BoxId>,
     /// Folder in the bucket that the folder was sent to
     #[arg(long, default_value = "", value_name = "FOLDER")]
     pub prefix: String,
@@ -27,9 +35,10 @@ pub struct Args {
 }
 
 pub fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
-    let anchors = receipts::read_root(&args.root).map_err(|e| Failure::failed(&e))?;
+    let (anchors, of_box) = trusted(args)?;
     let file = args.receipt.as_ref().unwrap_or(&args.path);
-    let proven = receipts::read(file, &anchors).map_err(|e| Failure::failed(&e))?;
+    let proven = receipts::read(file, &anchors, of_box.as_ref());
+    let proven = proven.map_err(|e| Failure::failed(&e))?;
     let findings = match &args.receipt {
         None => Vec::new(),
         Some(_) if args.path.is_dir() => {
@@ -77,6 +86,24 @@ pub fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     } else {
         Exit::SomeFailed
     })
+}
+
+/// The root to trust, and the box that receipts must be of.
+fn trusted(args: &Args) -> Result<(Anchors, Option<BoxId>), Failure> {
+    match (&args.root, &args.ticket) {
+        (Some(root), _) => {
+            let anchors = receipts::read_root(root).map_err(|e| Failure::failed(&e))?;
+            Ok((anchors, args.of_box.clone()))
+        }
+        (None, Some(path)) => {
+            let ticket = load_ended_ticket(path)?;
+            let anchors = receipts::root_of(&ticket, path).map_err(|e| Failure::failed(&e))?;
+            Ok((anchors, Some(args.of_box.clone().unwrap_or(ticket.box_id))))
+        }
+        (None, None) => Err(Failure::usage(
+            "say which root to trust: --root FILE, or --ticket FILE",
+        )),
+    }
 }
 
 fn word(verdict: &Verdict) -> &'static str {
