@@ -29,5 +29,6 @@ END
 chmod +x "$work/cargo"
 CARGO="$work/cargo" maturin build -q --profile dev -m "$manifest" --out "$work/wheels"
 python3 -m pip install -q --no-index --no-deps --target "$work/site" "$work"/wheels/longhaul-*.whl
+export RUST_LOG="${RUST_LOG:-off}" LONGHAUL_LAN_BOX="$target/debug/examples/lan_box" LONGHAUL_KEPT_FOLDER="$target/debug/examples/kept_folder"
 PYTHONPATH="$work/site" LONGHAUL_TEST_BOX="$target/debug/examples/test_box" LONGHAUL_CLI="$target/debug/longhaul" \
     pytest -q -p no:cacheprovider uploader-sdk/python

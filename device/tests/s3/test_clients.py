@@ -1,13 +1,18 @@
 """The clients that customers have, unmodified: each carries a small file and one sent in parts to the
 box, finds both, brings them back the same, and removes them."""
 
+import json
 import os
+import re
 import shutil
+import ssl
 import subprocess
+import urllib.request
 
 import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 # More than every client sends in one piece when it is told to use its usual part of 8 or 16 MiB.
@@ -45,7 +50,12 @@ class Program:
         assert done.returncode == 0, f"{command}: {told}"
         for word in ("corrupt", "mismatch", "MD5 Sums don't match", "checksum"):
             assert word.lower() not in told.lower(), told
-        return done.stdout
+        return told if "-v" in command else done.stdout
+
+    def raw(self, *command):
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, timeout=120, check=True
+        ).stdout
 
 
 class AwsCli(Program):
@@ -62,17 +72,37 @@ class AwsCli(Program):
     def remove(self):
         self.run("aws", "s3", "rm", "--recursive", f"s3://{self.bucket}/")
 
+    def api(self, operation, key, *more):
+        return self.run("aws", "s3api", operation, "--bucket", self.bucket, "--key", key, *more)
+
+    def range(self, key, first, last, path):
+        self.api("get-object", key, "--range", f"bytes={first}-{last}", str(path))
+
+    def size(self, key):
+        return int(self.api("head-object", key, "--query", "ContentLength"))
+
+    def copy(self, key, to):
+        self.run("aws", "s3", "cp", f"s3://{self.bucket}/{key}", f"s3://{self.bucket}/{to}")
+
+    def presigned(self, key):
+        # Version 2 without this.
+        self.run("aws", "configure", "set", "default.s3.signature_version", "s3v4")
+        return self.run("aws", "s3", "presign", f"s3://{self.bucket}/{key}").strip()
+
+    def sync(self, folder, prefix):
+        return self.run("aws", "s3", "sync", "--no-progress", str(folder), f"s3://{self.bucket}/{prefix}")
+
 
 class Boto3:
     def __init__(self, box, folder):
-        self.s3 = boto3.client(
-            "s3",
-            endpoint_url=box["url"],
-            region_name=box["region"],
-            aws_access_key_id=box["access_key"],
-            aws_secret_access_key=box["secret_key"],
-            verify=box["ca"],
-        )
+        self.settings = {
+            "endpoint_url": box["url"],
+            "region_name": box["region"],
+            "aws_access_key_id": box["access_key"],
+            "aws_secret_access_key": box["secret_key"],
+            "verify": box["ca"],
+        }
+        self.s3 = boto3.client("s3", **self.settings)
         self.bucket = box["bucket"]
 
     def put(self, path, key):
@@ -87,6 +117,20 @@ class Boto3:
     def remove(self):
         entries = [{"Key": key} for key in self.list()]
         self.s3.delete_objects(Bucket=self.bucket, Delete={"Objects": entries})
+
+    def range(self, key, first, last, path):
+        got = self.s3.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={first}-{last}")
+        path.write_bytes(got["Body"].read())
+
+    def size(self, key):
+        return self.s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+
+    def copy(self, key, to):
+        self.s3.copy({"Bucket": self.bucket, "Key": key}, self.bucket, to)
+
+    def presigned(self, key):
+        presigner = boto3.client("s3", **self.settings, config=Config(signature_version="s3v4"))
+        return presigner.generate_presigned_url("get_object", {"Bucket": self.bucket, "Key": key})
 
 
 class Rclone(Program):
@@ -121,6 +165,24 @@ class Rclone(Program):
     def remove(self):
         self.run("rclone", "delete", self.remote)
 
+    def range(self, key, first, last, path):
+        span = ["--offset", str(first), "--count", str(last - first + 1)]
+        path.write_bytes(self.raw("rclone", "cat", *span, f"{self.remote}/{key}"))
+
+    def size(self, key):
+        return json.loads(self.run("rclone", "size", "--json", f"{self.remote}/{key}"))["bytes"]
+
+    def copy(self, key, to):
+        self.run("rclone", "copyto", f"{self.remote}/{key}", f"{self.remote}/{to}")
+
+    def presigned(self, key):
+        return self.run("rclone", "link", "--expire", "1h", f"{self.remote}/{key}").strip()
+
+    def sync(self, folder, prefix):
+        told = self.run("rclone", "sync", "-v", "--use-json-log", str(folder), f"{self.remote}/{prefix}")
+        self.run("rclone", "check", "--download", str(folder), f"{self.remote}/{prefix}")
+        return "\n".join(line for line in told.splitlines() if "Copied" in line)
+
 
 class S5cmd(Program):
     def put(self, path, key):
@@ -138,6 +200,21 @@ class S5cmd(Program):
 
     def remove(self):
         self.run("s5cmd", "rm", f"s3://{self.bucket}/*")
+
+    # It has no command for a range; it reads large objects by ranges.
+    range = None
+
+    def size(self, key):
+        return json.loads(self.run("s5cmd", "--json", "head", f"s3://{self.bucket}/{key}"))["size"]
+
+    def copy(self, key, to):
+        self.run("s5cmd", "cp", f"s3://{self.bucket}/{key}", f"s3://{self.bucket}/{to}")
+
+    def presigned(self, key):
+        return self.run("s5cmd", "presign", f"s3://{self.bucket}/{key}").strip()
+
+    def sync(self, folder, prefix):
+        return self.run("s5cmd", "sync", f"{folder}/", f"s3://{self.bucket}/{prefix}/")
 
 
 class S3cmd(Program):
@@ -163,6 +240,29 @@ class S3cmd(Program):
     def remove(self):
         self.run(*self.settings, "del", "--recursive", "--force", f"s3://{self.bucket}")
 
+    # It has no command for a range; it continues a file that is there in part by one.
+    def range(self, key, first, last, path):
+        whole = f"{path}.whole"
+        with open(whole, "wb") as file:
+            file.write(bytes(first))
+        self.run(*self.settings, "get", "--continue", f"s3://{self.bucket}/{key}", whole)
+        with open(whole, "rb") as file:
+            path.write_bytes(file.read()[first : last + 1])
+
+    def size(self, key):
+        told = self.run(*self.settings, "info", f"s3://{self.bucket}/{key}")
+        return int(re.search(r"File size: +(\d+)", told)[1])
+
+    def copy(self, key, to):
+        self.run(*self.settings, "cp", f"s3://{self.bucket}/{key}", f"s3://{self.bucket}/{to}")
+
+    # It signs addresses by version 2 alone.
+    presigned = None
+
+    def sync(self, folder, prefix):
+        told = self.run(*self.settings, "sync", f"{folder}/", f"s3://{self.bucket}/{prefix}/")
+        return "\n".join(line for line in told.splitlines() if line.startswith("upload:"))
+
 
 @pytest.mark.parametrize("client", [AwsCli, Boto3, Rclone, S5cmd, S3cmd])
 def test_a_client_carries_files_there_and_back(s3, box, tmp_path, client):
@@ -187,6 +287,88 @@ def test_a_client_carries_files_there_and_back(s3, box, tmp_path, client):
         assert back.read_bytes() == content, key
     client.remove()
     assert client.list() == []
+
+
+@pytest.mark.parametrize("client", [AwsCli, Boto3, Rclone, S5cmd, S3cmd])
+def test_a_client_looks_reads_a_part_copies_and_presigns(s3, box, tmp_path, client):
+    client = client(box, tmp_path)
+    content = os.urandom(300_000)
+    (tmp_path / "f.bin").write_bytes(content)
+    client.put(tmp_path / "f.bin", "d/f.bin")
+
+    assert client.size("d/f.bin") == len(content)
+    client.copy("d/f.bin", "copies/g.bin")
+    for key in ("d/f.bin", "copies/g.bin"):
+        if client.range:
+            client.range(key, 1000, 4999, tmp_path / "part")
+            assert (tmp_path / "part").read_bytes() == content[1000:5000]
+        if client.presigned:
+            context = ssl.create_default_context(cafile=box["ca"])
+            with urllib.request.urlopen(client.presigned(key), context=context) as answer:
+                assert answer.read() == content
+
+
+@pytest.mark.parametrize("client", [AwsCli, Rclone, S5cmd, S3cmd])
+def test_a_second_sync_sends_nothing_and_a_changed_file_alone(s3, box, tmp_path, client):
+    client = client(box, tmp_path)
+    folder = tmp_path / "source"
+    (folder / "sub").mkdir(parents=True)
+    for n in range(12):
+        (folder / ("sub" if n % 2 else "") / f"f{n} ü.txt").write_bytes(os.urandom(100 * n))
+
+    assert len(client.sync(folder, "s").splitlines()) == 12
+    assert client.sync(folder, "s").split() == []
+    (folder / "sub" / "f3 ü.txt").write_bytes(b"changed, and of another length")
+    again = client.sync(folder, "s")
+    assert len(again.splitlines()) == 1 and "f3" in again
+    held = {e["Key"]: e["Size"] for e in s3.list_objects_v2(Bucket=box["bucket"])["Contents"]}
+    here = {f"s/{p.relative_to(folder)}": p.stat().st_size for p in folder.rglob("*.txt")}
+    assert held == here
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_aws_cli_sends_an_archive_as_the_snowball_guide_says(s3, box, tmp_path, parts):
+    # `aws s3 cp batch.tar .. --metadata snowball-auto-extract=true`, as on a Snowball Edge.
+    import tarfile
+
+    content = {f"x/{n}": os.urandom(LARGE // 2 if parts else 5000) for n in range(3)}
+    for name, bytes_ in content.items():
+        path = tmp_path / "tar" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes_)
+    with tarfile.open(tmp_path / "batch.tar", "w") as tar:
+        tar.add(tmp_path / "tar", arcname=".")
+    aws = AwsCli(box, tmp_path)
+    where = f"s3://{box['bucket']}/in/batch.tar"
+    aws.run(
+        "aws", "s3", "cp", "--no-progress", str(tmp_path / "batch.tar"), where,
+        "--metadata", "snowball-auto-extract=true,snowball-ignore-dirs=true",
+    )
+
+    held = s3.list_objects_v2(Bucket=box["bucket"])["Contents"]
+    assert {e["Key"] for e in held} == {f"in/{name}" for name in content}
+    for name, bytes_ in content.items():
+        got = s3.get_object(Bucket=box["bucket"], Key=f"in/{name}")["Body"].read()
+        assert got == bytes_, name
+
+
+def test_an_archive_named_as_mc_does_becomes_its_entries(s3, box, tmp_path):
+    # minio-go's PutObjectsSnowball: S3's header, and options in its own spelling.
+    import io
+    import tarfile
+
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("a/1", "a/2"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+    metadata = {"Snowball-Auto-Extract": "true", "Minio-Snowball-Prefix": "p"}
+    s3.put_object(
+        Bucket=box["bucket"], Key="snowball.1700000000.tar", Body=file.getvalue(), Metadata=metadata
+    )
+    held = [e["Key"] for e in s3.list_objects_v2(Bucket=box["bucket"])["Contents"]]
+    assert held == ["p/a/1", "p/a/2"]
 
 
 def test_an_interrupted_upload_goes_on_with_the_parts_that_are_there(s3, box, tmp_path):

@@ -1,5 +1,6 @@
 """A box for the tests: the stand-in from uploader-sdk/examples, one per test."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -15,6 +16,31 @@ class Box:
     ticket: pathlib.Path
     url: str
     objects: pathlib.Path
+
+
+@pytest.fixture
+def real_box(tmp_path, monkeypatch):
+    """A box's real intake and vault, without a cloud behind it."""
+    program = os.environ.get("LONGHAUL_LAN_BOX")
+    assert program, "LONGHAUL_LAN_BOX must name the built example lan_box (see scripts/python.sh)"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    process = subprocess.Popen(
+        [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    about = json.loads(process.stdout.readline())
+    yield {"ticket": pathlib.Path(about["ticket"]), "box": about["url"]}
+    process.stdin.close()
+    process.wait(timeout=20)
+    process.stdout.close()
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder with its receipts, the root, and a ticket that has ended."""
+    program = os.environ.get("LONGHAUL_KEPT_FOLDER")
+    assert program, "LONGHAUL_KEPT_FOLDER must name the built example kept_folder (see scripts/python.sh)"
+    subprocess.run([program, tmp_path / "kept"], check=True)
+    return tmp_path / "kept"
 
 
 @pytest.fixture

@@ -150,5 +150,6 @@ def test_rclone_works_with_the_settings_that_are_printed(box, tmp_path):
 
     run([*rclone, "copy", root, f"longhaul:{box.objects.name}/r"], box, tmp_path)
 
+    run([*rclone, "check", "--download", root, f"longhaul:{box.objects.name}/r"], box, tmp_path)
     for name in ["a", "sub/b"]:
         assert (box.objects / "r" / name).read_bytes() == (root / name).read_bytes()
