@@ -29,6 +29,9 @@ END
 chmod +x "$work/cargo"
 CARGO="$work/cargo" maturin build -q --profile dev -m "$manifest" --out "$work/wheels"
 python3 -m pip install -q --no-index --no-deps --target "$work/site" "$work"/wheels/longhaul-*.whl
+# The typed description says what the compiled module is, and is typed itself.
+(cd "$work/site" && python3 -m mypy.stubtest --allowlist "$OLDPWD/uploader-sdk/python/stubtest.txt" longhaul)
+MYPYPATH="$work/site" python3 -m mypy --strict --cache-dir "$work/mypy" uploader-sdk/python/tests/typed.py
 export RUST_LOG="${RUST_LOG:-off}" LONGHAUL_LAN_BOX="$target/debug/examples/lan_box" LONGHAUL_KEPT_FOLDER="$target/debug/examples/kept_folder"
 PYTHONPATH="$work/site" LONGHAUL_TEST_BOX="$target/debug/examples/test_box" LONGHAUL_CLI="$target/debug/longhaul" \
     pytest -q -p no:cacheprovider uploader-sdk/python

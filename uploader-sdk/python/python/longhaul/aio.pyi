@@ -15,6 +15,8 @@ from ._longhaul import (
     VerifyReport,
 )
 
+__all__ = ["doctor", "find", "get", "ls", "push", "receipt", "rm", "status", "sync", "verify"]
+
 async def push(
     paths: Union[StrPath, Iterable[StrPath]],
     *,
