@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import pathlib
+import shutil
+import subprocess
 
 import longhaul
 import longhaul.aio
@@ -43,6 +46,42 @@ def test_a_real_box_is_synced_listed_fetched_and_emptied(real_box, tmp_path):
     assert status.objects == status.pending_objects == 4
     assert longhaul.rm("p/", **real_box).failed == []
     assert longhaul.ls(**real_box) == []
+
+
+@pytest.mark.parametrize(
+    "form, script",
+    [
+        ("", 'eval "$SETTINGS"; aws s3 cp f "s3://$LONGHAUL_BUCKET/x/f"'),
+        ("--s5cmd", 'eval "$SETTINGS"; s5cmd cp f "s3://$LONGHAUL_BUCKET/x/f"'),
+        ("--rclone", 'echo "$SETTINGS" >c; rclone --config c --ca-cert "$CA" copyto f longhaul:haul/x/f'),
+        ("--s3cmd", 'echo "$SETTINGS" >c; s3cmd -c c put f s3://haul/x/f'),
+        ("--boto3", 'python3 -c "$SETTINGS\ns3.upload_file(\'f\', \'haul\', \'x/f\')"'),
+    ],
+)
+def test_each_client_works_with_the_settings_that_are_printed(real_box, tmp_path, form, script):
+    cli = pathlib.Path(os.environ["LONGHAUL_CLI"])
+    client = script.split("; ")[-1].split()[0]
+    assert shutil.which(client), f"no {client} here; scripts/tools.sh test installs it"
+    where = [f"--ticket={real_box['ticket']}", f"--box={real_box['box']}"]
+    told = subprocess.run(
+        [cli, "s3-env", *where, *filter(None, [form])], capture_output=True, text=True, check=True
+    )
+    (tmp_path / "f").write_bytes(os.urandom(100_000))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "SETTINGS": told.stdout,
+        "CA": str(next((tmp_path / "state" / "longhaul").glob("*-ca.pem"))),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+    done = subprocess.run(
+        ["bash", "-euc", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    longhaul.get("x/f", tmp_path / "back", **real_box)
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "f").read_bytes()
 
 
 def test_waiting_for_the_cloud_ends_when_it_is_stopped(real_box, tmp_path):
