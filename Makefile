@@ -1,5 +1,5 @@
 # Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
-.PHONY: demo test soak bench-transfer conformance check lint deny unit clients python browser dashboards build tools clean-demo
+.PHONY: demo test soak fuzz bench-transfer conformance check lint deny unit clients python browser dashboards build tools clean-demo
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -34,6 +34,10 @@ soak:
 	LONGHAUL_VAULT_KILLS=1000 LONGHAUL_VAULT_CASES=50000 cargo nextest run -p longhaul-vault killed model
 	cargo build --workspace --all-features --bins
 	LONGHAUL_UPDATE_KILLS=200 cargo test --workspace --all-features --test updates killed
+
+## make fuzz TARGET=pack SECONDS=60: one parser under libFuzzer; the targets are the folders of fuzz/corpus.
+fuzz:
+	scripts/fuzz.sh "$(TARGET)" "$(or $(SECONDS),60)"
 
 ## make conformance S3_TESTS=DIR: the public S3 suite, from a checkout of ceph/s3-tests.
 conformance:

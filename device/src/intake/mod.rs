@@ -36,6 +36,8 @@ mod versions;
 mod whole;
 mod words;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use snowball::fuzz_tar;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;

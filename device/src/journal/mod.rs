@@ -5,6 +5,9 @@
 mod log;
 mod record;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::{fuzz_seed, fuzzed as fuzz_records};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;

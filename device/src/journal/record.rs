@@ -144,6 +144,36 @@ pub fn read(bytes: &[u8], expected: Kind) -> Option<&[u8]> {
     }
 }
 
+/// Reads bytes as a journal's file.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzed(bytes: &[u8]) {
+    let scan = scan(bytes);
+    let mut end = 0;
+    let mut covered = 0;
+    for record in &scan.records {
+        assert!(record.offset >= end, "records follow one another");
+        end = record.offset + record.len;
+        covered += record.len;
+        let whole = read(&bytes[record.offset..end], record.kind);
+        assert_eq!(whole, Some(record.payload));
+    }
+    assert_eq!(scan.end, end);
+    assert!(covered + scan.damaged_bytes <= bytes.len());
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_seed() -> Vec<u8> {
+    let mut out = Vec::new();
+    for (kind, payload) in [
+        (Kind::Header, &b"{}"[..]),
+        (Kind::Entry, b"entry"),
+        (Kind::Ack, b"1"),
+    ] {
+        write(&mut out, kind, payload);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,9 @@
 
 mod log;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use log::fuzzed as fuzz_leaves;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

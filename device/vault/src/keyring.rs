@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     JobId, OpenError, VaultConfig,
@@ -261,8 +261,11 @@ impl Keyring {
         Ok(())
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut plain = Vec::new();
+    /// What is sealed.
+    fn plain(&self) -> Zeroizing<Vec<u8>> {
+        // With room for all of it: a buffer that grows leaves copies of keys behind.
+        let room = 64 + self.jobs.len() * 256;
+        let mut plain = Zeroizing::new(Vec::with_capacity(room));
         plain.put_u64(self.segment_bytes);
         plain.put_u32(self.frame_bytes);
         plain.put_raw(&self.log_key[..]);
@@ -274,6 +277,11 @@ impl Keyring {
             plain.put_text(job.as_str());
             plain.put_raw(&secret[..]);
         }
+        plain
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut plain = self.plain();
         let mut out = Vec::new();
         out.put_raw(MAGIC);
         out.put_u32(FORMAT);
@@ -286,8 +294,47 @@ impl Keyring {
         let tag = wrapping_key(&self.kek, &out).seal(0, &out, &mut plain);
         out.put_raw(&plain);
         out.put_raw(&tag);
-        plain.zeroize();
         out
+    }
+}
+
+/// Reads a file as a keyring, and as what is sealed in one.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzed(bytes: &[u8], master: &Secret) {
+    let path = Path::new("/keyring");
+    let sealed = decode(bytes, path, master);
+    let open = parse(bytes, path, [0; 16], 1, master).ok();
+    for keyring in [sealed, open].into_iter().flatten() {
+        let again = decode(&keyring.encode(), path, master);
+        assert!(again.is_some_and(|again| again.jobs == keyring.jobs));
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_seeds(keyring: &Keyring) -> Vec<Vec<u8>> {
+    vec![keyring.encode(), keyring.plain().to_vec()]
+}
+
+#[cfg(feature = "fuzzing")]
+impl Keyring {
+    /// A keyring of jobs 1 to `jobs`, on no disk.
+    pub(crate) fn fuzzed(master: &Secret, jobs: JobNo) -> Self {
+        let key = |no: JobNo| Zeroizing::new([no.to_le_bytes()[0]; 32]);
+        Self {
+            path: PathBuf::new(),
+            vault: [2; 16],
+            generation: 1,
+            segment_bytes: 64 << 10,
+            frame_bytes: 8 << 10,
+            kek: master.clone(),
+            log_key: key(0),
+            begun: true,
+            next: jobs,
+            jobs: (1..jobs)
+                .map(|no| (no, (JobId::default(), key(no))))
+                .collect(),
+            half_replaced: false,
+        }
     }
 }
 

@@ -19,6 +19,8 @@ mod delivery;
 pub mod disk;
 mod error;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod ids;
 mod index;
 mod keyring;

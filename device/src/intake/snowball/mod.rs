@@ -8,6 +8,9 @@
 mod extract;
 mod tar;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use tar::fuzzed as fuzz_tar;
+
 use longhaul_protocol::ticket::Credential;
 use longhaul_vault::{Metadata, PartInfo, UploadInfo};
 use s3s::dto::{

@@ -346,5 +346,37 @@ fn record(rest: &[u8]) -> Option<(usize, &[u8], &[u8])> {
     Some((length, body.get(..equals)?, body.get(equals + 1..)?))
 }
 
+/// Reads bytes as an archive, once in pieces and once whole: both say the same.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzed(bytes: &[u8]) {
+    let Some((piece, archive)) = bytes.split_first() else {
+        return;
+    };
+    let whole = told([archive].into_iter());
+    let pieces = told(archive.chunks(usize::from(*piece).max(1)));
+    assert_eq!(whole, pieces, "where the network cuts makes no difference");
+    let body: usize = whole.1;
+    assert!(body <= archive.len());
+}
+
+/// Every header, how many bytes of bodies there were, and how it ended.
+#[cfg(feature = "fuzzing")]
+fn told<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Header>, usize, Option<TarError>) {
+    let (mut decoder, mut headers, mut body) = (Decoder::default(), Vec::new(), 0);
+    for mut piece in pieces {
+        loop {
+            match decoder.next(&mut piece) {
+                Ok(None) => break,
+                Ok(Some(Event::Entry(header))) => headers.push(header),
+                Ok(Some(Event::Body(bytes))) => body += bytes.len(),
+                Ok(Some(Event::EntryEnd)) => {}
+                Err(error) => return (headers, body, Some(error)),
+            }
+        }
+    }
+    let end = decoder.finish().err();
+    (headers, body, end)
+}
+
 #[cfg(test)]
 mod tests;

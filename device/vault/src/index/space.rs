@@ -87,8 +87,9 @@ impl Space {
     /// True if every frame belongs to an incarnation that lasts.
     pub(super) fn knows(&self, extents: &[Extent]) -> bool {
         extents.iter().all(|extent| match extent {
+            // Of an empty one nothing lies anywhere: its incarnation may be over.
+            Extent::Frames { len: 0, .. } | Extent::Log { .. } => true,
             Extent::Frames { incarnation, .. } => self.incarnations.contains_key(incarnation),
-            Extent::Log { .. } => true,
         })
     }
 
