@@ -13,6 +13,8 @@ pub mod console;
 pub mod credentials;
 pub mod discovery;
 pub mod disk;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod identity;
 pub mod intake;
 pub mod journal;
@@ -22,6 +24,7 @@ pub mod ota;
 mod packs;
 pub mod papers;
 pub mod receipts;
+pub mod rescue;
 pub mod rungs;
 pub mod runtime;
 pub mod sealed;

@@ -191,6 +191,7 @@ mod tests {
 
     fn config() -> BoxConfig {
         BoxConfig {
+            recovery_key: None,
             v: VERSION,
             box_id: "0123456789AB".parse().unwrap(),
             endpoints: vec![CloudEndpoint {

@@ -59,6 +59,10 @@ pub struct BoxConfig {
     /// PCRs of the SHA-256 bank that the box's keys are sealed over; empty for the usual ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pcrs: Vec<u8>,
+    /// The fleet's recovery key (an uncompressed point of P-256), to which the box encrypts its
+    /// vault's key; absent where nobody shall open a box without its TPM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_key: Option<Blob>,
     /// When it was made.
     pub made_at: UnixMillis,
 }

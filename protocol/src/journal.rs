@@ -6,6 +6,7 @@ use crate::diag::{Code, Rung};
 use crate::envelope::Message;
 use crate::ids::{BootId, CommandId, EpochId, ObjectKey, UploadId};
 use crate::receipt::LeafPlace;
+use crate::recovery::WrappedKey;
 use crate::release::UpdateStatus;
 use crate::telemetry::Telemetry;
 use crate::value::{Digest32, Jws, UnixMillis};
@@ -112,6 +113,8 @@ pub enum Fact {
         /// The object.
         object: ObjectVersion,
     },
+    /// The vault's key, encrypted for the depot; the newest one counts.
+    VaultKey(WrappedKey),
     /// The object is in the bucket and the cloud has verified it.
     Delivered {
         /// The object.

@@ -17,6 +17,7 @@ pub mod names;
 pub mod pack;
 pub mod presence;
 pub mod receipt;
+pub mod recovery;
 pub mod release;
 pub mod telemetry;
 pub mod ticket;

@@ -19,6 +19,7 @@ use longhaul_protocol::lan::{Deliveries, Delivery, LanStatus, PACKS};
 use longhaul_protocol::pack::{EntryHeader, PackLine, StopCode};
 use longhaul_protocol::presence::{Birth, Death, Presence};
 use longhaul_protocol::receipt::{InclusionProof, Leaf, LeafPlace, Receipt};
+use longhaul_protocol::recovery::WrappedKey;
 use longhaul_protocol::release::{Assignment, UpdateStatus, UpdateStep};
 use longhaul_protocol::telemetry::{Disk, Network, Telemetry, Temperature, VaultFill};
 use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket};
@@ -219,6 +220,15 @@ fn journal() {
             root: Jws("h.p.s".into()),
         },
         Fact::Deleted { object: object() },
+        Fact::VaultKey(WrappedKey {
+            v: 1,
+            box_id: id("0123456789AB"),
+            recipient: Digest32([3; 32]),
+            key_id: Digest32([4; 32]),
+            encapsulated: Blob(vec![5; 65]),
+            sealed: Blob(vec![6; 48]),
+            made_at: NOW,
+        }),
         Fact::Delivered {
             object: object(),
             upload: id("u-1"),
@@ -522,6 +532,7 @@ fn factory() {
             }),
             order: Some(id("o-1")),
             pcrs: vec![0, 7],
+            recovery_key: Some(Blob(vec![4; 65])),
             made_at: NOW,
         },
     );

@@ -14,6 +14,7 @@ pub mod makers;
 pub mod names;
 pub mod oid;
 pub mod receipt;
+pub mod recovery;
 pub mod tcg;
 #[cfg(feature = "tpm")]
 pub mod tpm;

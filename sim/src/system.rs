@@ -267,8 +267,10 @@ impl Stage {
                 .map_err(|source| SystemError::File { path, source })?;
         }
         write(&makers, &pem)?;
+        let recovery = self.recovery_key().await?;
         let mut arguments = vec![
             "make".to_owned(),
+            format!("--recovery={}", recovery.display()),
             format!("--pki={}", cloud.pki.display()),
             format!("--records={}", self.path("inventory").display()),
             format!("--out={}", self.path("box/factory").display()),
@@ -291,6 +293,24 @@ impl Stage {
             text: self.path("inventory").display().to_string(),
         })?;
         Ok(record)
+    }
+
+    /// The public part of the fleet's recovery key; the private one, `recovery/private.pem`, is made
+    /// with it.
+    async fn recovery_key(&self) -> Result<PathBuf, SystemError> {
+        let public = self.path("recovery/public.pem");
+        if !public.exists() {
+            make_folder(&self.path("recovery"))?;
+            let arguments = [
+                "recovery-key".to_owned(),
+                "create".to_owned(),
+                format!("--private={}", self.path("recovery/private.pem").display()),
+                format!("--public={}", public.display()),
+            ];
+            self.run("factory-recovery", "longhaul-factory", arguments)
+                .await?;
+        }
+        Ok(public)
     }
 
     fn records(&self) -> Result<Vec<String>, SystemError> {

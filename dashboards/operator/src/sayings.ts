@@ -56,6 +56,8 @@ export function saying(item: TimelineItem, commands: ReadonlyMap<string, string>
       return { kind: "verified", what: `${key} is safe in the cloud`, more: into };
     case "delivery_failed":
       return { kind: "failed", what: `${key} cannot be delivered`, more: text(detail.reason) };
+    case "vault_key":
+      return { kind: "", what: "encrypted its vault's key for the depot", more: "" };
     case "failure":
       return { kind: "failed", what: `${text(detail.part)} failed`, more: text(detail.text) };
     default:

@@ -1,6 +1,6 @@
 //! `longhaul-box`: runs a box, or says how it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use longhaul_device::ota::supervise::{self, EXIT_RESTART, Settings};
 use longhaul_device::papers::Papers;
 use longhaul_device::runtime::{self, Options};
 use longhaul_device::tpm::TpmChip;
-use longhaul_device::{clock, console};
+use longhaul_device::{clock, console, rescue};
+use longhaul_provisioning::recovery::read_vault_key;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -61,6 +62,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read everything that a vault holds, without its box: with the key that
+    /// `longhaul-factory recovery-key unwrap` wrote. Opening writes to the vault: work on a copy.
+    Rescue {
+        /// The vault's folder.
+        #[arg(long)]
+        vault: PathBuf,
+        /// The vault's key.
+        #[arg(long)]
+        key: PathBuf,
+        /// Where the objects go, each to `BUCKET/NAME`.
+        #[arg(long)]
+        to: PathBuf,
+    },
     /// Look at the settings.
     Config {
         #[command(subcommand)]
@@ -90,6 +104,7 @@ fn main() -> ExitCode {
         Command::Supervise => supervise(&options, cli.config),
         Command::Run => run(options),
         Command::Status { json } => status(&options, json),
+        Command::Rescue { vault, key, to } => rescue(&vault, &key, &to),
         Command::Config {
             command: ConfigCommand::Check,
         } => check(&options),
@@ -141,6 +156,31 @@ fn supervise(options: &Options, config: Option<PathBuf>) -> ExitCode {
             eprintln!("longhaul-box: {text}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Exits 1 if an object is not whole.
+fn rescue(vault: &Path, key: &Path, to: &Path) -> ExitCode {
+    log_to_stderr();
+    let key = match read_vault_key(key) {
+        Ok(key) => key,
+        Err(error) => return fail(&error, EXIT_CONFIG),
+    };
+    let rescued = match rescue::rescue(vault, &key, to) {
+        Ok(rescued) => rescued,
+        Err(error) => return fail(&error, 1),
+    };
+    println!("{} objects, {} bytes", rescued.objects, rescued.bytes);
+    if rescued.released > 0 {
+        println!("{} objects are in the cloud only", rescued.released);
+    }
+    for (bucket, key, why) in &rescued.failed {
+        println!("not whole: {key:?} of {bucket}: {why}");
+    }
+    if rescued.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

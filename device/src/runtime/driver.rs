@@ -55,7 +55,7 @@ pub(super) struct Driver {
     pub meter: Option<Meter>,
     pub updates: Option<mpsc::Sender<UpdateRequest>>,
     pub retrier: Option<Retrier>,
-    pub eraser: Option<Eraser>,
+    pub eraser: Option<Arc<Eraser>>,
     /// How the uplink is to work, for the data plane.
     pub uplink: watch::Sender<UplinkPolicy>,
     pub lan_status: watch::Sender<LanStatus>,

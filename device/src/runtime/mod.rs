@@ -5,6 +5,7 @@ mod driver;
 mod enrolment;
 mod lan_keeper;
 mod machine;
+mod recovery;
 mod store;
 mod supervisor;
 mod tickets;
@@ -202,18 +203,18 @@ impl Parts {
     ) -> Result<Self, RunError> {
         let state = options.state.as_path();
         let papers = Papers::load(&options.factory_dir())?;
-        let box_id = papers.config.box_id.clone();
-        let anchors = papers.anchors.clone();
+        let (box_id, anchors) = (papers.config.box_id.clone(), papers.anchors.clone());
+        let to_depot = papers.config.recovery_key.clone();
         let (cloud_identity, cloud) = cloud::channel();
-        let file = IdentityFile::in_state(state);
         let (key, enrolment) =
-            identify(state, papers, &chip, file, cloud_identity, cloud.clone()).await?;
+            identify(state, papers, &chip, cloud_identity, cloud.clone()).await?;
         let (master, locked) = unless_locked(key)?;
         let fresh = machine::fresh_epoch();
         let limit = options.config.journal_max_bytes.get();
         let (journal, journal_thread) =
             journal::open(&state.join("journal"), limit, fresh, crate::clock::wall)?;
         let mut store = store::open(options, master.as_ref(), chip).await?;
+        store.recoverable(to_depot, &box_id, &journal).await;
         let vault = store.vault.clone();
         let tickets = |key: &Arc<_>| Tickets::open(state, Arc::clone(key), cloud.clone());
         let tickets = master.as_ref().map(tickets).map(Arc::new);
@@ -286,7 +287,7 @@ impl Parts {
             meter: vault.clone().map(machine::Meter),
             updates: options.slot.map(|_| update_sender),
             retrier,
-            eraser: store.eraser,
+            eraser: store.eraser.map(Arc::new),
             uplink: policy,
             lan_status,
             console: console_status,
@@ -431,11 +432,11 @@ async fn identify(
     state: &Path,
     papers: Papers,
     chip: &Arc<dyn Chip>,
-    file: IdentityFile,
     identity: CloudIdentity,
     cloud: CloudClient,
 ) -> Result<(Result<MasterKey, SealError>, Arc<Enrolment>), RunError> {
     let (state, chip) = (state.to_owned(), Arc::clone(chip));
+    let file = IdentityFile::in_state(&state);
     blocking("the TPM", move || {
         let key = MasterKey::open(&state, &*chip, papers.sealing_pcrs());
         let enrolment = Enrolment::new(papers, chip, file, identity, cloud)?;

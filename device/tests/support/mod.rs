@@ -44,6 +44,8 @@ pub struct Factory {
     pub record: InventoryRecord,
     /// Taken out and started anew by a test that switches the machine off and on.
     pub tpm: Mutex<Option<SoftTpm>>,
+    /// The public part of the recovery key that the box is told, if any.
+    pub recovery: Mutex<Option<Vec<u8>>>,
 }
 
 impl Factory {
@@ -85,6 +87,7 @@ impl Factory {
             pki,
             record,
             tpm: Mutex::new(Some(tpm)),
+            recovery: Mutex::default(),
         }
     }
 
@@ -111,6 +114,7 @@ impl Factory {
             static_network: None,
             order: None,
             pcrs: PCRS.to_vec(),
+            recovery_key: self.recovery.lock().clone().map(Blob),
             made_at: now(),
         };
         let signer = self.pki.issue_record_signer("factory", now()).unwrap();

@@ -3,6 +3,7 @@
 use longhaul_protocol::command::CommandKind;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::journal::{Fact, JournalAck, JournalBatch, JournalEntry, Outcome};
+use longhaul_protocol::recovery::WrappedKey;
 use longhaul_protocol::release::{UpdateStatus, UpdateStep};
 use longhaul_protocol::value::{Jws, UnixMillis};
 use longhaul_provisioning::receipt;
@@ -19,6 +20,7 @@ use crate::store::receipts::{receipt_leaf_insert, receipt_root_insert};
 use crate::store::rollouts::{RolloutBoxState, RolloutNews, rollout_box_advance};
 use crate::store::telemetry::telemetry_insert;
 use crate::store::uploads::{UploadState, upload_advance, upload_find};
+use crate::store::vault_keys::vault_key_set;
 
 /// Commits a batch and applies the entries in it that are new.
 pub(super) async fn commit(
@@ -176,6 +178,7 @@ async fn apply(
                 },
             ));
         }
+        Fact::VaultKey(wrapped) => vault_key(tx, box_id, wrapped, now).await?,
         Fact::Sealed { root } => sealed(fleet, tx, box_id, root).await?,
         Fact::DeliveryFailed { object, reason } => {
             let version = i64::try_from(object.version).unwrap_or(i64::MAX);
@@ -198,6 +201,20 @@ async fn apply(
         | Fact::Failure { .. } => {}
     }
     Ok(())
+}
+
+/// Keeps a wrapped key of this very box.
+async fn vault_key(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    wrapped: &WrappedKey,
+    now: UnixMillis,
+) -> Result<(), FleetError> {
+    if wrapped.box_id != *box_id {
+        tracing::warn!(%box_id, of = %wrapped.box_id, "a box sent another box's key");
+        return Ok(());
+    }
+    Ok(vault_key_set(tx, wrapped, now.0).await?)
 }
 
 /// Keeps a root that this very box signed; another is worth a line in the log and nothing else.

@@ -138,10 +138,25 @@ pub fn fact_kind(fact: &Fact) -> &'static str {
         Fact::Stored { .. } => "stored",
         Fact::Sealed { .. } => "sealed",
         Fact::Deleted { .. } => "deleted",
+        Fact::VaultKey(_) => "vault_key",
         Fact::Delivered { .. } => "delivered",
         Fact::DeliveryFailed { .. } => "delivery_failed",
         Fact::Failure { .. } => "failure",
         Fact::Telemetry(_) => "telemetry",
+    }
+}
+
+/// A fact as the journal keeps it. A wrapped key has a table of its own, in which the next one
+/// replaces it: here it is only named.
+fn detail(fact: &Fact) -> StoreResult<String> {
+    match fact {
+        Fact::VaultKey(wrapped) => {
+            let named = serde_json::json!({
+                "kind": fact_kind(fact), "key_id": wrapped.key_id, "recipient": wrapped.recipient,
+            });
+            Ok(named.to_string())
+        }
+        other => json_text("journal fact", other),
     }
 }
 
@@ -161,7 +176,7 @@ async fn insert(
             to_i64("journal number", entry.number)?,
             entry.at.0,
             fact_kind(&entry.fact),
-            json_text("journal fact", &entry.fact)?,
+            detail(&entry.fact)?,
         ));
     }
     // A macro rather than a function: `QueryBuilder` emits `?` on SQLite, where numbered places

@@ -37,6 +37,7 @@ pub mod tickets;
 pub mod timeline;
 pub mod twins;
 pub mod uploads;
+pub mod vault_keys;
 
 pub use tx::{Db, StoreError, StoreResult, Tx};
 

@@ -14,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 use crate::ca::{CaError, Pki};
 use crate::jws::{JwsError, Kind, Signer};
 use crate::makers::{MakerError, Makers};
+use crate::recovery::RecoveryPublic;
 use crate::tcg::Malformed;
 use crate::tcg::credential::CredentialError;
 use crate::tcg::public::SigningPublic;
@@ -81,6 +82,8 @@ pub struct Plan {
     pub order: Option<OrderId>,
     /// Hardware type, for people.
     pub hardware: String,
+    /// To whom the box encrypts its vault's key.
+    pub recovery: Option<RecoveryPublic>,
 }
 
 /// A box's papers.
@@ -184,6 +187,10 @@ pub fn make(
         static_network: plan.static_network.clone(),
         order: plan.order.clone(),
         pcrs: plan.pcrs.clone(),
+        recovery_key: plan
+            .recovery
+            .as_ref()
+            .map(|key| Blob(key.as_bytes().to_vec())),
         made_at: now,
     };
     let signer = Signer::new(&pki.issue_record_signer("factory", now)?)?;

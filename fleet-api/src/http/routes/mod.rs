@@ -17,6 +17,7 @@ mod session;
 mod tickets;
 mod tokens;
 mod uplink;
+mod vault_keys;
 
 use super::api::Api;
 
@@ -71,5 +72,6 @@ pub fn api() -> Api {
     let api = releases::add(api);
     let api = objects::add(api);
     let api = receipts::add(api);
+    let api = vault_keys::add(api);
     events::add(api)
 }

@@ -1,5 +1,6 @@
 //! `longhaul-factory`: makes authorities, boxes' identities, and signed releases.
 
+mod recovery;
 mod releases;
 mod show;
 
@@ -17,6 +18,7 @@ use longhaul_provisioning::ca::Pki;
 use longhaul_provisioning::factory::{self, DEFAULT_PCRS, PapersError, Plan, TUF_ROOT_FILE};
 use longhaul_provisioning::files;
 use longhaul_provisioning::makers::Makers;
+use longhaul_provisioning::recovery::RecoveryPublic;
 use longhaul_provisioning::tpm::Tpm;
 use longhaul_provisioning::tpm::soft::SoftTpm;
 use longhaul_provisioning::tuf::{self, TufError};
@@ -67,6 +69,8 @@ enum Command {
     },
     /// Sign releases.
     Tuf(releases::Tuf),
+    /// Open the disks of boxes whose TPM is lost.
+    RecoveryKey(recovery::Recovery),
     /// Run a software TPM until this program is ended, and print how to reach it. It protects
     /// nothing: for demonstrations and tests.
     SoftwareTpm {
@@ -98,6 +102,10 @@ struct Make {
     /// The release repository: its root goes into the box's papers, so that it can be updated.
     #[arg(long, env = "LONGHAUL_TUF")]
     repository: Option<PathBuf>,
+    /// Public part of the recovery key, to which the box encrypts its vault's key; without one nobody
+    /// opens the disk once the TPM is lost.
+    #[arg(long, env = "LONGHAUL_RECOVERY")]
+    recovery: Option<PathBuf>,
     /// PCRs that the cloud expects unchanged, and over which the box seals its keys.
     #[arg(long, value_delimiter = ',', default_values_t = DEFAULT_PCRS)]
     pcrs: Vec<u8>,
@@ -207,6 +215,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Show { pki, file, json } => show::run(&Pki::open(&pki)?, &file, json)?,
         Command::Tuf(tuf) => releases::run(tuf, now())?,
+        Command::RecoveryKey(recovery) => recovery::run(recovery)?,
         Command::SoftwareTpm { dir } => software_tpm(&dir)?,
     }
     Ok(())
@@ -235,6 +244,11 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
         static_network: network,
         order: order.order,
         hardware: order.hardware,
+        recovery: order
+            .recovery
+            .as_deref()
+            .map(RecoveryPublic::read)
+            .transpose()?,
     };
     let records = order.records.unwrap_or_else(|| beside(&order.pki));
     let previous = if order.anew {
