@@ -38,7 +38,9 @@ pub fn channel() -> Result<(LanIdentity, LanTls), rustls::Error> {
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(&key) as Arc<dyn ResolvesServerCert>);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // In our order of preference: files of several MB flow best over a connection each. Frames of
+    // HTTP/2 are cut into TLS records once more, and share one window.
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
     let (ready, follow) = watch::channel(false);
     let tls = LanTls {
         config: Arc::new(config),

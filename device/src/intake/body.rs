@@ -1,6 +1,6 @@
 //! A request's body on its way into the vault: bounded memory, hashed and written off the runtime.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use longhaul_vault::{Error as VaultError, ObjectWriter, PartWriter};
 use s3s::dto::StreamingBlob;
@@ -12,6 +12,8 @@ use super::error::{from_vault, interrupted};
 
 /// Bytes gathered before they are written: one hop to a blocking thread for each.
 const GATHER: usize = 512 << 10;
+/// Pieces gathered at the most: short ones hold more memory than their bytes.
+const PIECES: usize = 128;
 
 /// Something that takes bytes.
 pub(super) trait Sink: Send + 'static {
@@ -69,8 +71,31 @@ impl<S: Sink> Lane<S> {
         self.sink.write(bytes)
     }
 
-    fn hand_over(mut self: Box<Self>, bytes: Bytes) -> JoinHandle<Result<Box<Self>, Fault>> {
-        spawn_blocking(move || self.take(&bytes).map(|()| self))
+    fn take_all(&mut self, gathered: &Gathered) -> Result<(), Fault> {
+        gathered
+            .pieces
+            .iter()
+            .try_for_each(|piece| self.take(piece))
+    }
+
+    fn hand_over(mut self: Box<Self>, gathered: Gathered) -> JoinHandle<Result<Box<Self>, Fault>> {
+        spawn_blocking(move || self.take_all(&gathered).map(|()| self))
+    }
+}
+
+/// What has arrived, as it came: the vault puts it together where it goes.
+#[derive(Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Gathered {
+    /// Takes a piece, and gives away everything once it is enough.
+    fn add(&mut self, piece: Bytes) -> Option<Self> {
+        self.bytes += piece.len();
+        self.pieces.push(piece);
+        (self.bytes >= GATHER || self.pieces.len() >= PIECES).then(|| std::mem::take(self))
     }
 }
 
@@ -101,23 +126,21 @@ pub(super) async fn receive<S: Sink>(
     what: &str,
 ) -> S3Result<Lane<S>> {
     let mut place = Place::Here(Box::new(lane));
-    let mut gathered = BytesMut::new();
+    let mut gathered = Gathered::default();
     let mut total: u64 = 0;
     let mut body = body;
     while let Some(chunk) = match &mut body {
         Some(body) => body.next().await,
         None => None,
     } {
-        let mut chunk = chunk.map_err(|error| body_error(error.as_ref(), what))?;
+        let chunk = chunk.map_err(|error| body_error(error.as_ref(), what))?;
         total += chunk.len() as u64;
-        // Cut, so that one large chunk cannot make the buffer larger than its bound.
-        while !chunk.is_empty() {
-            let room = GATHER - gathered.len();
-            gathered.extend_from_slice(&chunk.split_to(room.min(chunk.len())));
-            if gathered.len() == GATHER {
-                let lane = place.back(what).await?;
-                place = Place::Writing(lane.hand_over(gathered.split().freeze()));
-            }
+        if chunk.is_empty() {
+            continue;
+        }
+        if let Some(enough) = gathered.add(chunk) {
+            let lane = place.back(what).await?;
+            place = Place::Writing(lane.hand_over(enough));
         }
     }
     if let Some(expected) = length
@@ -129,11 +152,12 @@ pub(super) async fn receive<S: Sink>(
         ));
     }
     let mut lane = place.back(what).await?;
-    if gathered.len() <= S::INLINE {
-        lane.take(&gathered).map_err(|fault| fault.about(what))?;
+    if gathered.bytes <= S::INLINE {
+        lane.take_all(&gathered)
+            .map_err(|fault| fault.about(what))?;
         return Ok(*lane);
     }
-    let written = Place::Writing(lane.hand_over(gathered.freeze()));
+    let written = Place::Writing(lane.hand_over(gathered));
     Ok(*written.back(what).await?)
 }
 

@@ -75,7 +75,7 @@ impl Store {
         let wanted = input
             .checksum_algorithm
             .and_then(|a| Algorithm::from_api_name(a.as_str()));
-        let lane = self.pump(source.version, None, sink, wanted, &what).await?;
+        let mut lane = self.pump(source.version, None, sink, wanted, &what).await?;
         let mut checksums = layout::of_bytes(source.checksums);
         checksums.extend(lane.hasher.kept(lane.sink.digests().crc64nvme));
         let info = lane
@@ -127,7 +127,7 @@ impl Store {
             .vault
             .begin_sized_part(&upload, number, length)
             .map_err(|error| from_vault(&error, &what))?;
-        let lane = self
+        let mut lane = self
             .pump(source.version, range, sink, chosen_algorithm(&info), &what)
             .await?;
         let checksums = lane.hasher.kept(lane.sink.digests().crc64nvme);

@@ -142,7 +142,7 @@ impl Store {
             sink,
             hasher: promise.hasher_and(chosen_algorithm(&info)),
         };
-        let lane = body::receive(input.body, lane, input.content_length, &what).await?;
+        let mut lane = body::receive(input.body, lane, input.content_length, &what).await?;
 
         let trailers = trailers.and_then(|t| t.take());
         let crc64nvme = lane.sink.digests().crc64nvme;

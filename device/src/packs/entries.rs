@@ -13,6 +13,7 @@ use longhaul_vault::{
 };
 use tokio::sync::mpsc;
 
+use super::TOLD_AT_ONCE;
 use super::feed::Cut;
 use crate::intake::TICKET_HEADER;
 use crate::intake::spellings::{self, Spellings};
@@ -115,7 +116,9 @@ pub(super) struct Place {
 /// Takes the entries of one pack.
 pub(super) struct Entries {
     place: Place,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<Vec<Told>>,
+    /// What is told next.
+    telling: Vec<Told>,
     /// Names that this pack has brought, as the first half of their hash.
     names: HashSet<[u8; 16]>,
     /// The same without their case.
@@ -125,10 +128,11 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    pub fn new(place: Place, told: mpsc::Sender<Told>) -> Self {
+    pub fn new(place: Place, told: mpsc::Sender<Vec<Told>>) -> Self {
         Self {
             place,
             told,
+            telling: Vec::new(),
             names: HashSet::new(),
             folded: HashSet::new(),
             entry: 0,
@@ -137,7 +141,7 @@ impl Entries {
     }
 
     /// Takes a whole pack; blocks for what arrives, for the disk, and while too much is in flight.
-    pub fn take(mut self, arriving: mpsc::Receiver<Result<Bytes, Cut>>) {
+    pub fn take(mut self, arriving: mpsc::Receiver<Result<Vec<Bytes>, Cut>>) {
         let last = match self.run(arriving) {
             Ok(()) => PackLine::End {
                 entries: self.entry,
@@ -153,22 +157,26 @@ impl Entries {
                 "a pack was not taken whole"
             );
         }
-        let _ = self.told.blocking_send(Told::Line(last));
+        self.telling.push(Told::Line(last));
+        let _ = self.told.blocking_send(self.telling);
     }
 
-    fn run(&mut self, mut arriving: mpsc::Receiver<Result<Bytes, Cut>>) -> Result<(), End> {
+    fn run(&mut self, mut arriving: mpsc::Receiver<Result<Vec<Bytes>, Cut>>) -> Result<(), End> {
         let mut decoder = Decoder::default();
-        while let Some(piece) = arriving.blocking_recv() {
-            let piece = piece.map_err(|Cut { code, reason }| stop(code, reason))?;
-            let mut input = &piece[..];
-            while let Some(event) = decoder.next(&mut input).map_err(|e| malformed(&e))? {
-                match event {
-                    Event::Entry(header) => self.begin(header)?,
-                    Event::Body(bytes) => self.body(bytes)?,
-                    Event::EntryEnd => self.finish()?,
-                    Event::End => {}
+        while let Some(pieces) = arriving.blocking_recv() {
+            let pieces = pieces.map_err(|Cut { code, reason }| stop(code, reason))?;
+            for piece in pieces {
+                let mut input = &piece[..];
+                while let Some(event) = decoder.next(&mut input).map_err(|e| malformed(&e))? {
+                    match event {
+                        Event::Entry(header) => self.begin(header)?,
+                        Event::Body(bytes) => self.body(bytes)?,
+                        Event::EntryEnd => self.finish()?,
+                        Event::End => {}
+                    }
                 }
             }
+            self.tell_all()?;
         }
         decoder.finish().map_err(|e| malformed(&e))
     }
@@ -303,21 +311,25 @@ impl Entries {
         let entry = self.entry;
         let damaged = Told::Line(PackLine::Damaged { entry });
         let told = match std::mem::replace(&mut self.current, Current::Refused) {
-            Current::New(new) if new.writer.digests().blake3 == new.wanted.0 => {
+            Current::New(new) => {
                 let New {
-                    writer,
+                    mut writer,
                     key,
                     wanted,
                     notice,
                     before,
                 } = *new;
-                Told::Written(Written {
-                    entry,
-                    key,
-                    blake3: wanted,
-                    notice,
-                    commit: writer.finish(Checksums::new(), before),
-                })
+                if writer.digests().blake3 == wanted.0 {
+                    Told::Written(Written {
+                        entry,
+                        key,
+                        blake3: wanted,
+                        notice,
+                        commit: writer.finish(Checksums::new(), before),
+                    })
+                } else {
+                    damaged
+                }
             }
             Current::Held(held) if *held.hasher.finalize().as_bytes() == held.wanted.0 => {
                 Told::Line(PackLine::Stored {
@@ -327,14 +339,26 @@ impl Entries {
                     notice: None,
                 })
             }
-            Current::New(_) | Current::Held(_) => damaged,
+            Current::Held(_) => damaged,
             Current::Refused => return Ok(()),
         };
         self.tell(told)
     }
 
-    fn tell(&self, told: Told) -> Result<(), End> {
-        self.told.blocking_send(told).map_err(|_| End::Unheard)
+    fn tell(&mut self, told: Told) -> Result<(), End> {
+        self.telling.push(told);
+        if self.telling.len() < TOLD_AT_ONCE {
+            return Ok(());
+        }
+        self.tell_all()
+    }
+
+    fn tell_all(&mut self) -> Result<(), End> {
+        if self.telling.is_empty() {
+            return Ok(());
+        }
+        let telling = std::mem::take(&mut self.telling);
+        self.told.blocking_send(telling).map_err(|_| End::Unheard)
     }
 }
 

@@ -13,7 +13,7 @@ const GATHER: usize = 16 << 10;
 
 /// Writes what is told to `answers`, in order, until the last line.
 pub(super) async fn write(
-    mut told: mpsc::Receiver<Told>,
+    mut told: mpsc::Receiver<Vec<Told>>,
     answers: mpsc::Sender<Bytes>,
     arrivals: &Arrivals,
     (vault, job): (&Vault, &JobId),
@@ -36,26 +36,11 @@ pub(super) async fn write(
             };
             next
         };
-        let line = match next {
-            Told::Line(line) => line,
-            Told::Written(mut written) => {
-                let ended = match futures::poll!(&mut written.commit) {
-                    std::task::Poll::Ready(ended) => ended,
-                    std::task::Poll::Pending => {
-                        if !lines.flush().await {
-                            return;
-                        }
-                        (&mut written.commit).await
-                    }
-                };
-                lines.stored |= ended.is_ok();
-                written.line(ended, vault, job)
+        for next in next {
+            if !lines.write(next, vault, job).await {
+                lines.flush().await;
+                return;
             }
-        };
-        let last = matches!(line, PackLine::Stopped { .. } | PackLine::End { .. });
-        if !lines.push(&line).await || last {
-            lines.flush().await;
-            return;
         }
     }
 }
@@ -76,6 +61,28 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
+    /// False after the last line, and once nobody reads the answer.
+    async fn write(&mut self, told: Told, vault: &Vault, job: &JobId) -> bool {
+        let line = match told {
+            Told::Line(line) => line,
+            Told::Written(mut written) => {
+                let ended = match futures::poll!(&mut written.commit) {
+                    std::task::Poll::Ready(ended) => ended,
+                    std::task::Poll::Pending => {
+                        if !self.flush().await {
+                            return false;
+                        }
+                        (&mut written.commit).await
+                    }
+                };
+                self.stored |= ended.is_ok();
+                written.line(ended, vault, job)
+            }
+        };
+        let last = matches!(line, PackLine::Stopped { .. } | PackLine::End { .. });
+        self.push(&line).await && !last
+    }
+
     /// False once nobody reads the answer.
     async fn push(&mut self, line: &PackLine) -> bool {
         if let Err(error) = serde_json::to_writer(&mut self.held, line) {

@@ -37,11 +37,13 @@ use crate::intake::Arrivals;
 use crate::intake::spellings::Spellings;
 use entries::{Entries, Place, Told};
 
-/// Pieces of a body between the connection and the decoder; each is 64 KiB at the most.
-const PIECES: usize = 16;
+/// Handfuls of pieces between the connection and the decoder; see [`feed`].
+const HANDFULS: usize = 3;
 /// Entries of one pack that wait for their durability. Those that lie in memory meanwhile are
 /// 32 KiB long at the most: 16 MiB for each pack.
 const IN_FLIGHT: usize = 512;
+/// Results that are told at a time, at the most.
+const TOLD_AT_ONCE: usize = 32;
 /// Packs that are taken at a time; more wait for their turn.
 const PACKS_AT_ONCE: usize = 8;
 /// Pieces of the answer that wait for the client.
@@ -104,8 +106,8 @@ impl PackIntake {
             lines::stop(&answers, StopCode::SlowDown, reason).await;
             return feed::drain(body.as_mut()).await;
         };
-        let (pieces, arriving) = mpsc::channel(PIECES);
-        let (tell, told) = mpsc::channel::<Told>(IN_FLIGHT);
+        let (pieces, arriving) = mpsc::channel(HANDFULS);
+        let (tell, told) = mpsc::channel::<Vec<Told>>(IN_FLIGHT / TOLD_AT_ONCE);
         let place = Place {
             vault: self.vault.clone(),
             job: job.clone(),

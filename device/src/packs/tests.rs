@@ -58,20 +58,20 @@ fn take(stream: &[u8], piece: usize) -> Vec<PackLine> {
     let (pieces, arriving) = mpsc::channel(1024);
     for piece in stream.chunks(piece.max(stream.len() / 1000 + 1)) {
         pieces
-            .try_send(Ok(Bytes::copy_from_slice(piece)))
+            .try_send(Ok(vec![Bytes::copy_from_slice(piece)]))
             .expect("room");
     }
     drop(pieces);
     Entries::new(place(&job), tell).take(arriving);
     let mut lines = Vec::new();
     while let Ok(told) = told.try_recv() {
-        lines.push(match told {
+        lines.extend(told.into_iter().map(|told| match told {
             Told::Line(line) => line,
             Told::Written(mut written) => {
                 let ended = futures::executor::block_on(&mut written.commit);
                 written.line(ended, &VAULT.0, &job)
             }
-        });
+        }));
     }
     lines
 }
@@ -230,19 +230,20 @@ fn of_two_packs_that_bring_the_same_at_the_same_time_one_stores_it() {
         std::thread::scope(|scope| {
             let taking = scope.spawn(move || entries.take(arriving));
             for piece in [begun, b"", b""] {
-                let sent = pieces.blocking_send(Ok(Bytes::copy_from_slice(piece)));
+                let sent = pieces.blocking_send(Ok(vec![Bytes::copy_from_slice(piece)]));
                 sent.expect("taken");
             }
             while pieces.capacity() < pieces.max_capacity() {
                 std::thread::yield_now();
             }
             version.wait();
-            let sent = pieces.blocking_send(Ok(Bytes::copy_from_slice(rest)));
+            let sent = pieces.blocking_send(Ok(vec![Bytes::copy_from_slice(rest)]));
             sent.expect("taken");
             drop(pieces);
             taking.join().expect("taken");
         });
-        let Some(Told::Written(mut written)) = told.blocking_recv() else {
+        let told = told.blocking_recv().into_iter().flatten().next();
+        let Some(Told::Written(mut written)) = told else {
             panic!("written");
         };
         let ended = futures::executor::block_on(&mut written.commit);

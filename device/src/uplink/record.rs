@@ -104,8 +104,13 @@ async fn bury(parts: &UplinkParts, gone: Deletion) -> Result<(), UplinkError> {
 
 /// Leaves for receipts first, durable; then the facts that name them.
 async fn record(parts: &UplinkParts, batch: Vec<Pending>) -> Result<(), UplinkError> {
-    let described = batch.into_iter().map(|pending| describe(parts, pending));
-    let described = try_join_all(described).await?;
+    let vault = parts.vault.clone();
+    // All in one hop: one for each costs more than everything else about a small object.
+    let described = tokio::task::spawn_blocking(move || {
+        let described = batch.iter().map(|pending| describe(&vault, pending));
+        described.collect::<Result<Vec<_>, _>>()
+    });
+    let described = described.await.map_err(|_| VaultError::Closed)??;
     let taken: Vec<Taken> = described.into_iter().flatten().collect();
     if taken.is_empty() {
         return Ok(());
@@ -123,9 +128,11 @@ async fn record(parts: &UplinkParts, batch: Vec<Pending>) -> Result<(), UplinkEr
     Ok(())
 }
 
-async fn describe(parts: &UplinkParts, pending: Pending) -> Result<Option<Taken>, UplinkError> {
-    let Some(blake3) = blake3(&parts.vault, pending.version).await? else {
-        return Ok(None);
+/// Blocks where a digest has to be read from the disk.
+fn describe(vault: &Vault, pending: &Pending) -> Result<Option<Taken>, VaultError> {
+    let blake3 = match vault.blake3(pending.version) {
+        Ok(hash) => Digest32(hash),
+        Err(error) => return undigested(error, pending.version),
     };
     let Ok(key) = pending.key.parse() else {
         tracing::error!(
@@ -154,10 +161,15 @@ pub(super) async fn blake3(
     let hashed = tokio::task::spawn_blocking(move || vault.blake3(version)).await;
     match hashed.unwrap_or(Err(VaultError::Closed)) {
         Ok(hash) => Ok(Some(Digest32(hash))),
-        Err(VaultError::Closed) => Err(VaultError::Closed.into()),
-        Err(error) => {
-            tracing::debug!(%error, %version, "no digest");
-            Ok(None)
-        }
+        Err(error) => Ok(undigested(error, version)?),
     }
+}
+
+/// A digest that is not to be had stops nothing, unless the vault is closed.
+fn undigested<T>(error: VaultError, version: Version) -> Result<Option<T>, VaultError> {
+    if matches!(error, VaultError::Closed) {
+        return Err(error);
+    }
+    tracing::debug!(%error, %version, "no digest");
+    Ok(None)
 }

@@ -265,10 +265,12 @@ pub fn code<E: ProvideErrorMetadata, R>(
     )
 }
 
-/// A plain HTTPS client that trusts the intake.
+/// A plain client of HTTP/2 that trusts the intake; offered both, the box takes HTTP/1.1.
 pub fn https(lan: &Lan) -> reqwest::Client {
+    let mut tls = lan.authority.client_tls();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
     reqwest::Client::builder()
-        .tls_backend_preconfigured(lan.authority.client_tls())
+        .tls_backend_preconfigured(tls)
         .build()
         .unwrap()
 }

@@ -19,6 +19,10 @@ impl AlignedBuffer {
         Self { memory, begin, len }
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.memory[self.begin..self.begin + self.len]
+    }
+
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.memory[self.begin..self.begin + self.len]
     }

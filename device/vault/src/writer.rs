@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm::Crc64Nvme, Digest};
+use crc_fast::{CrcAlgorithm::Crc64Nvme, Digest, checksum};
 
 use crate::{
     Checksums, Commit, Condition, Digests, Error, Metadata, ObjectInfo, PartInfo, PartNumber,
@@ -22,8 +22,9 @@ use crate::{
     tree::{PartTree, TreeHasher},
 };
 
-/// Hashed and copied at a time, so that the bytes are still in the cache for the next step.
-const STRIDE: usize = 64 << 10;
+/// Hashed at a time, so that the second hash finds in the cache what the first has read. A multiple
+/// of what BLAKE3 can hash side by side: it is slower over pieces that lie elsewhere.
+const STRIDE: usize = 128 << 10;
 /// A long object takes space in runs of up to this many frames, so that it needs few extents.
 const MAX_RUN_FRAMES: u64 = 16;
 
@@ -56,7 +57,7 @@ impl ObjectWriter {
     }
 
     /// What was computed over the bytes so far; compare before [`ObjectWriter::finish`].
-    pub fn digests(&self) -> Digests {
+    pub fn digests(&mut self) -> Digests {
         self.sink.digests()
     }
 
@@ -98,7 +99,7 @@ impl PartWriter {
     }
 
     /// What was computed over the bytes so far; compare before [`PartWriter::finish`].
-    pub fn digests(&self) -> Digests {
+    pub fn digests(&mut self) -> Digests {
         self.sink.digests()
     }
 
@@ -142,30 +143,24 @@ pub(crate) fn check_detail(detail: &[u8]) -> Result<(), Error> {
 
 /// BLAKE3, of an object or of a part.
 enum Hash {
-    Whole(Box<blake3::Hasher>),
+    /// Absent before the first byte is hashed: an object that stays small is hashed at once.
+    Whole(Option<Box<blake3::Hasher>>),
     Part(Box<TreeHasher>),
 }
 
 impl Hash {
     fn update(&mut self, bytes: &[u8]) {
         match self {
-            Self::Whole(hasher) => drop(hasher.update(bytes)),
+            Self::Whole(hasher) => drop(hasher.get_or_insert_default().update(bytes)),
             Self::Part(hasher) => hasher.update(bytes),
-        }
-    }
-
-    fn finish(&self) -> (Option<PartTree>, [u8; 32]) {
-        match self {
-            Self::Whole(hasher) => (None, *hasher.finalize().as_bytes()),
-            Self::Part(hasher) => {
-                let (tree, name) = hasher.finish();
-                (Some(tree), name)
-            }
         }
     }
 }
 
 /// Where bytes go: into memory while they are few, then into frames.
+///
+/// They are hashed where they lie, not where they come from: what comes is cut as the network cut
+/// it, and short pieces are slow to hash.
 pub(crate) struct Sink {
     core: Arc<Core>,
     job: JobNo,
@@ -176,6 +171,12 @@ pub(crate) struct Sink {
     small: Vec<u8>,
     frame: Option<AlignedBuffer>,
     filled: usize,
+    /// Bytes of `small`, or of the frame, that are hashed already.
+    hashed: usize,
+    /// Bytes in the frames before this one.
+    flushed: u64,
+    /// What came of hashing, until more is written.
+    sum: Option<(Option<PartTree>, Digests)>,
     extents: Vec<Extent>,
     run: Option<Run>,
     key: Option<(u64, FrameKey)>,
@@ -188,7 +189,7 @@ impl Sink {
     pub(crate) fn new(core: Arc<Core>, job: JobNo, base: Option<u64>) -> Result<Self, Error> {
         core.admit()?;
         let hash = match base {
-            None => Hash::Whole(Box::default()),
+            None => Hash::Whole(None),
             Some(base) => Hash::Part(Box::new(TreeHasher::new(base))),
         };
         let secret = core.secret(job)?;
@@ -202,6 +203,9 @@ impl Sink {
             small: Vec::new(),
             frame: None,
             filled: 0,
+            hashed: 0,
+            flushed: 0,
+            sum: None,
             extents: Vec::new(),
             run: None,
             key: None,
@@ -210,22 +214,64 @@ impl Sink {
         })
     }
 
-    fn digests(&self) -> Digests {
-        Digests {
-            size: self.size,
-            blake3: self.hash.finish().1,
-            crc64nvme: self.crc.finalize(),
+    fn digests(&mut self) -> Digests {
+        let sum = self.sum.take().unwrap_or_else(|| self.sum_up());
+        self.sum.insert(sum).1
+    }
+
+    /// Hashes what is left, and says what came of it.
+    fn sum_up(&mut self) -> (Option<PartTree>, Digests) {
+        if let (Hash::Whole(None), None) = (&self.hash, &self.frame) {
+            let digests = Digests {
+                size: self.size,
+                blake3: *blake3::hash(&self.small).as_bytes(),
+                crc64nvme: checksum(Crc64Nvme, &self.small),
+            };
+            return (None, digests);
         }
+        let gathered = self
+            .frame
+            .as_ref()
+            .map_or(self.small.len(), |_| self.filled);
+        self.hash_until(gathered);
+        let (tree, blake3) = match &self.hash {
+            Hash::Whole(hasher) => {
+                let hash = hasher.as_ref().map(|hasher| hasher.finalize());
+                (None, *hash.unwrap_or_else(|| blake3::hash(b"")).as_bytes())
+            }
+            Hash::Part(hasher) => {
+                let (tree, name) = hasher.finish();
+                (Some(tree), name)
+            }
+        };
+        let digests = Digests {
+            size: self.size,
+            blake3,
+            crc64nvme: self.crc.finalize(),
+        };
+        (tree, digests)
+    }
+
+    /// Hashes what is gathered up to `end`.
+    fn hash_until(&mut self, end: usize) {
+        if end <= self.hashed {
+            return;
+        }
+        let gathered = match &self.frame {
+            Some(frame) => frame.bytes(),
+            None => &self.small,
+        };
+        for piece in gathered[self.hashed..end].chunks(STRIDE) {
+            self.crc.update(piece);
+            self.hash.update(piece);
+        }
+        self.hashed = end;
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        for piece in bytes.chunks(STRIDE) {
-            self.crc.update(piece);
-            self.hash.update(piece);
-            self.size += wide(piece.len());
-            self.buffer(piece)?;
-        }
-        Ok(())
+        self.sum = None;
+        self.size += wide(bytes.len());
+        self.buffer(bytes)
     }
 
     fn buffer(&mut self, mut piece: &[u8]) -> Result<(), Error> {
@@ -253,12 +299,16 @@ impl Sink {
             frame.bytes_mut()[self.filled..self.filled + take].copy_from_slice(now);
             self.filled += take;
             piece = later;
+            // Up to a place where strides of the object end, so that the next ones lie well again.
+            let over = narrow((self.flushed + wide(self.filled)) % wide(STRIDE));
+            self.hash_until(self.filled.saturating_sub(over));
         }
         Ok(())
     }
 
     /// Seals and writes the frame as far as it is filled.
     fn flush(&mut self) -> Result<(), Error> {
+        self.hash_until(self.filled);
         let on_disk = wide(self.filled + TAG).next_multiple_of(BLOCK);
         let place = self.place(on_disk)?;
         if self
@@ -328,6 +378,8 @@ impl Sink {
                 len: wide(self.filled),
             }),
         }
+        self.flushed += wide(self.filled);
+        self.hashed = self.hashed.saturating_sub(self.filled);
         self.filled = 0;
         Ok(())
     }
@@ -343,13 +395,14 @@ impl Sink {
         make: impl FnOnce(Digests, Option<PartTree>, Source) -> Op,
         then: impl FnOnce(Outcome) -> Option<T> + Send + 'static,
     ) -> Commit<T> {
+        // Before the last frame is sealed, which ends what can be hashed of it.
+        let (tree, digests) = self.sum.take().unwrap_or_else(|| self.sum_up());
         if self.filled > 0
             && let Err(error) = self.flush()
         {
             return Commit::ready(Err(error));
         }
         self.give_back();
-        let digests = self.digests();
         let (source, inline) = if self.frame.is_none() {
             let inline = Bytes::from(std::mem::take(&mut self.small));
             let len = u32::try_from(inline.len()).unwrap_or(u32::MAX);
@@ -361,7 +414,7 @@ impl Sink {
             )
         };
         let touched = std::mem::take(&mut self.touched);
-        let op = make(digests, self.hash.finish().0, source);
+        let op = make(digests, tree, source);
         self.core
             .submit(self.job, op, inline, touched, |_, outcome| then(outcome))
     }

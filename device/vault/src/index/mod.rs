@@ -233,10 +233,10 @@ pub(crate) fn etag(hash: &[u8; 32], parts: u32) -> String {
     use std::fmt::Write;
 
     let mut text = String::with_capacity(40);
-    for byte in &hash[..16] {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
+    for nibble in hash[..16].iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
     }
+    // Writing to a string does not fail.
     let _ = write!(text, "-{parts}");
     text
 }
@@ -284,11 +284,19 @@ impl Entry {
         }
     }
 
+    fn blake3(&self) -> Option<[u8; 32]> {
+        match &self.content {
+            Content::Whole(hash) => Some(*hash),
+            Content::Parts(parts) => parts.whole,
+        }
+    }
+
     fn info(&self, job: &JobId, version: u64) -> ObjectInfo {
         let (metadata, checksums) = crate::codec::decode_detail(&self.detail).unwrap_or_default();
-        let (blake3, parts) = match &self.content {
-            Content::Whole(hash) => (Some(*hash), 0),
-            Content::Parts(parts) => (parts.whole, parts.count),
+        let blake3 = self.blake3();
+        let parts = match &self.content {
+            Content::Whole(_) => 0,
+            Content::Parts(parts) => parts.count,
         };
         ObjectInfo {
             job: job.clone(),

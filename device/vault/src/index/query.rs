@@ -33,6 +33,11 @@ impl Index {
         Ok(entry.info(job, version.0))
     }
 
+    /// BLAKE3 of a version, if it is known.
+    pub(crate) fn blake3(&self, version: Version) -> Result<Option<[u8; 32]>, Error> {
+        Ok(self.entry(version)?.0.blake3())
+    }
+
     /// A version, its job's number and its bytes, if they are still here.
     pub(crate) fn open(
         &self,

@@ -179,7 +179,7 @@ impl Vault {
     /// BLAKE3 of this version's bytes. Where [`ObjectInfo::blake3`] has none yet, reads them,
     /// blocking, and remembers it.
     pub fn blake3(&self, version: Version) -> Result<[u8; 32], Error> {
-        if let Some(hash) = self.head_version(version)?.blake3 {
+        if let Some(hash) = self.core().index.read().blake3(version)? {
             return Ok(hash);
         }
         let mut reader = self.get_version(version, None)?;
