@@ -194,6 +194,17 @@ impl Journal {
         state.uploads.get(key).cloned()
     }
 
+    /// Whether nothing is known of any object.
+    pub fn is_empty(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.done.is_empty()
+    }
+
+    /// Remembers acknowledged objects, many at the cost of one.
+    pub fn remember_all_done(&self, done: Vec<(ObjectKey, Done)>) {
+        self.append_all(done.into_iter().map(|(key, done)| Record::Done(key, done)));
+    }
+
     /// Remembers an acknowledged object.
     pub fn remember_done(&self, key: &ObjectKey, done: Done) {
         self.append(Record::Done(key.clone(), done));
@@ -215,18 +226,28 @@ impl Journal {
     }
 
     fn append(&self, record: Record) {
-        if let (Some(file), Ok(mut line)) = (&self.file, serde_json::to_vec(&record)) {
-            line.push(b'\n');
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            // One write, so that pushes that share the file do not mix their lines.
-            if let Err(error) = file.write_all(&line) {
-                tracing::warn!(%error, "journal not written: a restart would send this again");
+        self.append_all(std::iter::once(record));
+    }
+
+    fn append_all(&self, records: impl Iterator<Item = Record>) {
+        let mut lines = Vec::new();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in records {
+            if self.file.is_some()
+                && let Ok(line) = serde_json::to_vec(&record)
+            {
+                lines.extend_from_slice(&line);
+                lines.push(b'\n');
             }
+            state.apply(record);
         }
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .apply(record);
+        drop(state);
+        let Some(file) = &self.file else { return };
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        // One write, so that pushes that share the file do not mix their lines.
+        if let Err(error) = file.write_all(&lines) {
+            tracing::warn!(%error, "journal not written: a restart would send this again");
+        }
     }
 }
 

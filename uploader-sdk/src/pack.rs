@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use longhaul_protocol::ids::ObjectKey;
 use longhaul_protocol::lan::PACKS;
 use longhaul_protocol::pack::{CONTENT_TYPE, PACKS_PATH, PackLine, StopCode};
 use reqwest::header;
@@ -190,6 +191,7 @@ impl Lane<'_> {
             .timeout(REQUEST)
             .body(reqwest::Body::wrap_stream(body));
         let result = self.talk(request, &mut read, pack, &moved).await;
+        self.remember(pack);
         // The body is gone with the request, so the reader ends.
         drop(read);
         if let Err(error) = reader.await {
@@ -238,9 +240,18 @@ impl Lane<'_> {
                 }
             }
             held.drain(..begin);
+            self.remember(pack);
             if held.len() > MAX_LINE_BYTES {
                 return Err(Broken::Box(S3Error::malformed("line of a pack")));
             }
+        }
+    }
+
+    /// Writes down what the box has taken, as much at a time as it has said at a time.
+    fn remember(&self, pack: &mut Pack) {
+        if !pack.unwritten.is_empty() {
+            let done = std::mem::take(&mut pack.unwritten);
+            self.sender.journal.remember_all_done(done);
         }
     }
 
@@ -279,8 +290,8 @@ impl Lane<'_> {
                     etag,
                     blake3: packed.blake3,
                 };
-                let file = &self.files[packed.item.index];
-                self.sender.journal.remember_done(&file.key, done.clone());
+                let key = self.files[packed.item.index].key.clone();
+                pack.unwritten.push((key, done.clone()));
                 let sent = Sent {
                     done,
                     outcome: Outcome::Sent,
@@ -328,6 +339,8 @@ struct Pack {
     /// Sent and not yet answered, in order.
     sent: VecDeque<(Packed, Moving)>,
     answered: u64,
+    /// Taken by the box and not yet in the journal.
+    unwritten: Vec<(ObjectKey, Done)>,
 }
 
 impl Pack {
@@ -336,6 +349,7 @@ impl Pack {
             items: items.into(),
             sent: VecDeque::new(),
             answered: 0,
+            unwritten: Vec::new(),
         }
     }
 

@@ -159,10 +159,9 @@ fn read(path: &Path, body: &mut Vec<u8>) -> io::Result<Option<Stamp>> {
         return Ok(Some(stamp));
     }
     body.clear();
-    // Room for one byte more than there should be: a file that has grown gives it.
-    body.reserve(usize::try_from(stamp.size).unwrap_or(0) + 1);
-    (&file).take(stamp.size + 1).read_to_end(body)?;
-    // By its path, so that a file put in its place is noticed too.
+    body.reserve(usize::try_from(stamp.size).unwrap_or(0));
+    (&file).take(stamp.size).read_to_end(body)?;
+    // By its path, so that a file put in its place is noticed too; one that has grown is longer now.
     let after = Stamp::of(&std::fs::metadata(path)?);
     Ok((body.len() as u64 == stamp.size && after == stamp).then_some(stamp))
 }
