@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 /// How long a software TPM may take to answer.
 const START: Duration = Duration::from_secs(10);
-/// Pairs of ports that are tried; another process may take one in between.
-const TRIES: usize = 20;
+/// Pause before another try: another process may have taken the port in between, or the TPM that ran
+/// here before is still ending and holds the directory's lock.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What the program says, beside its state.
+const SAID: &str = "swtpm.log";
 
 /// What can go wrong with a software TPM.
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +44,12 @@ pub enum SoftTpmError {
         source: io::Error,
     },
     /// It did not answer.
-    #[error("software TPM in {dir} does not answer")]
+    #[error("software TPM in {dir} does not answer: {said}")]
     Silent {
         /// Which directory.
         dir: PathBuf,
+        /// What it said instead.
+        said: String,
     },
 }
 
@@ -119,18 +124,23 @@ impl SoftTpm {
 
     /// Starts the TPM in `dir` on loopback, at any port.
     pub fn start(dir: &Path) -> Result<Self, SoftTpmError> {
-        for _ in 0..TRIES {
-            let Some(port) = free_pair() else { continue };
-            let mut tpm = Self {
-                child: spawn(dir, port)?,
-                port,
-            };
-            if tpm.answers() {
-                return Ok(tpm);
+        let start = Instant::now();
+        while start.elapsed() < START {
+            if let Some(port) = free_pair() {
+                let mut tpm = Self {
+                    child: spawn(dir, port)?,
+                    port,
+                };
+                if tpm.answers() {
+                    return Ok(tpm);
+                }
             }
+            std::thread::sleep(PAUSE);
         }
+        let said = std::fs::read_to_string(dir.join(SAID)).unwrap_or_default();
         Err(SoftTpmError::Silent {
             dir: dir.to_owned(),
+            said: said.trim().to_owned(),
         })
     }
 
@@ -170,6 +180,9 @@ impl Drop for SoftTpm {
 
 fn spawn(dir: &Path, port: u16) -> Result<Child, SoftTpmError> {
     let program = "swtpm";
+    let path = dir.join(SAID);
+    let said = std::fs::File::create(&path);
+    let said = said.map_err(|source| SoftTpmError::Write { path, source })?;
     // Not even a killed parent leaves one behind. The kernel counts the thread that starts it as
     // its parent, so callers start it on a thread that lives as long as they need it.
     Command::new("setpriv")
@@ -183,7 +196,7 @@ fn spawn(dir: &Path, port: u16) -> Result<Child, SoftTpmError> {
         .arg(format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(said)
         .spawn()
         .map_err(|source| SoftTpmError::Run { program, source })
 }
