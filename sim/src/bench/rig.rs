@@ -19,6 +19,7 @@ use super::{Bench, BenchError, cpu, delay};
 use crate::operator::Operator;
 use crate::process::Process;
 use crate::system::{CloudReady, Stage, SystemError, online};
+use crate::wait::until;
 
 /// The bucket that the box delivers to.
 pub const BUCKET: &str = "bench";
@@ -27,6 +28,9 @@ const REST: f64 = 0.02;
 const LOOK: Duration = Duration::from_millis(300);
 /// It is not waited for longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest time until the box takes a first file.
+const GREETING: Duration = Duration::from_mins(1);
 
 /// What a run has cost.
 #[derive(Clone, Copy, Debug)]
@@ -209,12 +213,17 @@ impl Rig {
         Ok(rig)
     }
 
-    /// One small file goes all the way: the box knows the ticket, and everything is warm.
+    /// One small file goes all the way: the box knows the ticket, and everything is warm. It may
+    /// hear of the ticket only after we do.
     async fn greet(&self, bench: &Bench<'_>) -> Result<(), BenchError> {
         let folder = bench.path("greeting");
         std::fs::create_dir_all(&folder).map_err(BenchError::io("make a folder"))?;
         std::fs::write(folder.join("greeting"), "hello").map_err(BenchError::io("write a file"))?;
-        self.push(&folder, "greeting", true).run(self.logs()).await
+        let push = self.push(&folder, "greeting", true);
+        let greeted = until("the box to take the ticket", GREETING, || async {
+            push.run(self.logs()).await.map_err(|e| super::chain(&e))
+        });
+        Ok(greeted.await?)
     }
 
     /// Stops the cloud: from now on only taking files costs the box anything.
