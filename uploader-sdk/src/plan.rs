@@ -349,6 +349,20 @@ mod tests {
     }
 
     #[test]
+    fn names_that_differ_in_case_alone_are_both_sent_and_the_second_is_noted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["IMG_1.JPG", "img_1.jpg", "other"] {
+            std::fs::write(dir.path().join(name), name).expect("written");
+        }
+
+        let plan = plan(&[dir.path().to_owned()], "").expect("planned");
+
+        assert_eq!(keys(&plan), ["IMG_1.JPG", "img_1.jpg", "other"]);
+        let noted: Vec<bool> = plan.files.iter().map(|f| f.notice.is_some()).collect();
+        assert_eq!(noted, [false, true, false]);
+    }
+
+    #[test]
     fn a_path_that_does_not_exist_is_an_error() {
         let error = plan(&[PathBuf::from("/no/such/folder")], "").expect_err("absent");
 
