@@ -17,9 +17,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::boxes_port::{Compared, Refusal, compare, settle};
-use crate::fleet::{Fleet, FleetError};
-use crate::objects::bucket::{Content, PutHeaders};
+use crate::fleet::{Fleet, FleetError, abilities};
+use crate::objects::bucket::{Content, PutHeaders, texts};
 use crate::objects::names::STAGING;
+use crate::store::objects::object_get;
 use crate::store::packs::{
     PackRow, PackState, pack_advance, pack_claim, pack_claim_until, pack_claims_end,
     pack_entry_begin, pack_get, pack_uploads,
@@ -271,6 +272,8 @@ async fn put(
     }
     let now = fleet.now().0;
     let mut tx = fleet.db().write().await?;
+    let able = abilities(&mut tx, &batch[0].0.bucket).await?;
+    let conditional = able.is_some_and(|able| able.conditional_put);
     let mut begun = Vec::with_capacity(batch.len());
     for (upload, bytes) in batch {
         let found = Content::of(&bytes);
@@ -279,13 +282,18 @@ async fn put(
             let failed = UploadState::Failed;
             upload_advance(&mut tx, &upload.upload_id, failed, why, now).await?;
         } else if pack_entry_begin(&mut tx, &pack.pack_id, &upload.upload_id, now).await? {
-            begun.push((upload, bytes));
+            let (bucket, key) = (&upload.bucket, &upload.object_key);
+            // What this pack, or another process, has put before is found and not put twice.
+            let only_new = conditional && object_get(&mut tx, bucket, key).await?.is_none();
+            begun.push((upload, bytes, only_new));
         }
     }
     pack_claim_until(&mut tx, &pack.pack_id, now.saturating_add(CLAIM_MS)).await?;
     tx.commit().await?;
 
-    let puts = begun.into_iter().map(|entry| put_one(fleet, entry));
+    let puts = begun
+        .into_iter()
+        .map(|(upload, bytes, only_new)| put_one(fleet, upload, bytes, only_new));
     let arrived: Vec<Option<UploadRow>> = futures::stream::iter(puts)
         .buffer_unordered(AT_ONCE)
         .try_collect()
@@ -298,15 +306,27 @@ async fn put(
 /// Yields the upload if the bucket has its very bytes afterwards.
 async fn put_one(
     fleet: &Fleet,
-    (upload, bytes): (UploadRow, Bytes),
+    upload: UploadRow,
+    bytes: Bytes,
+    only_new: bool,
 ) -> Result<Option<UploadRow>, UnpackError> {
     let (bucket, key) = (upload.bucket.as_str(), upload.object_key.as_str());
-    let metadata = serde_json::from_str(&upload.metadata).unwrap_or_default();
+    let (metadata, kept) = (texts(&upload.metadata), texts(&upload.headers));
     let headers = PutHeaders {
         content_type: upload.content_type.as_deref(),
         metadata: &metadata,
+        kept: &kept,
+        only_new,
     };
-    fleet.buckets().put(bucket, key, headers, bytes).await?;
+    let buckets = fleet.buckets();
+    let made = buckets.put(bucket, key, headers, bytes.clone()).await?;
+    if !made && compare(fleet, &upload).await? != Compared::Equal {
+        let headers = PutHeaders {
+            only_new: false,
+            ..headers
+        };
+        buckets.put(bucket, key, headers, bytes).await?;
+    }
     Ok(match compare(fleet, &upload).await? {
         Compared::Equal => Some(upload),
         // Somebody else wrote there meanwhile: the box sends it again by itself.

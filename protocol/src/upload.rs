@@ -25,6 +25,16 @@ pub const ABORT_PATH: &str = "/v1/box/uploads/abort";
 /// Objects or parts in one request at the most.
 pub const MAX_ITEMS: usize = 256;
 
+/// Headers that travel with an object from the client to the bucket, beside its content type and
+/// user metadata; `expires` is an HTTP date.
+pub const KEPT_HEADERS: [&str; 5] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+];
+
 /// Objects in one pack towards the bucket at the most.
 pub const MAX_PACK_OBJECTS: usize = 1024;
 
@@ -40,6 +50,10 @@ pub const MAX_PACKED_BYTES: u64 = 256 << 10;
 pub struct StartUploads {
     /// 1 to [`MAX_ITEMS`] objects.
     pub objects: Vec<UploadObject>,
+    /// Whether the box understands requests with the condition that no such object exists yet: an
+    /// answer of 412 says that one does, and the cloud compares.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conditions: bool,
 }
 
 /// One object as it lies on the box.
@@ -59,6 +73,9 @@ pub struct UploadObject {
     /// User metadata, as the client gave it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// Those of [`KEPT_HEADERS`] that the client gave.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// Answers [`StartUploads`], one result for each object in the same order.

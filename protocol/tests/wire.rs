@@ -550,7 +550,9 @@ fn delivery() {
                 blake3: Digest32([1; 32]),
                 content_type: Some("text/plain".into()),
                 metadata: BTreeMap::from([("line".into(), "7".into())]),
+                headers: BTreeMap::from([("content-language".into(), "nb".into())]),
             }],
+            conditions: true,
         },
     );
     let put = PresignedPut {

@@ -1,5 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 import { call, get, may, told } from "./api";
+import { DestinationCard } from "./destination";
 import { Ask, Field } from "./dialog";
 import { useList, useLive, useSoon } from "./hooks";
 import { Age, Trouble } from "./marks";
@@ -134,6 +135,7 @@ export function OrderPage({ id }: { id: string }) {
               </dd>
             </dl>
           </section>
+          <DestinationCard bucket={order.bucket} />
           <div class="title">
             <h2>Tickets</h2>
             {may("operator") && (

@@ -204,6 +204,15 @@ export interface Order {
   created: number;
 }
 
+/** What was found out about a bucket that objects go to. */
+export interface Destination {
+  bucket: string;
+  checked: number;
+  usable: boolean;
+  problems: string[];
+  notes: string[];
+}
+
 export interface Ticket {
   id: string;
   box_id: string;

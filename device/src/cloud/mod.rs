@@ -258,6 +258,9 @@ async fn read_answer<Resp: DeserializeOwned>(
         .get(http::header::DATE)
         .and_then(|v| v.to_str().ok())
         .and_then(parse_date);
+    if let Some(date) = date {
+        crate::clock::heard(date);
+    }
     let bytes = read_body(response, path).await?;
     if !status.is_success() {
         return Err(CloudError::refused(path, status.as_u16(), &bytes));

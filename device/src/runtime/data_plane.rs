@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use longhaul_protocol::uplink::UplinkPolicy;
 use longhaul_vault::Vault;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +17,7 @@ use super::enrolment::Enrolment;
 use super::supervisor::Supervisor;
 use super::{Options, RunError, blocking};
 use crate::agent::Event;
+use crate::clock;
 use crate::cloud::CloudClient;
 use crate::credentials::CredentialStore;
 use crate::discovery;
@@ -60,7 +64,7 @@ impl DataPlane {
             tls: self.tls,
             status: self.status.clone(),
             arrivals: arrivals.clone(),
-            clock: Arc::new(|| crate::clock::wall().0),
+            clock: Arc::new(|| clock::wall().0),
         };
         let (address, serve) =
             intake::serve(IntakeConfig::new(address), parts, shutdown.child_token())
@@ -102,6 +106,7 @@ impl DataPlane {
             arrivals,
             policy: self.policy,
             state: in_force,
+            clock: clock::agreed,
         };
         let events = self.events;
         supervisor.spawn("the uplink's watch", |stop| async move {
@@ -138,7 +143,7 @@ async fn open_receipts(state: &Path) -> Result<Receipts, RunError> {
         Ok(Receipts::open(
             &dir,
             super::machine::fresh_epoch,
-            crate::clock::wall,
+            clock::wall,
         )?)
     })
     .await
@@ -159,11 +164,25 @@ fn public_roots() -> rustls::RootCertStore {
     roots
 }
 
+/// The cloud's time, as far as it was heard.
+#[derive(Debug)]
+struct AgreedTime;
+
+impl TimeProvider for AgreedTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let millis = u64::try_from(clock::agreed().wall.0).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(millis)))
+    }
+}
+
 /// TLS towards the object store: no client certificate, because its URLs are signed.
 fn store_tls(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig, RunError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    // By the cloud's time where it is known: a box whose clock is wrong must still deliver.
+    Ok(
+        rustls::ClientConfig::builder_with_details(provider, Arc::new(AgreedTime))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
 }

@@ -3,7 +3,7 @@
 //! Each step ends with what is to be done next with each version that it was given. What a step
 //! has learnt is durable in the vault before the step ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use futures::StreamExt as _;
 use longhaul_protocol::ids::UploadId;
 use longhaul_protocol::uplink::Priority;
 use longhaul_protocol::upload::{
-    CompleteResult, CompleteUpload, CompleteUploads, MAX_ITEMS, PartUrlsRequest, PresignedPut,
-    StartResult, StartUploads, UploadObject,
+    CompleteResult, CompleteUpload, CompleteUploads, KEPT_HEADERS, MAX_ITEMS, PartUrlsRequest,
+    PresignedPut, StartResult, StartUploads, UploadObject,
 };
 use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, ObjectInfo, Version};
 use parking_lot::Mutex;
@@ -34,8 +34,31 @@ use crate::intake::TICKET_HEADER;
 /// Part URLs asked for at a time, signed shortly before they are used.
 const URLS: usize = 16;
 
+/// A version whose requests the store refuses so often in a row has failed, though each was fresh.
+const REFUSALS: u32 = 3;
+
 /// Packs on their way at a time; each lies in memory.
 const PACKS: usize = 2;
+
+/// A version that failed for now.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    pub why: String,
+    /// It came a good way: the next pause is short.
+    pub progressed: bool,
+    /// The pause is no shorter than this.
+    pub pause: Duration,
+}
+
+impl Next {
+    /// It failed for now, and nothing was won.
+    pub fn again(why: impl Into<String>) -> Self {
+        Self::Again(Again {
+            why: why.into(),
+            ..Again::default()
+        })
+    }
+}
 
 /// What is to be done next with a version.
 #[derive(Debug)]
@@ -47,7 +70,7 @@ pub(super) enum Next {
     /// Every byte was sent: complete it.
     Complete(CompleteUpload),
     /// It failed for now.
-    Again { progressed: bool, why: String },
+    Again(Again),
     /// Nothing more: it arrived, was given up or is gone.
     Done,
 }
@@ -72,6 +95,8 @@ pub(super) struct Carrier {
     pub most_parts: usize,
     pub packs: Gate,
     pub gauge: Arc<Mutex<Gauge>>,
+    /// How often in a row the store refused a version's requests.
+    refusals: Arc<Mutex<HashMap<Version, u32>>>,
 }
 
 pub(super) type Steps = Result<Vec<(Version, Next)>, UplinkError>;
@@ -93,6 +118,7 @@ impl Carrier {
             most_parts: config.most_parts.get(),
             packs: Gate::new(PACKS),
             gauge: Arc::new(Mutex::new(Gauge::new(config.pack_above))),
+            refusals: Arc::default(),
         }
     }
 
@@ -130,10 +156,7 @@ impl Carrier {
                     Err(AskError::Refused(why)) => {
                         tracing::warn!(why, "the cloud takes no packs: objects go one by one");
                         self.gauge.lock().forbid(clock::now().mono_ms);
-                        let again = |version| {
-                            let (progressed, why) = (false, why.clone());
-                            (version, Next::Again { progressed, why })
-                        };
+                        let again = |version| (version, Next::again(&why));
                         next.extend(versions.into_iter().map(again));
                     }
                     Err(error) => return Ok(Asked::Failed(error)),
@@ -150,10 +173,7 @@ impl Carrier {
                 Err(error) if next.is_empty() => return Ok(Asked::Failed(error)),
                 // What was answered before is not asked again.
                 Err(error) => {
-                    let again = |version| {
-                        let (progressed, why) = (false, error.to_string());
-                        (version, Next::Again { progressed, why })
-                    };
+                    let again = |version| (version, Next::again(error.to_string()));
                     next.extend(versions.into_iter().map(again));
                 }
             }
@@ -167,7 +187,12 @@ impl Carrier {
         infos: Vec<ObjectInfo>,
         objects: Vec<UploadObject>,
     ) -> Result<Result<Vec<(Version, Next)>, AskError>, UplinkError> {
-        let started = match self.parts.cloud.start(StartUploads { objects }).await {
+        let conditions = true;
+        let request = StartUploads {
+            objects,
+            conditions,
+        };
+        let started = match self.parts.cloud.start(request).await {
             Ok(started) => started,
             Err(error) => return Ok(Err(error)),
         };
@@ -218,6 +243,7 @@ impl Carrier {
             blake3,
             content_type: info.metadata.content_type.clone(),
             metadata: info.metadata.user.clone(),
+            headers: kept(&info.metadata.headers),
         };
         Ok(Described::Object(Box::new(info), Box::new(object)))
     }
@@ -238,12 +264,10 @@ impl Carrier {
                 return Ok((version, self.give_up(&info, reason).await?));
             }
             StartResult::Later { reason } => {
-                let (progressed, why) = (false, reason.clone());
-                return Ok((version, Next::Again { progressed, why }));
+                return Ok((version, Next::again(reason)));
             }
             StartResult::Packed { .. } => {
-                let (progressed, why) = (false, "the cloud awaits a pack".to_owned());
-                return Ok((version, Next::Again { progressed, why }));
+                return Ok((version, Next::again("the cloud awaits a pack")));
             }
             StartResult::Single { upload, .. } | StartResult::Multipart { upload, .. } => upload,
         };
@@ -289,6 +313,8 @@ impl Carrier {
                         self.gauge_single(began.elapsed(), &put).await;
                         self.sent(version, upload, Vec::new()).await
                     }
+                    // An earlier request whose answer was lost, or somebody else: the cloud looks.
+                    Err(SendError::Exists) => self.sent(version, upload, Vec::new()).await,
                     Err(error) => self.not_sent(&info, &upload, error, false).await?,
                 }
             }
@@ -330,7 +356,13 @@ impl Carrier {
         for numbers in missing.chunks(URLS) {
             let puts = match self.urls(upload, numbers).await {
                 Ok(puts) => puts,
-                Err(why) => return Ok(Next::Again { progressed, why }),
+                Err(why) => {
+                    return Ok(Next::Again(Again {
+                        why,
+                        progressed,
+                        ..Again::default()
+                    }));
+                }
             };
             let sends = numbers
                 .iter()
@@ -348,7 +380,9 @@ impl Carrier {
                 let etag = match result {
                     Ok(etag) => etag,
                     // No more set out, but those that have may yet arrive and are not sent again.
-                    Err(error @ (SendError::Later(_) | SendError::Held)) => {
+                    Err(
+                        error @ (SendError::Later(_) | SendError::Busy { .. } | SendError::Held),
+                    ) => {
                         stop.cancel();
                         failed.get_or_insert(error);
                         continue;
@@ -363,6 +397,7 @@ impl Carrier {
                     return Ok(Next::Done);
                 }
                 progressed = true;
+                self.refusals.lock().remove(&version);
                 done.insert(number, etag);
             }
             if let Some(error) = failed {
@@ -393,7 +428,7 @@ impl Carrier {
             .await;
         match &sent {
             Ok(_) => turn.went_well(),
-            Err(SendError::Later(_)) => turn.congested(),
+            Err(SendError::Later(_) | SendError::Busy { .. }) => turn.congested(),
             // Says nothing about the way.
             Err(_) => {}
         }
@@ -457,8 +492,21 @@ impl Carrier {
         Ok(puts)
     }
 
+    /// Counts that a request was refused whose URL was fresh; whether that is enough.
+    fn refused_often(&self, version: Version) -> bool {
+        let mut refusals = self.refusals.lock();
+        let count = refusals.entry(version).or_insert(0);
+        *count += 1;
+        let often = *count >= REFUSALS;
+        if often {
+            refusals.remove(&version);
+        }
+        often
+    }
+
     /// Every byte is there; an object that was overwritten meanwhile is not completed.
     async fn sent(&self, version: Version, upload: UploadId, etags: Vec<String>) -> Next {
+        self.refusals.lock().remove(&version);
         if self.is_gone(version) {
             self.abort(vec![upload]).await;
             return Next::Done;
@@ -474,19 +522,41 @@ impl Carrier {
         progressed: bool,
     ) -> Result<Next, UplinkError> {
         match error {
-            SendError::Later(why) | SendError::Stale(why) => Ok(Next::Again { progressed, why }),
+            SendError::Busy { why, pause } => Ok(Next::Again(Again {
+                why,
+                progressed,
+                pause,
+            })),
+            // Only what is begun anew is told so: the cloud compares.
+            SendError::Exists => Ok(Next::again(error.to_string())),
             // What was begun stays begun: it goes on there.
-            SendError::Held => Ok(Next::Again {
-                progressed: true,
+            SendError::Held => Ok(Next::Again(Again {
                 why: error.to_string(),
-            }),
+                progressed: true,
+                ..Again::default()
+            })),
+            SendError::Stale(why) if self.refused_often(info.version) => {
+                self.abort(vec![upload.clone()]).await;
+                let reason = format!(
+                    "the object store refuses the requests that the cloud signs, fresh ones too: \
+                     have the destination tried out, then deliver again; {why}"
+                );
+                self.give_up(info, &reason).await
+            }
+            SendError::Lost(why) if self.refused_often(info.version) => {
+                self.abort(vec![upload.clone()]).await;
+                let reason = format!("the object store loses every upload that is begun; {why}");
+                self.give_up(info, &reason).await
+            }
+            SendError::Later(why) | SendError::Stale(why) => Ok(Next::Again(Again {
+                why,
+                progressed,
+                ..Again::default()
+            })),
             SendError::Lost(why) => {
                 self.abort(vec![upload.clone()]).await;
                 self.tell(info.version, DeliveryEvent::Reset).await?;
-                Ok(Next::Again {
-                    progressed: false,
-                    why,
-                })
+                Ok(Next::again(why))
             }
             SendError::Gone => {
                 self.abort(vec![upload.clone()]).await;
@@ -524,10 +594,7 @@ impl Carrier {
                 CompleteResult::Restart { reason } => {
                     tracing::warn!(key = info.key, %version, reason, "the delivery begins anew");
                     self.tell(*version, DeliveryEvent::Reset).await?;
-                    Next::Again {
-                        progressed: false,
-                        why: reason,
-                    }
+                    Next::again(reason)
                 }
                 CompleteResult::Refused { reason } => self.give_up(&info, &reason).await?,
             };
@@ -535,6 +602,14 @@ impl Carrier {
         });
         Ok(Asked::Answered(futures::future::try_join_all(steps).await?))
     }
+}
+
+/// What travels with the object of what the vault keeps beside its bytes.
+fn kept(headers: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let travels = |name: &str| KEPT_HEADERS.contains(&name);
+    let kept = headers.iter().filter(|(name, _)| travels(name));
+    kept.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 enum Described {

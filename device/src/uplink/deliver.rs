@@ -174,6 +174,7 @@ impl Runtime {
             return;
         }
         let limit = if self.alone > 0 { 1 } else { MAX_ITEMS };
+        let mut gone = self.carrier.parts.vault.abandoned();
         if !self.completing && !self.ready.is_empty() {
             let batch: Vec<_> = self.ready.drain(..self.ready.len().min(limit)).collect();
             self.completing = true;
@@ -189,7 +190,17 @@ impl Runtime {
             self.planner
                 .set_window(if packs { PACK_WINDOW } else { WINDOW });
             let limit = if packs { MAX_PACK_OBJECTS } else { limit };
-            let batch = self.planner.take(now, limit);
+            let mut batch = self.planner.take(now, limit);
+            // The cloud knows an upload and the one before it by the same name: what was given up
+            // must be gone before it begins anew.
+            batch.retain(|version| {
+                let waits = gone.iter().any(|gone| gone.version == *version);
+                if waits {
+                    self.planner.progressed(*version);
+                    self.planner.failed(*version, now, 0);
+                }
+                !waits
+            });
             if !batch.is_empty() {
                 self.starting = true;
                 let carrier = self.carrier.clone();
@@ -200,7 +211,6 @@ impl Runtime {
             }
         }
         if !self.aborting {
-            let mut gone = self.carrier.parts.vault.abandoned();
             gone.truncate(MAX_ITEMS);
             if !gone.is_empty() {
                 self.aborting = true;
@@ -287,6 +297,8 @@ impl Runtime {
 
     fn proceed(&mut self, steps: Vec<(Version, Next)>) {
         let now = clock::now().mono_ms;
+        // One for all: what failed together goes again together, and fills a pack again.
+        let entropy = rand::random();
         for (version, next) in steps {
             match next {
                 Next::Send(info, result) => {
@@ -300,12 +312,13 @@ impl Runtime {
                         .spawn(async move { Ok(Report::Sent(carrier.carry_pack(*job).await?)) });
                 }
                 Next::Complete(upload) => self.ready.push((version, upload)),
-                Next::Again { progressed, why } => {
-                    tracing::warn!(%version, why, "an object is not delivered yet");
-                    if progressed {
+                Next::Again(again) => {
+                    tracing::warn!(%version, why = again.why, "an object is not delivered yet");
+                    if again.progressed {
                         self.planner.progressed(version);
                     }
-                    self.planner.failed(version, now, rand::random());
+                    let from = now.saturating_add(millis(again.pause));
+                    self.planner.failed(version, from, entropy);
                 }
                 Next::Done => self.planner.done(version),
             }
@@ -335,8 +348,9 @@ impl Runtime {
             (AskError::Refused(_), _) => self.alone = versions.len(),
             (AskError::Later(_), _) => self.cloud_failed(error),
         }
+        let entropy = rand::random();
         for version in versions {
-            self.planner.failed(version, now, rand::random());
+            self.planner.failed(version, now, entropy);
         }
     }
 
@@ -345,4 +359,8 @@ impl Runtime {
         let pause = self.cloud.next(rand::random());
         self.cloud_from_ms = clock::now().mono_ms.saturating_add(pause);
     }
+}
+
+fn millis(pause: Duration) -> u64 {
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
 }

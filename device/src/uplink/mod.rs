@@ -35,6 +35,7 @@ use longhaul_vault::Vault;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Now;
 use crate::disk::DiskError;
 use crate::intake::Arrivals;
 use crate::journal::{JournalError, JournalHandle};
@@ -106,6 +107,8 @@ pub struct UplinkParts {
     pub policy: watch::Receiver<UplinkPolicy>,
     /// Told what is in force.
     pub state: watch::Sender<UplinkState>,
+    /// Both clocks; the hour of the week is taken from its calendar.
+    pub clock: fn() -> Now,
 }
 
 /// Whom the uplink believes that it talks to the object store; the cloud says with each URL which of
@@ -148,7 +151,8 @@ pub async fn run(
     let store = send::Store::new(&parts.tls, config.stall_limit)?;
     let (through, follow) = watch::channel(longhaul_vault::Version(0));
     let recorder = record::run(&config, &parts, through, stop.clone());
-    let throttle = Throttle::new(parts.policy.borrow().clone(), parts.state.clone());
+    let wanted = parts.policy.borrow().clone();
+    let throttle = Throttle::new(wanted, parts.state.clone(), parts.clock);
     let limits = async {
         throttle.run(parts.policy.clone(), stop.clone()).await;
         Ok(())

@@ -253,7 +253,11 @@ impl Carrier {
             self.store.put_bytes(&put, bytes, &self.throttle).await
         };
         if let Err(error) = sent {
-            if !matches!(error, SendError::Later(_) | SendError::Held) {
+            let passes = matches!(
+                error,
+                SendError::Later(_) | SendError::Busy { .. } | SendError::Held
+            );
+            if !passes {
                 tracing::warn!(%error, "the store refused a pack");
                 self.gauge.lock().refused(clock::now().mono_ms);
             }
@@ -330,10 +334,7 @@ impl Carrier {
 
     async fn anew(&self, entry: &Packed, why: &str) -> Result<Next, UplinkError> {
         self.tell(entry.info.version, DeliveryEvent::Reset).await?;
-        Ok(Next::Again {
-            progressed: false,
-            why: why.to_owned(),
-        })
+        Ok(Next::again(why))
     }
 }
 
@@ -404,6 +405,7 @@ mod tests {
             bytes,
             blake3: Digest32([0; 32]),
             content_type: None,
+            headers: std::collections::BTreeMap::new(),
             metadata: std::collections::BTreeMap::new(),
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use http::header::{CONTENT_LENGTH, ETAG};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{CONTENT_LENGTH, ETAG, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use longhaul_protocol::upload::{PresignedPut, StoreTrust};
 use longhaul_vault::{Error as VaultError, Vault, Version};
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const PIECE: usize = 64 << 10;
 /// Questions that measure the round trip; the first one makes the connection.
 const ROUNDS: u32 = 4;
+/// The longest pause that a store can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 /// Bytes of a refusal that are kept as its reason.
 const REASON_BYTES: usize = 400;
 
@@ -41,6 +43,14 @@ pub(super) enum SendError {
     /// The way, or the store's side: worth sending again.
     #[error("{0}")]
     Later(String),
+    /// The store asks to be left alone for a while.
+    #[error("{why}")]
+    Busy {
+        /// What it said.
+        why: String,
+        /// For how long.
+        pause: Duration,
+    },
     /// The URL is not taken, most likely because it expired: a fresh one may be.
     #[error("{0}")]
     Stale(String),
@@ -53,6 +63,9 @@ pub(super) enum SendError {
     /// The version was overwritten or deleted.
     #[error("the version is gone")]
     Gone,
+    /// The condition that there is no such object yet does not hold.
+    #[error("the object store has such an object already")]
+    Exists,
     /// The box cannot read its own bytes.
     #[error("{0}")]
     Unreadable(String),
@@ -218,12 +231,17 @@ impl Store {
                 .unwrap_or_default();
             return Ok(etag.to_owned());
         }
+        let pause = retry_after(response.headers());
         let text = response.bytes().await.unwrap_or_default();
         let text = String::from_utf8_lossy(text.get(..REASON_BYTES).unwrap_or(&text));
         let reason = format!("the object store answered {status}: {text}");
+        if let Some(pause) = pause.filter(|_| asks_for_pause(status)) {
+            return Err(SendError::Busy { why: reason, pause });
+        }
         Err(match status {
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => SendError::Stale(reason),
             StatusCode::NOT_FOUND => SendError::Lost(reason),
+            StatusCode::PRECONDITION_FAILED => SendError::Exists,
             // S3's code for a request that was cut or came too slowly.
             StatusCode::BAD_REQUEST
                 if [
@@ -245,6 +263,22 @@ impl Store {
             _ => SendError::Later(reason),
         })
     }
+}
+
+fn asks_for_pause(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+/// How long the store wants to be left alone, where it says so in seconds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
 }
 
 /// The same bytes, as fast as `throttle` lets them go; notes when something `moved`.

@@ -6,7 +6,7 @@ use longhaul_protocol::upload::AbortUploads;
 use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, ObjectInfo, Version};
 
 use super::UplinkError;
-use super::carry::{Carrier, Next, Steps};
+use super::carry::{Again, Carrier, Next, Steps};
 use super::cloud::AskError;
 use crate::journal::JournalError;
 
@@ -81,10 +81,11 @@ impl Carrier {
     pub(super) async fn write_down(&self, fact: Fact) -> Result<Option<Next>, UplinkError> {
         match self.parts.journal.append(fact).await {
             Ok(_) => Ok(None),
-            Err(error @ JournalError::Full { .. }) => Ok(Some(Next::Again {
-                progressed: true,
+            Err(error @ JournalError::Full { .. }) => Ok(Some(Next::Again(Again {
                 why: error.to_string(),
-            })),
+                progressed: true,
+                ..Again::default()
+            }))),
             Err(error) => Err(error.into()),
         }
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::meter::{Leave, Meter};
 use super::turns::{Gate, Pass};
-use crate::clock;
+use crate::clock::Now;
 
 /// The hour is looked at this often, whatever rings.
 const LOOK: Duration = Duration::from_millis(500);
@@ -31,12 +31,17 @@ pub(super) struct Throttle {
     changed: Arc<Notify>,
     streams: Gate,
     state: watch::Sender<UplinkState>,
+    clock: fn() -> Now,
 }
 
 impl Throttle {
     /// By this policy, until [`Throttle::run`] hears of another.
-    pub fn new(policy: UplinkPolicy, state: watch::Sender<UplinkState>) -> Self {
-        let now = clock::now();
+    pub fn new(
+        policy: UplinkPolicy,
+        state: watch::Sender<UplinkState>,
+        clock: fn() -> Now,
+    ) -> Self {
+        let now = clock();
         let mut meter = Meter::new(policy, now);
         let streams = Gate::new(meter.streams(now));
         state.send_replace(meter.state(now));
@@ -45,6 +50,7 @@ impl Throttle {
             changed: Arc::default(),
             streams,
             state,
+            clock,
         }
     }
 
@@ -75,7 +81,7 @@ impl Throttle {
     }
 
     fn look(&self, policy: Option<UplinkPolicy>) {
-        let now = clock::now();
+        let now = (self.clock)();
         let (room, state) = {
             let mut meter = self.meter.lock();
             if let Some(policy) = policy.filter(|policy| policy != meter.policy()) {
@@ -134,7 +140,7 @@ impl Throttle {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let mut held_since: Option<Instant> = None;
         loop {
-            let now = clock::now();
+            let now = (self.clock)();
             let pause = match self.meter.lock().take(bytes, now) {
                 Leave::Go => return Ok(()),
                 Leave::Wait(until) => {

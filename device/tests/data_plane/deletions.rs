@@ -49,6 +49,7 @@ impl Running {
             arrivals: arrivals.clone(),
             policy: watch::Sender::default().subscribe(),
             state: watch::Sender::default(),
+            clock: longhaul_device::clock::now,
         };
         let config = UplinkConfig::new(dir.join("uplink"));
         let uplink = tokio::spawn(uplink::run(config, parts, stop.clone()));

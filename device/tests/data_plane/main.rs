@@ -6,6 +6,7 @@
 )]
 
 mod deletions;
+mod faults;
 mod intake;
 mod lan;
 mod limits;

@@ -1,11 +1,13 @@
 //! The uplink against a real S3 server, through a line that cuts connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::lan::{Authority, BUCKET, noise, open_journal, open_receipts, open_vault};
 use crate::wan::{Line, PART_BYTES, STAGING, TestCloud, bucket_server, tls_front};
+use longhaul_device::clock::{self, Now};
 use longhaul_device::intake::Arrivals;
 use longhaul_device::journal::JournalHandle;
 use longhaul_device::receipts::Receipts;
@@ -34,6 +36,8 @@ pub struct Haul {
     receipts: Receipts,
     policy: watch::Sender<UplinkPolicy>,
     in_force: watch::Sender<UplinkState>,
+    /// The bucket's server, past the line.
+    pub server: SocketAddr,
     dir: TempDir,
 }
 
@@ -71,6 +75,7 @@ impl Haul {
             in_force: watch::Sender::default(),
             cloud: TestCloud::new(server, through),
             line,
+            server,
             dir,
         }
     }
@@ -93,7 +98,12 @@ impl Haul {
         let job = bucket.parse().unwrap();
         self.vault.create_job(&job).unwrap();
         let metadata = Metadata {
-            headers: [("longhaul-ticket".to_owned(), "ticket-1".to_owned())].into(),
+            headers: [
+                ("longhaul-ticket", "ticket-1"),
+                ("cache-control", "no-store"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
             ..Metadata::default()
         };
         let mut writer = self.vault.begin(&job, key, metadata).unwrap();
@@ -110,7 +120,20 @@ impl Haul {
         self.start_with(|config| config)
     }
 
+    /// With this clock on the box.
+    pub fn start_at(&self, clock: fn() -> Now) -> Running {
+        self.start_so(clock, |config| config)
+    }
+
     pub fn start_with(&self, change: impl FnOnce(UplinkConfig) -> UplinkConfig) -> Running {
+        self.start_so(clock::now, change)
+    }
+
+    fn start_so(
+        &self,
+        clock: fn() -> Now,
+        change: impl FnOnce(UplinkConfig) -> UplinkConfig,
+    ) -> Running {
         let state = self.dir.path().join("uplink");
         std::fs::create_dir_all(&state).unwrap();
         let parts = UplinkParts {
@@ -123,6 +146,7 @@ impl Haul {
             arrivals: self.arrivals.clone(),
             policy: self.policy.subscribe(),
             state: self.in_force.clone(),
+            clock,
         };
         let stop = CancellationToken::new();
         let config = change(UplinkConfig::new(state));
@@ -157,7 +181,7 @@ impl Haul {
         got.unwrap().body.collect().await.unwrap().to_vec()
     }
 
-    async fn facts(&self) -> Vec<Fact> {
+    pub async fn facts(&self) -> Vec<Fact> {
         let batch = self.journal.batch().await.unwrap();
         let entries = batch.map(|batch| batch.entries).unwrap_or_default();
         entries.into_iter().map(|entry| entry.fact).collect()
@@ -207,6 +231,21 @@ async fn everything_arrives_byte_for_byte_over_a_line_that_is_cut() {
         .filter(|f| matches!(f, Fact::Delivered { .. }))
         .count();
     assert_eq!((stored, delivered), (41, 41));
+}
+
+#[tokio::test]
+async fn what_the_client_said_beside_the_bytes_goes_along_and_nothing_else() {
+    let haul = Haul::new().await;
+    haul.store("k", b"bytes").await;
+
+    let running = haul.start();
+    haul.until("it arrives", |haul| haul.vault.stats().pending == 0)
+        .await;
+    running.end().await;
+
+    let asked = haul.cloud.asked("k").expect("the cloud heard of it");
+    let expected = [("cache-control".to_owned(), "no-store".to_owned())];
+    assert_eq!(asked.headers, expected.into());
 }
 
 #[tokio::test]

@@ -205,6 +205,15 @@ impl TestCloud {
         self.started.load(Ordering::Relaxed)
     }
 
+    /// What the box said about an object.
+    pub fn asked(&self, key: &str) -> Option<UploadObject> {
+        let uploads = self.uploads.lock();
+        let mut objects = uploads.values().map(|upload| &upload.object);
+        objects
+            .find(|object| object.object.key.as_str() == key)
+            .cloned()
+    }
+
     async fn begin(&self, object: UploadObject) -> StartResult {
         let (bucket, key) = (object.object.bucket.clone(), object.object.key.clone());
         if self.refused.lock().contains(&key.to_string()) {

@@ -65,7 +65,7 @@ pub(super) async fn start(
     let mut uploads = Vec::with_capacity(request.objects.len());
     for object in &request.objects {
         let row = match checker.take_down(&mut tx, object).await? {
-            Ok(row) => row,
+            Ok((row, _)) => row,
             Err(result) => {
                 uploads.push(result);
                 continue;
@@ -87,6 +87,8 @@ pub(super) async fn start(
     let headers = PutHeaders {
         content_type: Some(longhaul_protocol::pack::CONTENT_TYPE),
         metadata: &BTreeMap::new(),
+        kept: &BTreeMap::new(),
+        only_new: false,
     };
     let put = buckets.presign_put(STAGING, pack.as_str(), headers).await;
     Ok(PackStarted {

@@ -6,7 +6,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Fleet, FleetError};
 use crate::store::telemetry::telemetry_prune;
-use crate::store::uploads::{upload_buckets, upload_is_open};
 use crate::unpack;
 
 /// Between looks for overdue commands.
@@ -29,6 +28,7 @@ pub(super) async fn run(fleet: Fleet, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         note("ending overdue commands", fleet.commands_expire().await);
+        note("trying out destinations", fleet.destinations_look().await);
         if count % SELDOM == 0 {
             let now = fleet.now();
             if let Err(error) = fleet.identity().renew(now) {
@@ -36,7 +36,10 @@ pub(super) async fn run(fleet: Fleet, stop: CancellationToken) {
                 tracing::error!(error, "failed to renew the cloud's certificates");
             }
             note("forgetting old telemetry", forget(&fleet).await);
-            note("freeing orphaned uploads", free_orphans(&fleet).await);
+            note(
+                "freeing orphaned uploads",
+                fleet.orphans_free(ORPHAN_MS).await,
+            );
             note("sweeping staged packs", unpack::sweep(&fleet).await);
         }
     }
@@ -54,36 +57,5 @@ async fn forget(fleet: &Fleet) -> Result<(), FleetError> {
     let mut tx = fleet.db().write().await?;
     telemetry_prune(&mut tx, fleet.now().0.saturating_sub(TELEMETRY_MS)).await?;
     tx.commit().await?;
-    Ok(())
-}
-
-/// Aborts multipart uploads that no open upload of the database owns: they cost money.
-async fn free_orphans(fleet: &Fleet) -> Result<(), FleetError> {
-    let now = fleet.now();
-    let mut tx = fleet.db().read().await?;
-    let buckets = upload_buckets(&mut tx).await?;
-    drop(tx);
-    for bucket in buckets {
-        let unfinished = match fleet.buckets().unfinished(&bucket).await {
-            Ok(unfinished) => unfinished,
-            Err(error) if error.is_absent() => continue,
-            Err(error) => return Err(error.into()),
-        };
-        for upload in unfinished {
-            if now.millis_since(upload.begun) < ORPHAN_MS {
-                continue;
-            }
-            let mut tx = fleet.db().read().await?;
-            let open = upload_is_open(&mut tx, &upload.id).await?;
-            drop(tx);
-            if !open {
-                tracing::info!(bucket, key = upload.key, "aborting an orphaned upload");
-                fleet
-                    .buckets()
-                    .multipart_abort(&bucket, &upload.key, &upload.id)
-                    .await?;
-            }
-        }
-    }
     Ok(())
 }

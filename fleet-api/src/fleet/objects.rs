@@ -4,7 +4,7 @@ use longhaul_protocol::ids::ObjectKey;
 use serde_json::json;
 
 use super::{Actor, Fleet, FleetError, ObjectPage, ObjectQuery, OpenObject, audit};
-use crate::objects::bucket::BucketError;
+use crate::objects::bucket::{BucketError, PROBES};
 use crate::objects::names::{STAGING, check_bucket};
 use crate::store::objects::object_delete;
 
@@ -19,7 +19,12 @@ impl Fleet {
     /// Objects as the bucket has them.
     pub async fn objects_list(&self, query: &ObjectQuery) -> Result<ObjectPage, FleetError> {
         check_bucket(&query.bucket).map_err(FleetError::invalid)?;
-        Ok(self.buckets().list(query).await?)
+        let mut page = self.buckets().list(query).await?;
+        // There for a moment, while the bucket is tried out.
+        page.objects
+            .retain(|object| !object.key.starts_with(PROBES));
+        page.prefixes.retain(|prefix| prefix != PROBES);
+        Ok(page)
     }
 
     /// Opens an object for reading.

@@ -3,6 +3,7 @@
 
 mod error;
 mod multipart;
+mod probe;
 mod read;
 
 use std::collections::{BTreeMap, HashSet};
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 
 pub use error::BucketError;
 pub use multipart::Unfinished;
+pub use probe::{Abilities, Checksums, PROBES};
 pub use read::Content;
 
 /// How long a presigned request may be used: a slow line needs hours for a part.
@@ -52,7 +54,47 @@ pub struct PutHeaders<'a> {
     pub content_type: Option<&'a str>,
     /// User metadata.
     pub metadata: &'a BTreeMap<String, String>,
+    /// Those of [`KEPT_HEADERS`](longhaul_protocol::upload::KEPT_HEADERS) that are set.
+    pub kept: &'a BTreeMap<String, String>,
+    /// Whether an object that exists already stays as it is.
+    pub only_new: bool,
 }
+
+impl PutHeaders<'_> {
+    fn condition(&self) -> Option<String> {
+        self.only_new.then(|| "*".to_owned())
+    }
+
+    fn kept(&self, name: &str) -> Option<String> {
+        self.kept.get(name).cloned()
+    }
+}
+
+/// Texts by name, as the database keeps them.
+pub fn texts(json: &str) -> BTreeMap<String, String> {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+/// Sets what travels beside the bytes on a request that makes an object.
+macro_rules! described {
+    ($request:expr, $headers:expr) => {{
+        let headers: $crate::objects::bucket::PutHeaders<'_> = $headers;
+        let mut request = $request
+            .set_content_type(headers.content_type.map(str::to_owned))
+            .set_cache_control(headers.kept("cache-control"))
+            .set_content_disposition(headers.kept("content-disposition"))
+            .set_content_encoding(headers.kept("content-encoding"))
+            .set_content_language(headers.kept("content-language"));
+        if let Some(at) = headers.kept.get("expires") {
+            request = request.set_expires($crate::objects::names::http_date(at));
+        }
+        for (name, value) in headers.metadata {
+            request = request.metadata(name, value);
+        }
+        request
+    }};
+}
+use described;
 
 /// The object store. Clones share connections.
 #[derive(Clone)]
@@ -162,24 +204,22 @@ impl Buckets {
         Ok(names.filter_map(|b| b.name).collect())
     }
 
-    /// Puts a whole object.
+    /// Puts a whole object; with [`PutHeaders::only_new`], `false` says that there is one already.
     pub async fn put(
         &self,
         bucket: &str,
         key: &str,
         headers: PutHeaders<'_>,
         bytes: Bytes,
-    ) -> Result<(), BucketError> {
-        let mut put = self.client.put_object().bucket(bucket).key(key);
-        put = put.set_content_type(headers.content_type.map(str::to_owned));
-        for (name, value) in headers.metadata {
-            put = put.metadata(name, value);
+    ) -> Result<bool, BucketError> {
+        let put = self.client.put_object().bucket(bucket).key(key);
+        let put = described!(put, headers).set_if_none_match(headers.condition());
+        let put = put.body(bytes.into()).send().await;
+        match put.map_err(BucketError::of("put an object")) {
+            Err(error) if headers.only_new && error.is_condition() => Ok(false),
+            Err(error) => Err(error),
+            Ok(_) => Ok(true),
         }
-        put.body(bytes.into())
-            .send()
-            .await
-            .map_err(BucketError::of("put an object"))?;
-        Ok(())
     }
 
     /// A request that puts a whole object.
@@ -189,11 +229,8 @@ impl Buckets {
         key: &str,
         headers: PutHeaders<'_>,
     ) -> Result<PresignedPut, BucketError> {
-        let mut put = self.client.put_object().bucket(bucket).key(key);
-        put = put.set_content_type(headers.content_type.map(str::to_owned));
-        for (name, value) in headers.metadata {
-            put = put.metadata(name, value);
-        }
+        let put = self.client.put_object().bucket(bucket).key(key);
+        let put = described!(put, headers).set_if_none_match(headers.condition());
         let request = put
             .presigned(expiry()?)
             .await

@@ -2,8 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat as Format};
+use longhaul_protocol::upload::KEPT_HEADERS;
+
 /// The largest object (Amazon S3 user guide, "multipart upload limits"): 5 TiB.
 pub const MAX_OBJECT_BYTES: u64 = 5 << 40;
+
+/// The longest header that travels with an object, in bytes.
+const MAX_HEADER_BYTES: usize = 1024;
 
 /// The bucket that packs are sent to; in no ticket, and shown to nobody.
 pub const STAGING: &str = "longhaul-staging";
@@ -49,6 +55,30 @@ pub fn check_headers(
     longhaul_protocol::names::check_metadata(metadata).map_err(|error| error.to_string())
 }
 
+/// Checks the headers that travel with an object.
+pub fn check_kept(headers: &BTreeMap<String, String>) -> Result<(), String> {
+    for (name, value) in headers {
+        if !KEPT_HEADERS.contains(&name.as_str()) {
+            return Err(format!("the header {name:?} does not travel with objects"));
+        }
+        let plain = value.bytes().all(|b| (0x20..0x7f).contains(&b));
+        if value.is_empty() || value.len() > MAX_HEADER_BYTES || !plain {
+            return Err(format!(
+                "{name} must be 1 to {MAX_HEADER_BYTES} printable ASCII characters"
+            ));
+        }
+        if name == "expires" && http_date(value).is_none() {
+            return Err("expires must be an HTTP date".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The moment that an HTTP date names.
+pub fn http_date(text: &str) -> Option<DateTime> {
+    DateTime::from_str(text, Format::HttpDate).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +104,11 @@ mod tests {
         assert!(check_headers(None, &pair("a b", "7")).is_err());
         assert!(check_headers(None, &pair("a", "\r\nx: y")).is_err());
         assert!(check_headers(None, &pair("a", &"x".repeat(3000))).is_err());
+        let date = "Wed, 21 Oct 2026 07:28:00 GMT";
+        assert_eq!(check_kept(&pair("expires", date)), Ok(()));
+        assert_eq!(check_kept(&pair("cache-control", "no-store")), Ok(()));
+        assert!(check_kept(&pair("expires", "tomorrow")).is_err());
+        assert!(check_kept(&pair("x-amz-acl", "public-read")).is_err());
+        assert!(check_kept(&pair("content-language", "a\r\nb")).is_err());
     }
 }

@@ -19,7 +19,7 @@ use s3s::dto::{
     HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
     ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput,
     ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput,
-    PutObjectInput, PutObjectOutput, Timestamp, UploadPartInput, UploadPartOutput,
+    PutObjectInput, PutObjectOutput, Timestamp, TimestampFormat, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -184,6 +184,11 @@ macro_rules! attributes {
             content_encoding: $crate::objects::s3::kept_encoding($input.content_encoding),
             content_disposition: $input.content_disposition,
             cache_control: $input.cache_control,
+            content_language: $input.content_language,
+            expires: $input
+                .expires
+                .as_ref()
+                .and_then($crate::objects::s3::http_date),
             metadata: $input.metadata.unwrap_or_default().into_iter().collect(),
         }
     };
@@ -223,6 +228,16 @@ fn kept_encoding(header: Option<String>) -> Option<String> {
         .filter(|encoding| !encoding.is_empty() && *encoding != "aws-chunked")
         .collect();
     Some(kept.join(",")).filter(|text| !text.is_empty())
+}
+
+fn http_date(at: &Timestamp) -> Option<String> {
+    let mut text = Vec::new();
+    at.format(TimestampFormat::HttpDate, &mut text).ok()?;
+    String::from_utf8(text).ok()
+}
+
+fn from_http_date(text: &str) -> Option<Timestamp> {
+    Timestamp::parse(TimestampFormat::HttpDate, text).ok()
 }
 
 fn timestamp(at: UnixMillis) -> Timestamp {

@@ -13,6 +13,7 @@ pub mod audit;
 pub mod boxes;
 pub mod challenges;
 pub mod commands;
+pub mod destinations;
 pub mod journal;
 pub mod objects;
 pub mod operators;

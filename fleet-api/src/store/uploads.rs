@@ -53,6 +53,8 @@ pub struct UploadRow {
     pub content_type: Option<String>,
     /// User metadata: JSON object of texts.
     pub metadata: String,
+    /// Other headers that travel with it: JSON object of texts.
+    pub headers: String,
     /// Length of a part in bytes; 0 for a single `PUT`.
     pub part_bytes: i64,
     /// How far it has come.
@@ -75,8 +77,8 @@ pub async fn upload_start(tx: &mut Tx, row: &UploadRow) -> StoreResult<(UploadRo
         UploadRow,
         "INSERT INTO uploads (upload_id, box_id, bucket, object_key, version, ticket_id, \
              s3_upload_id, bytes, blake3, content_type, metadata, part_bytes, state, created, \
-             updated) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+             updated, headers) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
          ON CONFLICT (box_id, bucket, object_key, version) DO NOTHING RETURNING *",
         row.upload_id.as_str(),
         row.box_id.as_str(),
@@ -93,6 +95,7 @@ pub async fn upload_start(tx: &mut Tx, row: &UploadRow) -> StoreResult<(UploadRo
         row.state.as_str(),
         row.created,
         row.updated,
+        row.headers.as_str(),
     )?;
     if let Some(inserted) = inserted {
         return Ok((inserted, true));

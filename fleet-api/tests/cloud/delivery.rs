@@ -12,16 +12,16 @@ use longhaul_protocol::value::Digest32;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bench::{Bench, TestBox, operator};
+use crate::bench::{Bench, TestBox, check_headers, headers, operator};
 
-struct Uplink<'a> {
+pub struct Uplink<'a> {
     bench: &'a Bench,
-    https: reqwest::Client,
+    pub https: reqwest::Client,
     ticket: TicketId,
 }
 
 impl<'a> Uplink<'a> {
-    async fn new(bench: &'a Bench, of: &TestBox) -> Self {
+    pub async fn new(bench: &'a Bench, of: &TestBox) -> Self {
         let new = NewTicket {
             box_id: of.id.clone(),
             order: None,
@@ -40,7 +40,7 @@ impl<'a> Uplink<'a> {
         }
     }
 
-    fn object(&self, key: &str, version: u64, bytes: &[u8]) -> UploadObject {
+    pub fn object(&self, key: &str, version: u64, bytes: &[u8]) -> UploadObject {
         UploadObject {
             object: ObjectVersion {
                 bucket: "haul".to_owned(),
@@ -52,10 +52,23 @@ impl<'a> Uplink<'a> {
             blake3: Digest32(*blake3::hash(bytes).as_bytes()),
             content_type: Some("text/plain".to_owned()),
             metadata: [("camera".to_owned(), "seven".to_owned())].into(),
+            headers: headers(),
         }
     }
 
-    async fn post<T: Serialize, A: DeserializeOwned>(&self, path: &str, body: &T) -> A {
+    /// Completes one upload; `None` where the cloud cannot say now.
+    pub async fn try_complete(&self, request: &CompleteUploads) -> Option<CompleteResult> {
+        let url = self.bench.url("/v1/box/uploads/complete");
+        let answer = self.https.post(url).json(request).send().await;
+        let answer = answer.expect("an answer");
+        if answer.status() != 200 {
+            return None;
+        }
+        let mut completed: Completed = answer.json().await.expect("JSON");
+        Some(completed.uploads.remove(0))
+    }
+
+    pub async fn post<T: Serialize, A: DeserializeOwned>(&self, path: &str, body: &T) -> A {
         let answer = self
             .https
             .post(self.bench.url(path))
@@ -67,15 +80,16 @@ impl<'a> Uplink<'a> {
         answer.json().await.expect("JSON")
     }
 
-    async fn start(&self, object: UploadObject) -> StartResult {
+    pub async fn start(&self, object: UploadObject) -> StartResult {
         let request = StartUploads {
             objects: vec![object],
+            conditions: true,
         };
         let mut started: Started = self.post("/v1/box/uploads/start", &request).await;
         started.uploads.remove(0)
     }
 
-    async fn complete(&self, upload: CompleteUpload) -> CompleteResult {
+    pub async fn complete(&self, upload: CompleteUpload) -> CompleteResult {
         let request = CompleteUploads {
             uploads: vec![upload],
         };
@@ -83,17 +97,22 @@ impl<'a> Uplink<'a> {
         completed.uploads.remove(0)
     }
 
-    async fn put(&self, put: &PresignedPut, bytes: Vec<u8>) -> String {
+    /// Sends as the box does; says what the store answered.
+    pub async fn send(&self, put: &PresignedPut, bytes: Vec<u8>) -> reqwest::Response {
         let mut request = self.https.put(&put.url).body(bytes);
         for (name, value) in &put.headers {
             request = request.header(name, value);
         }
-        let answer = request.send().await.expect("an answer");
+        request.send().await.expect("an answer")
+    }
+
+    pub async fn put(&self, put: &PresignedPut, bytes: Vec<u8>) -> String {
+        let answer = self.send(put, bytes).await;
         assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
         answer.headers()["etag"].to_str().expect("text").to_owned()
     }
 
-    async fn read(&self, key: &str) -> Vec<u8> {
+    pub async fn read(&self, key: &str) -> Vec<u8> {
         let key: ObjectKey = key.parse().expect("a key");
         let open = self
             .bench
@@ -106,7 +125,7 @@ impl<'a> Uplink<'a> {
     }
 }
 
-fn done(upload: &longhaul_protocol::ids::UploadId, etags: Vec<String>) -> CompleteUpload {
+pub fn done(upload: &longhaul_protocol::ids::UploadId, etags: Vec<String>) -> CompleteUpload {
     CompleteUpload {
         upload: upload.clone(),
         etags,
@@ -139,6 +158,7 @@ async fn a_small_object_travels_in_one_piece_and_is_compared() {
     );
     assert_eq!(uplink.start(object).await, StartResult::Verified { upload });
     assert_eq!(uplink.read("notes/a b+c ä.txt").await, b"hello");
+    check_headers(&bench, "notes/a b+c ä.txt").await;
     let query = ObjectQuery {
         bucket: "haul".to_owned(),
         delimiter: Some("/".to_owned()),
@@ -199,6 +219,7 @@ async fn a_large_object_travels_in_parts_also_past_a_restart_of_the_cloud() {
         CompleteResult::Verified
     );
     assert!(uplink.read("big.bin").await == bytes, "byte for byte");
+    check_headers(&bench, "big.bin").await;
     bench.stop().await;
 }
 
@@ -253,9 +274,12 @@ async fn what_no_bucket_or_ticket_allows_is_refused_for_good() {
     huge.bytes = 1 << 50;
     let mut header = uplink.object("a", 4, b"x");
     header.metadata.insert("bad name".to_owned(), String::new());
+    let mut secret = uplink.object("a", 6, b"x");
+    let grant = ("x-amz-acl".to_owned(), "public-read".to_owned());
+    secret.headers.extend([grant]);
     let mut borrowed = uplink.object("a", 5, b"x");
     borrowed.ticket = stranger.ticket.clone();
-    for object in [elsewhere, unholdable, huge, header, borrowed] {
+    for object in [elsewhere, unholdable, huge, header, secret, borrowed] {
         let result = uplink.start(object.clone()).await;
         assert!(
             matches!(result, StartResult::Refused { .. }),

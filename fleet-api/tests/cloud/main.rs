@@ -3,6 +3,8 @@
 mod bench;
 mod consumer;
 mod delivery;
+mod destinations;
+mod faults;
 mod objects;
 mod packs;
 mod people;

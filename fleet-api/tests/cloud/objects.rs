@@ -9,7 +9,7 @@ use aws_smithy_http_client::tls;
 
 use crate::bench::Bench;
 
-fn client(bench: &Bench, secret: Option<&str>) -> Client {
+pub fn client(bench: &Bench, secret: Option<&str>) -> Client {
     let keys = std::fs::read(bench.dir.path().join("s3-keys.json")).expect("keys");
     let keys: serde_json::Value = serde_json::from_slice(&keys).expect("JSON");
     let text = |name: &str| keys[name].as_str().expect("text").to_owned();

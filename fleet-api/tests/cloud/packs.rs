@@ -20,7 +20,7 @@ use longhaul_provisioning::receipt::tree::{Tree, leaf_hash};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bench::{Bench, PATIENCE, TestBox, operator};
+use crate::bench::{Bench, PATIENCE, TestBox, check_headers, headers, operator};
 
 async fn ticket(bench: &Bench, of: &TestBox) -> TicketId {
     let new = NewTicket {
@@ -61,6 +61,7 @@ impl Line {
             blake3: Digest32(*blake3::hash(bytes).as_bytes()),
             content_type: Some("text/plain".to_owned()),
             metadata: [("camera".to_owned(), "seven".to_owned())].into(),
+            headers: headers(),
         }
     }
 
@@ -221,6 +222,7 @@ async fn a_pack_becomes_ordinary_objects_and_what_is_wrong_in_it_begins_anew() {
         read(&bench, "a/ä b.txt").await.as_deref(),
         Some(&b"one"[..])
     );
+    check_headers(&bench, "a/ä b.txt").await;
     assert_eq!(read(&bench, "empty").await.as_deref(), Some(&b""[..]));
     for absent in ["altered", "left-out", "not-announced"] {
         assert_eq!(read(&bench, absent).await, None, "{absent}");
@@ -259,6 +261,7 @@ async fn a_newer_version_is_not_overtaken_by_an_older_one_in_a_pack() {
 
     let request = StartUploads {
         objects: vec![line.object("a", 2, b"new")],
+        conditions: true,
     };
     let newer: Started = line
         .ask("/v1/box/uploads/start", &request)

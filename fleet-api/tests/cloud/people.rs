@@ -23,7 +23,7 @@ struct Operator<'a> {
 }
 
 /// A client that trusts the fleet's root and shows no certificate.
-fn https(bench: &Bench) -> Client {
+pub fn https(bench: &Bench) -> Client {
     let mut roots = RootCertStore::empty();
     roots.add(bench.pki().root().clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -11,9 +11,9 @@ use longhaul_protocol::value::UnixMillis;
 use super::complete::{Compared, compare, settle};
 use super::plan;
 use super::{AT_ONCE, Refusal, check_count, length, may_deliver};
-use crate::fleet::{Fleet, FleetError};
-use crate::objects::bucket::PutHeaders;
-use crate::objects::names::{MAX_OBJECT_BYTES, check_bucket, check_headers};
+use crate::fleet::{Fleet, FleetError, abilities};
+use crate::objects::bucket::{PutHeaders, texts};
+use crate::objects::names::{MAX_OBJECT_BYTES, check_bucket, check_headers, check_kept};
 use crate::store::objects::object_get;
 use crate::store::packs::pack_make_way;
 use crate::store::tickets::{TicketRow, ticket_get};
@@ -32,11 +32,25 @@ pub(in crate::boxes_port) async fn start(
     let mut tx = fleet.db().write().await?;
     let mut checker = Checker::new(box_id, now);
     let mut taken = Vec::with_capacity(request.objects.len());
+    let mut conditional = HashMap::new();
     for object in &request.objects {
         taken.push(checker.take_down(&mut tx, object).await?);
+        let bucket = &object.object.bucket;
+        if request.conditions && !conditional.contains_key(bucket) {
+            let able = abilities(&mut tx, bucket).await?;
+            conditional.insert(bucket.clone(), able.is_some_and(|a| a.conditional_put));
+        }
     }
     tx.commit().await?;
-    let results = taken.into_iter().map(|taken| begin(fleet, taken));
+    let results = taken.into_iter().map(|taken| {
+        let taken = taken.map(|(row, first)| {
+            // Nothing is there that this could be meant to replace: if its answer is lost, the
+            // second try finds the first.
+            let only_new = first && conditional.get(&row.bucket) == Some(&true);
+            (row, only_new)
+        });
+        begin(fleet, taken)
+    });
     let uploads = futures::stream::iter(results)
         .buffered(AT_ONCE)
         .try_collect()
@@ -60,12 +74,13 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Writes the upload down, or finds it; `Err` is the answer if it cannot be begun.
+    /// Writes the upload down, or finds it, and says whether nothing of this name was ever sent
+    /// before; `Err` is the answer if it cannot be begun.
     pub async fn take_down(
         &mut self,
         tx: &mut Tx,
         object: &UploadObject,
-    ) -> Result<Result<UploadRow, StartResult>, Refusal> {
+    ) -> Result<Result<(UploadRow, bool), StartResult>, Refusal> {
         let ticket = match self.tickets.entry(object.ticket.clone()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert(ticket_get(tx, &object.ticket).await?),
@@ -82,6 +97,7 @@ impl<'a> Checker<'a> {
 fn check(box_id: &BoxId, object: &UploadObject, ticket: Option<&TicketRow>) -> Result<(), String> {
     check_bucket(&object.object.bucket)?;
     check_headers(object.content_type.as_deref(), &object.metadata)?;
+    check_kept(&object.headers)?;
     if object.bytes > MAX_OBJECT_BYTES {
         return Err(format!(
             "{} bytes are more than a bucket holds in one object ({MAX_OBJECT_BYTES})",
@@ -105,7 +121,7 @@ async fn take_down(
     box_id: &BoxId,
     object: &UploadObject,
     now: UnixMillis,
-) -> Result<Result<UploadRow, StartResult>, Refusal> {
+) -> Result<Result<(UploadRow, bool), StartResult>, Refusal> {
     let refused = |reason: String| Ok(Err(StartResult::Refused { reason }));
     let (Ok(version), Ok(bytes)) = (
         i64::try_from(object.object.version),
@@ -119,6 +135,7 @@ async fn take_down(
         return Ok(Err(StartResult::Later { reason }));
     }
     let there = object_get(tx, &object.object.bucket, &object.object.key).await?;
+    let known = there.is_some();
     if there.is_some_and(|there| there.box_id == *box_id && there.version > version) {
         return refused("a later version of this object is in the bucket already".to_owned());
     }
@@ -139,6 +156,8 @@ async fn take_down(
         content_type: object.content_type.clone(),
         metadata: serde_json::to_string(&object.metadata)
             .map_err(|e| FleetError::internal("failed to write metadata", e))?,
+        headers: serde_json::to_string(&object.headers)
+            .map_err(|e| FleetError::internal("failed to write headers", e))?,
         part_bytes: i64::try_from(part_bytes).unwrap_or(i64::MAX),
         state: UploadState::Started,
         reason: None,
@@ -152,21 +171,23 @@ async fn take_down(
             row.upload_id
         ));
     }
+    // An upload that was begun anew is not as it was written down first.
+    let first = !known && row.state == UploadState::Started && row.created == row.updated;
     if matches!(row.state, UploadState::Failed | UploadState::Aborted) {
         upload_restart(tx, &row.upload_id, None, now.0).await?;
         row.state = UploadState::Started;
         row.s3_upload_id = None;
     }
-    Ok(Ok(row))
+    Ok(Ok((row, first)))
 }
 
 /// Says how an upload that is written down goes on.
 async fn begin(
     fleet: &Fleet,
-    taken: Result<UploadRow, StartResult>,
+    taken: Result<(UploadRow, bool), StartResult>,
 ) -> Result<StartResult, Refusal> {
-    let row = match taken {
-        Ok(row) => row,
+    let (row, only_new) = match taken {
+        Ok(taken) => taken,
         Err(result) => return Ok(result),
     };
     let upload = row.upload_id.clone();
@@ -189,10 +210,12 @@ async fn begin(
         super::abort_at_store(fleet, &row).await;
         s3_upload = None;
     }
-    let metadata = serde_json::from_str(&row.metadata).unwrap_or_default();
+    let (metadata, kept) = (texts(&row.metadata), texts(&row.headers));
     let headers = PutHeaders {
         content_type: row.content_type.as_deref(),
         metadata: &metadata,
+        kept: &kept,
+        only_new,
     };
     let part_bytes = length(row.part_bytes);
     if part_bytes == 0 {

@@ -5,6 +5,7 @@ mod box_history;
 mod box_view;
 mod boxes;
 mod commands;
+mod destinations;
 mod events;
 mod meta;
 mod objects;
@@ -71,6 +72,7 @@ pub fn api() -> Api {
     let api = tickets::add(api);
     let api = releases::add(api);
     let api = objects::add(api);
+    let api = destinations::add(api);
     let api = receipts::add(api);
     let api = vault_keys::add(api);
     events::add(api)

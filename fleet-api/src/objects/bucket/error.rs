@@ -48,6 +48,33 @@ impl BucketError {
         )
     }
 
+    /// What was tried.
+    pub(super) const fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// The store's name for the error.
+    pub(super) fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn coded(what: &'static str, code: &str) -> Self {
+        Self {
+            what,
+            code: Some(code.to_owned()),
+            text: code.to_owned(),
+        }
+    }
+
+    /// Whether the condition of a write does not hold.
+    pub fn is_condition(&self) -> bool {
+        matches!(
+            self.code.as_deref(),
+            Some("PreconditionFailed" | "ConditionalRequestConflict")
+        )
+    }
+
     /// Whether the parts are not what completion says they are: they must be sent again.
     pub fn is_bad_part(&self) -> bool {
         matches!(

@@ -4,7 +4,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use longhaul_protocol::upload::PresignedPut;
 use longhaul_protocol::value::UnixMillis;
 
-use super::{BucketError, Buckets, PutHeaders, expiry};
+use super::{BucketError, Buckets, PutHeaders, described, expiry};
 
 /// An unfinished multipart upload.
 #[derive(Clone, Debug)]
@@ -25,16 +25,12 @@ impl Buckets {
         key: &str,
         headers: PutHeaders<'_>,
     ) -> Result<String, BucketError> {
-        let mut create = self
+        let create = self
             .client
             .create_multipart_upload()
             .bucket(bucket)
             .key(key);
-        create = create.set_content_type(headers.content_type.map(str::to_owned));
-        for (name, value) in headers.metadata {
-            create = create.metadata(name, value);
-        }
-        let answer = create
+        let answer = described!(create, headers)
             .send()
             .await
             .map_err(BucketError::of("begin an upload"))?;

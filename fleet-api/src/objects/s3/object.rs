@@ -13,7 +13,7 @@ use s3s::dto::{
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::checksum::checking;
-use super::{DiskS3, answer, attributes, timestamp};
+use super::{DiskS3, answer, attributes, from_http_date, timestamp};
 
 impl DiskS3 {
     pub(super) async fn object_put(
@@ -109,6 +109,8 @@ impl DiskS3 {
                 .response_content_disposition
                 .or(attributes.content_disposition),
             cache_control: attributes.cache_control,
+            content_language: attributes.content_language,
+            expires: attributes.expires.as_deref().and_then(from_http_date),
             metadata: metadata(attributes.metadata),
             ..GetObjectOutput::default()
         }))
@@ -139,6 +141,8 @@ impl DiskS3 {
             content_encoding: attributes.content_encoding,
             content_disposition: attributes.content_disposition,
             cache_control: attributes.cache_control,
+            content_language: attributes.content_language,
+            expires: attributes.expires.as_deref().and_then(from_http_date),
             metadata: metadata(attributes.metadata),
             ..HeadObjectOutput::default()
         }))

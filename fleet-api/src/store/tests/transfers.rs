@@ -56,7 +56,7 @@ on_both! {
             upload_id: upload.parse().expect("an id"), box_id: id.clone(), bucket: "b".into(),
             object_key: "dir/ä".parse().expect("a key"), version: 1, ticket_id: ticket.clone(),
             s3_upload_id: Some("s3".into()), bytes: 10, blake3: Digest32([7; 32]), content_type: None,
-            metadata: "{}".into(), part_bytes: 8, state: UploadState::Started, reason: None,
+            metadata: "{}".into(), headers: r#"{"expires":"x"}"#.into(), part_bytes: 8, state: UploadState::Started, reason: None,
             created: 1, updated: 1,
         };
         let u1: UploadId = "u1".parse().expect("an id");

@@ -1,0 +1,51 @@
+import { useEffect, useState } from "preact/hooks";
+import { call, get, may, Refused, told } from "./api";
+import { useAct } from "./hooks";
+import { Age, Mark, Section, Trouble } from "./marks";
+import type { Destination } from "./types";
+
+/** What the cloud found out about the bucket that objects go to. */
+export function DestinationCard({ bucket }: { bucket: string }) {
+  const base = `/v1/buckets/${encodeURIComponent(bucket)}`;
+  const [found, setFound] = useState<Destination>();
+  const [trouble, setTrouble] = useState<string>();
+  const act = useAct();
+  useEffect(() => {
+    get<Destination>(`${base}/destination`).then(setFound, (error: unknown) => {
+      // Not tried out yet is nothing to worry about.
+      if (!(error instanceof Refused && error.status === 404)) setTrouble(told(error));
+    });
+  }, [base]);
+  const probe = () => call<Destination>("POST", `${base}/probe`).then(setFound);
+  return (
+    <Section
+      title={`Destination ${bucket}`}
+      aside={
+        may("operator") && (
+          <button disabled={act.busy} onClick={() => void act.run(probe)}>
+            {act.busy ? "Trying it out…" : "Try it out now"}
+          </button>
+        )
+      }
+    >
+      {found === undefined && trouble === undefined && <p class="quiet">It will be tried out in a moment.</p>}
+      {found !== undefined && (
+        <>
+          <p>
+            <Mark kind={found.usable ? "ok" : "failed"} text={found.usable ? "deliveries can go there" : "deliveries cannot go there"} />{" "}
+            <Age at={found.checked} />
+          </p>
+          {found.problems.map((problem) => (
+            <p key={problem}>{problem}</p>
+          ))}
+          {found.notes.map((note) => (
+            <p key={note} class="quiet">
+              {note}
+            </p>
+          ))}
+        </>
+      )}
+      <Trouble text={act.trouble ?? trouble} />
+    </Section>
+  );
+}
