@@ -6,6 +6,11 @@ use crate::{
     codec::{Malformed, Put, Take, narrow},
 };
 
+/// Longer than any segment, in bytes: sums of extents stay far below what a number holds.
+const MAX_EXTENT: u64 = 1 << 40;
+/// Longer than any object, in bytes.
+const MAX_SIZE: u64 = 1 << 50;
+
 pub(crate) fn put_owner(out: &mut Vec<u8>, owner: Owner) {
     match owner {
         Owner::Object(version) => {
@@ -35,11 +40,15 @@ pub(crate) fn put_digests(out: &mut Vec<u8>, digests: &Digests) {
 }
 
 pub(crate) fn take_digests(take: &mut Take<'_>) -> Result<Digests, Malformed> {
-    Ok(Digests {
+    let digests = Digests {
         size: take.u64()?,
         blake3: take.array()?,
         crc64nvme: take.u64()?,
-    })
+    };
+    if digests.size > MAX_SIZE {
+        return Err(Malformed("size"));
+    }
+    Ok(digests)
 }
 
 pub(crate) fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
@@ -64,19 +73,23 @@ pub(crate) fn put_extent(out: &mut Vec<u8>, extent: &Extent) {
 }
 
 pub(crate) fn take_extent(take: &mut Take<'_>) -> Result<Extent, Malformed> {
-    match take.u8()? {
-        0 => Ok(Extent::Frames {
+    let extent = match take.u8()? {
+        0 => Extent::Frames {
             incarnation: take.u64()?,
             at: take.u32()?,
             len: take.u64()?,
-        }),
-        1 => Ok(Extent::Log {
+        },
+        1 => Extent::Log {
             file: take.u32()?,
             offset: take.u32()?,
             len: take.u32()?,
-        }),
-        _ => Err(Malformed("extent")),
+        },
+        _ => return Err(Malformed("extent")),
+    };
+    if extent.len() > MAX_EXTENT {
+        return Err(Malformed("length of an extent"));
     }
+    Ok(extent)
 }
 
 pub(crate) fn put_extents(out: &mut Vec<u8>, extents: &[Extent]) {
