@@ -1,5 +1,5 @@
 # Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
-.PHONY: demo test soak fuzz bench-transfer conformance check lint deny unit clients python browser dashboards build tools clean-demo
+.PHONY: demo test soak fuzz bench-transfer bench-bringup conformance check lint deny unit clients python browser dashboards build tools clean-demo
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -25,15 +25,22 @@ bench-transfer:
 	PATH="$$PATH:$$tools" exec "$(TARGET)/release/longhaul-bench" --work "$(BENCH_WORK)" --now "$$(date -u +%Y%m%dT%H%M%SZ)" \
 		--command "make bench-transfer$(if $(ONLY), ONLY=$(ONLY))" $(if $(QUICK),--quick,--out docs/benchmarks) $(if $(ONLY),--only $(ONLY))
 
+## make bench-bringup: how soon a box says what is wrong with a network, and comes back; results in docs/benchmarks/. Needs root.
+bench-bringup:
+	scripts/tools.sh demo >/dev/null; scripts/tools.sh lab >/dev/null
+	cargo build --workspace --all-features --bins
+	exec "$(TARGET)/debug/longhaul-bench-bring-up" --work "$(TARGET)/bench-bringup" --date "$$(date -u +%Y-%m-%d)" --out docs/benchmarks
+
 ## make test: format, lints, dependencies, unit, property, whole-system, Python, browser.
 test:
 	scripts/check.sh all
 
-## make soak: the vault, killed a thousand times, and fifty thousand random histories of it; 200 killed updates.
+## make soak: the vault, killed a thousand times, and fifty thousand random histories of it; 200 killed updates; 100 bad networks.
 soak:
 	LONGHAUL_VAULT_KILLS=1000 LONGHAUL_VAULT_CASES=50000 cargo nextest run -p longhaul-vault killed model
 	cargo build --workspace --all-features --bins
 	LONGHAUL_UPDATE_KILLS=200 cargo test --workspace --all-features --test updates killed
+	LONGHAUL_WALK=100 cargo test --workspace --all-features --test bring_up no_order -- --nocapture
 
 ## make fuzz TARGET=pack SECONDS=60: one parser under libFuzzer; the targets are the folders of fuzz/corpus.
 fuzz:

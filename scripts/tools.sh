@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what Longhaul's commands need and does not have: `scripts/tools.sh build|demo|bench|test|s3-tests`.
+# Installs what Longhaul's commands need and does not have: `scripts/tools.sh build|demo|lab|bench|test|s3-tests`.
 # Says what and why. Safe to run again; does nothing where everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -57,6 +57,10 @@ demo() {
     debian "software TPM with an endorsement certificate" swtpm swtpm-tools
     debian "find processes and interfaces" procps iproute2
 }
+# Customers' networks in namespaces: leases, walls, a clock that can be set wrong.
+lab() {
+    debian "networks of the bring-up tests" iproute2 nftables dnsmasq-base udhcpc libfaketime
+}
 # What people use today, to stand beside us. s3s-fs is built beside us.
 bench() {
     demo
@@ -70,6 +74,7 @@ bench() {
 }
 tests() {
     demo
+    lab
     debian "the other database" postgresql
     debian "browser for the dashboard's story" chromium
     debian "Python wheels" python3
@@ -98,9 +103,10 @@ case "${1:-}" in
     build) build ;;
     demo) demo ;;
     bench) bench ;;
+    lab) lab ;;
     test) tests ;;
     s3-tests) s3_tests ;;
     path) ;;
-    *) echo "usage: $0 build|demo|bench|test|s3-tests|path" >&2; exit 2 ;;
+    *) echo "usage: $0 build|demo|lab|bench|test|s3-tests|path" >&2; exit 2 ;;
 esac
 echo "$tools/bin"

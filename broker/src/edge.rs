@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::topic::Dn;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::server::StartHandshake;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -18,6 +19,7 @@ use crate::backbone::router::{self, Outlet, RouterBackbone};
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{self, EdgeConfig};
 use crate::half_open::HalfOpen;
+use crate::handshake::Arrival;
 use crate::incoming::{Incoming, cost};
 use crate::mailbox::Delivery;
 use crate::reason::Reason;
@@ -27,6 +29,9 @@ use crate::stats::{Counters, Stats};
 
 /// Connections that the kernel keeps for the edge to accept.
 const LISTEN_BACKLOG: u32 = 4096;
+
+/// By this name (ALPN, RFC 7301) a box asks for MQTT on a port that answers HTTPS as well.
+pub const ALPN: &[u8] = b"mqtt";
 
 /// A running edge; clones are the same edge.
 #[derive(Clone)]
@@ -131,6 +136,14 @@ impl Edge {
             outcome,
         };
         Ok((edge, incoming))
+    }
+
+    /// Serves a connection that another listener has accepted, and in whose hello it found that
+    /// the box asks for MQTT ([`ALPN`]): for networks that let nothing out but port 443.
+    pub fn take(&self, hello: StartHandshake<TcpStream>, peer: SocketAddr) {
+        if !self.server.stop.is_cancelled() {
+            self.server.accepted(Arrival::Hello(Box::new(hello)), peer);
+        }
     }
 
     /// The address that the edge listens on.

@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::{StartHandshake, TlsStream};
 
 use crate::clock;
 use crate::config::{self, EdgeConfig};
@@ -75,18 +76,32 @@ pub enum HandshakeError {
     },
 }
 
+/// How far a connection has come when the edge gets it.
+pub enum Arrival {
+    /// Accepted, nothing read.
+    Tcp(TcpStream),
+    /// Another listener has read its hello, and found that it asks for MQTT.
+    Hello(Box<StartHandshake<TcpStream>>),
+}
+
+impl Arrival {
+    async fn into_tls(self, tls: Arc<rustls::ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+        match self {
+            Self::Tcp(tcp) => TlsAcceptor::from(tls).accept(tcp).await,
+            Self::Hello(hello) => hello.into_stream(tls).await,
+        }
+    }
+}
+
 /// Does TLS, reads the certificate and the CONNECT, and checks one against the other.
 ///
 /// Not bounded in time: the caller gives up on it.
 pub async fn shake_hands(
-    tcp: TcpStream,
+    arrival: Arrival,
     tls: Arc<rustls::ServerConfig>,
     config: &EdgeConfig,
 ) -> Result<Hello, HandshakeError> {
-    let stream = TlsAcceptor::from(tls)
-        .accept(tcp)
-        .await
-        .map_err(HandshakeError::Tls)?;
+    let stream = arrival.into_tls(tls).await.map_err(HandshakeError::Tls)?;
     let connection = stream.get_ref().1;
     let certificate = match (
         connection.peer_certificates(),

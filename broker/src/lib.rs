@@ -35,7 +35,7 @@ mod wire;
 pub use admission::{Admission, Refused};
 pub use backbone::BackboneError;
 pub use config::EdgeConfig;
-pub use edge::{Edge, EdgeError, StartError};
+pub use edge::{ALPN, Edge, EdgeError, StartError};
 pub use identity::{BOX_URN, IdentityError, identity_from_certificate};
 pub use incoming::{Incoming, Upward};
 pub use mailbox::Delivery;

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use longhaul_protocol::ids::BoxId;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -20,7 +20,7 @@ use crate::backbone::{Backbone, Message};
 use crate::config::{self, EdgeConfig};
 use crate::connection::{Connection, End, Granted};
 use crate::half_open::{HalfOpen, Place};
-use crate::handshake::{ClientTerms, HandshakeError, Hello, Will, refuse, shake_hands};
+use crate::handshake::{Arrival, ClientTerms, HandshakeError, Hello, Will, refuse, shake_hands};
 use crate::mailbox::{Limits, Mailbox};
 use crate::reason::Reason;
 use crate::registry::{Registry, Seat};
@@ -64,7 +64,7 @@ impl Server {
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
-                Ok((tcp, peer)) => self.accepted(tcp, peer),
+                Ok((tcp, peer)) => self.accepted(Arrival::Tcp(tcp), peer),
                 Err(error) => {
                     warn!(%error, "failed to accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -73,7 +73,8 @@ impl Server {
         }
     }
 
-    fn accepted(self: &Arc<Self>, tcp: TcpStream, peer: SocketAddr) {
+    /// Takes a connection in, if there is room for it.
+    pub fn accepted(self: &Arc<Self>, arrival: Arrival, peer: SocketAddr) {
         let Some(place) = self.half_open.enter(peer.ip()) else {
             self.counters.turned_away.add(1);
             return;
@@ -82,7 +83,7 @@ impl Server {
         let server = Arc::clone(self);
         self.tasks.spawn(async move {
             // Boxed: what a handshake needs is not kept for as long as the session.
-            let hello = guarded(Box::pin(server.handshake(tcp, peer, place))).await;
+            let hello = guarded(Box::pin(server.handshake(arrival, peer, place))).await;
             match hello {
                 Ok(Some(hello)) => Box::pin(server.serve(*hello)).await,
                 Ok(None) => {}
@@ -98,15 +99,18 @@ impl Server {
 
     async fn handshake(
         &self,
-        tcp: TcpStream,
+        arrival: Arrival,
         peer: SocketAddr,
         place: Place,
     ) -> Option<Box<Hello>> {
-        if let Err(error) = tcp.set_nodelay(true) {
+        // Whoever has read a hello has seen to its socket.
+        if let Arrival::Tcp(tcp) = &arrival
+            && let Err(error) = tcp.set_nodelay(true)
+        {
             debug!(%peer, %error, "failed to prepare a connection");
             return None;
         }
-        let shake = shake_hands(tcp, (self.tls)(), &self.config);
+        let shake = shake_hands(arrival, (self.tls)(), &self.config);
         let limit = self.config.handshake_timeout();
         let shake = tokio::time::timeout(limit, shake);
         let result = self.stop.run_until_cancelled(shake).await?;

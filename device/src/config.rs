@@ -2,7 +2,7 @@
 //! factory's signed configuration, see [`crate::papers`].
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -56,6 +56,11 @@ pub struct Config {
     pub journal_max_bytes: NonZeroU64,
     /// Announce the box by mDNS on the LAN.
     pub mdns: bool,
+    /// Longest silence towards the broker before a ping, in seconds: a line that is dead without
+    /// saying so is noticed within twice that.
+    pub keep_alive_secs: NonZeroU16,
+    /// Where the box's own page is served (HTTP, read only); absent where it shall have none.
+    pub page_listen: Option<SocketAddr>,
     /// How long a new release may take to prove itself, in seconds, before the one before it runs
     /// again. Long enough for a slow link: it must enrol, connect and have the cloud answer.
     pub trial_secs: NonZeroU32,
@@ -64,6 +69,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         const JOURNAL: NonZeroU64 = NonZeroU64::new(64 << 20).expect("not zero");
+        const KEEP_ALIVE: NonZeroU16 = NonZeroU16::new(15).expect("not zero");
         const TRIAL: NonZeroU32 = NonZeroU32::new(600).expect("not zero");
         Self {
             tpm_tcti: "device:/dev/tpmrm0".to_owned(),
@@ -74,6 +80,8 @@ impl Default for Config {
             vault_direct_io: true,
             journal_max_bytes: JOURNAL,
             mdns: true,
+            keep_alive_secs: KEEP_ALIVE,
+            page_listen: None,
             trial_secs: TRIAL,
         }
     }

@@ -35,6 +35,9 @@ pub struct Status {
     pub command_counter: u64,
     /// Facts written and facts committed by the cloud.
     pub journal: Position,
+    /// Tickets that may push to it.
+    #[serde(default)]
+    pub tickets: usize,
 }
 
 /// What can go wrong at the console.
@@ -182,13 +185,13 @@ pub fn render(status: &Status, now: UnixMillis) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::agent::ladder::{Ladder, Observation};
     use crate::clock::Now;
     use longhaul_protocol::diag::Code;
 
-    fn status() -> Status {
+    pub(crate) fn status() -> Status {
         let mut ladder = Ladder::new(Now::default());
         ladder.observe(
             &[Observation::failed(Code::NO_CABLE, "eth0")],
@@ -211,6 +214,7 @@ mod tests {
             desired_version: 0,
             command_counter: 0,
             journal: Position::default(),
+            tickets: 0,
         }
     }
 

@@ -16,11 +16,8 @@ use tokio::task::JoinHandle;
 
 use crate::agent::Event;
 use crate::cloud::chain;
+use crate::proxy::Proxy;
 
-/// Longest silence before a ping.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// A connection with TLS and a slow TPM takes a second or two.
-const CONNECT_SECS: u64 = 15;
 /// Messages that wait for the network at the most.
 const QUEUE: usize = 64;
 /// The longest packet that the box takes, in bytes: the largest message, its topic, some room.
@@ -32,6 +29,13 @@ pub struct Params {
     pub session: SessionId,
     pub endpoint: CloudEndpoint,
     pub tls: Arc<rustls::ClientConfig>,
+    /// TCP port of the endpoint: the broker's own, or the one that it shares with HTTPS.
+    pub port: u16,
+    pub proxy: Option<Proxy>,
+    /// Longest silence before a ping.
+    pub keep_alive: Duration,
+    /// A connection that takes longer to make has failed.
+    pub connect_limit: Duration,
     /// The encoded will.
     pub will: Vec<u8>,
 }
@@ -52,17 +56,32 @@ impl Session {
             session,
             endpoint,
             tls,
+            port,
+            proxy,
+            keep_alive,
+            connect_limit,
             will,
         } = params;
-        let mut options = MqttOptions::new(box_id.as_str(), endpoint.host, endpoint.mqtt_port);
+        let mut options = MqttOptions::new(box_id.as_str(), endpoint.host, port);
         let presence = Topic::up(box_id.clone(), Up::Presence).to_string();
         options
             .set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)))
-            .set_keep_alive(KEEP_ALIVE)
-            .set_connection_timeout(CONNECT_SECS)
+            .set_keep_alive(keep_alive)
+            .set_connection_timeout(connect_limit.as_secs())
             .set_clean_start(true)
             .set_max_packet_size(Some(MAX_PACKET))
             .set_last_will(LastWill::new(presence, will, QoS::AtLeastOnce, false, None));
+        if let Some(proxy) = proxy {
+            options.set_proxy(rumqttc::Proxy {
+                ty: rumqttc::ProxyType::Http,
+                auth: match proxy.login {
+                    Some((username, password)) => rumqttc::ProxyAuth::Basic { username, password },
+                    None => rumqttc::ProxyAuth::None,
+                },
+                addr: proxy.host,
+                port: proxy.port,
+            });
+        }
         let (client, event_loop) = AsyncClient::new(options, QUEUE);
         let runner = Runner {
             box_id: box_id.clone(),

@@ -203,6 +203,7 @@ mod tests {
             static_network: None,
             order: None,
             pcrs: Vec::new(),
+            hints: longhaul_protocol::inventory::NetworkHints::default(),
             made_at: MADE,
         }
     }

@@ -11,11 +11,14 @@ use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use longhaul_broker::Edge;
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -70,6 +73,8 @@ pub struct Listen {
     pub tls: TlsSource,
     /// Connections at once.
     pub max_connections: usize,
+    /// Gets the connections that ask for MQTT by ALPN, where this port takes such.
+    pub mqtt: Option<Edge>,
 }
 
 impl Listen {
@@ -114,10 +119,15 @@ impl Listen {
             };
             let tls = (self.tls)();
             let (service, stop) = (service.clone(), stop.clone());
-            let cut = drained.clone();
+            let (cut, mqtt) = (drained.clone(), self.mqtt.clone());
             tasks.spawn(async move {
                 let _place = place;
-                let connection = serve_one(stream, address, tls, limits, service, stop);
+                let connection = async {
+                    match shake_hands(stream, address, tls, mqtt, limits.handshake).await? {
+                        Some(stream) => serve_one(stream, address, limits, service, stop).await,
+                        None => Ok(()),
+                    }
+                };
                 tokio::select! {
                     () = cut.cancelled() => {}
                     result = connection => {
@@ -156,10 +166,35 @@ async fn accept(
     Ok((stream, address, place))
 }
 
-async fn serve_one<S, B>(
+/// The connection after its handshake; `None` where the MQTT edge has it from its hello on.
+async fn shake_hands(
     stream: TcpStream,
     address: SocketAddr,
     tls: Arc<ServerConfig>,
+    mqtt: Option<Edge>,
+    limit: Duration,
+) -> Result<Option<TlsStream<TcpStream>>, Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let shake = async {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let asked = hello
+            .client_hello()
+            .alpn()
+            .is_some_and(|mut names| names.any(|name| name == longhaul_broker::ALPN));
+        match mqtt {
+            Some(edge) if asked => {
+                edge.take(hello, address);
+                Ok(None)
+            }
+            _ => hello.into_stream(tls).await.map(Some),
+        }
+    };
+    Ok(tokio::time::timeout(limit, shake).await??)
+}
+
+async fn serve_one<S, B>(
+    stream: TlsStream<TcpStream>,
+    address: SocketAddr,
     limits: Limits,
     service: S,
     stop: CancellationToken,
@@ -172,9 +207,6 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    stream.set_nodelay(true)?;
-    let stream =
-        tokio::time::timeout(limits.handshake, TlsAcceptor::from(tls).accept(stream)).await??;
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let certificates = session.peer_certificates().unwrap_or_default();

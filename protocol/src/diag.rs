@@ -1,6 +1,6 @@
 //! The bring-up ladder: rungs, stable codes and what each says to whom.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -144,16 +144,26 @@ codes! {
     NO_INTERFACE = 102 Link "no network interface" "Switch the box off and on once. If this stays, call us: the network part is broken." "The kernel shows no usable interface.";
     NO_ADDRESS = 201 Address "no address" "Your network gave the box no address. Use a socket where other computers work, or ask your network administrator to allow it." "Carrier, but neither DHCP, static configuration nor router advertisement gave a global address.";
     LINK_LOCAL_ONLY = 202 Address "link-local address only" "The box made up an address because nobody gave it one. You can push files from a directly connected laptop; for the cloud, connect it to a network with DHCP." "Only link-local addresses.";
+    ADDRESS_CONFLICT = 203 Address "address conflict" "Another device on your network has the same address as the box. Ask your network administrator to give the box another one; the box goes on by itself." "Somebody else answers ARP for the box's own address, or IPv6 duplicate address detection failed. The evidence has the other's hardware address.";
     NO_GATEWAY = 301 Gateway "no gateway" "Your network gave the box an address but no way out. Ask your network administrator for the gateway." "No default route.";
     GATEWAY_SILENT = 305 Gateway "gateway silent" "The way out of your network does not answer. Check that your router is on." "The default gateway does not answer ARP or neighbour discovery.";
     NO_RESOLVER = 401 Dns "no DNS server" "Your network did not tell the box where to look up names. Ask your network administrator for a DNS server." "No resolver is configured.";
     DNS_PRIVATE = 402 Dns "DNS answers with a private address" "Your network sends the box to the wrong place. Ask your network administrator about DNS filtering." "The cloud's name resolves to a private address that the configuration does not expect.";
     DNS_SILENT = 403 Dns "DNS silent" "Looking up names does not work on your network. Check that your router is online." "The resolver did not answer in time.";
     DNS_NO_NAME = 404 Dns "name not found" "Your network does not know our cloud's name. Ask your network administrator about DNS filtering." "The resolver says that the name does not exist.";
+    DNS_SLOW = 405 Dns "DNS slow" "Looking up names takes very long on your network. The box works, slowly. Ask your network administrator about the DNS server." "The resolver answered, but later than a probe waits.";
+    NOTHING_OUT = 501 Proxy "no direct way out" "Your network lets nothing out directly. Ask your network administrator for the address of the proxy, or to open the addresses and ports in the letter. Your files are taken and kept safe meanwhile." "Neither the cloud, nor the status beacon, nor any independent target can be reached directly, and no proxy is set: a firewall, a proxy that must be used, or a dead uplink.";
+    PROXY_SILENT = 502 Proxy "proxy does not answer" "The proxy that was set for the box does not answer. Check its address with your network administrator." "No TCP connection to the configured proxy, or no answer to CONNECT.";
+    CAPTIVE_PORTAL = 503 Proxy "portal wants a log-in" "Your network shows a log-in page before it lets anything out. Ask your network administrator to let the box through without it, or use another socket." "A captive portal answers in place of the status beacon (RFC 8952): a redirect, 511, or a page that nobody signed. The evidence has where it leads.";
+    PROXY_LOGIN = 504 Proxy "proxy wants a log-in" "The proxy wants a name and a password, or not the ones that were set. Ask your network administrator for them." "The proxy answers CONNECT with 407.";
+    PROXY_REFUSED = 505 Proxy "proxy refuses" "The proxy does not let the box through to us. Ask your network administrator to allow the addresses in the letter." "The proxy answers CONNECT with a refusal; the evidence has its status.";
     CLOCK_WRONG = 601 Clock "clock wrong" "Nothing to do: the box sets its clock by itself. If this stays for 10 minutes, call us." "The clock differs from the server's Date header by more than certificates bear.";
     TCP_REFUSED = 701 CloudTcp "cloud refuses connections" "Nothing to do at your side if other sites work: we are being told. Your files are taken and kept safe meanwhile." "Connection refused by the endpoint or a firewall that resets.";
     TCP_TIMEOUT = 702 CloudTcp "cloud not reachable" "A firewall may be in the way. Ask your network administrator to allow outgoing connections to the addresses in the letter." "Connect timed out: packets are dropped on the way.";
     TCP_UNREACHABLE = 703 CloudTcp "no route to the cloud" "Your network has no way to the internet at the moment. Check your router." "Network or host unreachable.";
+    CLOUD_DOWN = 704 CloudTcp "our cloud is down" "Nothing to do: the fault is at our side and we are at work on it. Your files are taken and kept safe meanwhile." "The signed status beacon, which lives apart from the cloud, reports trouble, and the cloud does not answer this box.";
+    PATH_MTU = 705 CloudTcp "large packets are lost" "Small messages get through on your network, large ones do not. Ask your network administrator to check the MTU of the line and to let ICMP through." "A path MTU black hole: connections stall at full-size packets and hold with small ones (RFC 2923).";
+    LINE_POOR = 706 CloudTcp "line very slow or lossy" "The line to the internet is very slow or loses much. The box goes on, slowly; ask your network administrator or your provider to check the line." "The way to the cloud holds, but later than a probe waits: delay or loss. The evidence has the times.";
     TLS_UNTRUSTED = 801 CloudTls "connection is intercepted" "Something on your network opens encrypted connections. Ask your network administrator to exempt the box." "The server's certificate does not chain to the fleet root: interception or wrong endpoint.";
     TLS_EXPIRED = 802 CloudTls "cloud certificate not valid now" "Nothing to do: either the box's clock or our certificate is wrong; we are being told." "The server's certificate is expired or not yet valid by the box's clock.";
     TLS_NAME = 803 CloudTls "wrong server" "Something on your network answers in our place. Ask your network administrator." "The server's certificate is for another name.";
@@ -179,6 +189,35 @@ impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LH-{:03}", self.0.number)
     }
+}
+
+/// The table of codes as a page, for `docs/codes.md`.
+pub fn codes_page() -> String {
+    let mut page = String::from(
+        "# Codes\n\n\
+         Where a box cannot go on, it names the first rung of the ladder that does not hold by one of these codes: on its screen, on its\n\
+         own page (`http://<box>/`), in its mDNS record, to `longhaul doctor`, in the dashboard and in `GET /v1/codes`. Codes are stable and\n\
+         never reused; the first digit is the rung's place (9: enrolled and broker). Made from `protocol/src/diag.rs` by\n\
+         `LONGHAUL_BLESS=1 cargo test -p longhaul-protocol --test codes`.\n",
+    );
+    for rung in Rung::ALL {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            page,
+            "\n## {rung}\n\n| code | | for the customer | for the operator |\n|---|---|---|---|\n"
+        );
+        for entry in CODES.iter().filter(|entry| entry.rung == rung) {
+            let CodeEntry {
+                number,
+                title,
+                customer,
+                operator,
+                ..
+            } = entry;
+            let _ = writeln!(page, "| LH-{number} | {title} | {customer} | {operator} |");
+        }
+    }
+    page
 }
 
 /// Why a text is not a code of the table.

@@ -63,8 +63,33 @@ pub struct BoxConfig {
     /// vault's key; absent where nobody shall open a box without its TPM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_key: Option<Blob>,
+    /// What helps to tell whose fault it is where the cloud does not answer.
+    #[serde(default, skip_serializing_if = "NetworkHints::is_empty")]
+    pub hints: NetworkHints,
     /// When it was made.
     pub made_at: UnixMillis,
+}
+
+/// What lies outside the cloud and outside the customer's network, and the way out of the latter.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NetworkHints {
+    /// Where the signed status beacon ([`crate::beacon::Beacon`]) is served, `http://` URLs. Plain
+    /// HTTP on purpose: its signature proves it, and a captive portal shows itself by answering.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beacons: Vec<String>,
+    /// Independent servers, `host:port`, that accept TCP connections wherever the internet is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reach: Vec<String>,
+    /// The customer's HTTP proxy, `http://[user:password@]host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+}
+
+impl NetworkHints {
+    /// Whether nothing is hinted at.
+    pub fn is_empty(&self) -> bool {
+        self.beacons.is_empty() && self.reach.is_empty() && self.proxy.is_none()
+    }
 }
 
 /// One way to reach the cloud. Host names, not URLs: the path and protocol are fixed.

@@ -5,6 +5,7 @@
 //! understands a newer writer; unknown versions are refused with an error that names them.
 #![warn(missing_docs)]
 
+pub mod beacon;
 pub mod command;
 pub mod diag;
 pub mod enrol;
@@ -12,6 +13,7 @@ pub mod envelope;
 pub mod ids;
 pub mod inventory;
 pub mod journal;
+pub mod journey;
 pub mod lan;
 pub mod names;
 pub mod pack;

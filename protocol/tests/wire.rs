@@ -11,7 +11,9 @@ use longhaul_protocol::command::{
 use longhaul_protocol::diag::{Code, Rung, RungReport, RungStatus};
 use longhaul_protocol::enrol::{Challenge, ChallengeRequest, Evidence, Issued, Problem};
 use longhaul_protocol::envelope::{self, DecodeError, Message};
-use longhaul_protocol::inventory::{BoxConfig, CloudEndpoint, InventoryRecord, StaticNetwork};
+use longhaul_protocol::inventory::{
+    BoxConfig, CloudEndpoint, InventoryRecord, NetworkHints, StaticNetwork,
+};
 use longhaul_protocol::journal::{
     Fact, JournalAck, JournalBatch, JournalEntry, ObjectVersion, Outcome,
 };
@@ -533,6 +535,11 @@ fn factory() {
             order: Some(id("o-1")),
             pcrs: vec![0, 7],
             recovery_key: Some(Blob(vec![4; 65])),
+            hints: NetworkHints {
+                beacons: vec!["http://status.example/beacon".into()],
+                reach: vec!["one.example:443".into()],
+                proxy: Some("http://proxy.example:3128".into()),
+            },
             made_at: NOW,
         },
     );

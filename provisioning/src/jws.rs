@@ -38,17 +38,20 @@ pub enum Kind {
     Ticket,
     /// The cloud's countersignature under what it holds.
     Receipt,
+    /// How the cloud is, for boxes that cannot reach it.
+    Beacon,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Command,
         Self::Desired,
         Self::Inventory,
         Self::BoxConfig,
         Self::Ticket,
         Self::Receipt,
+        Self::Beacon,
     ];
 
     /// The kind that a document says that it is. Nothing is verified: this only tells which kind
@@ -75,6 +78,7 @@ impl Kind {
             Self::BoxConfig => "longhaul-box-config",
             Self::Ticket => "longhaul-ticket",
             Self::Receipt => "longhaul-receipt",
+            Self::Beacon => "longhaul-beacon",
         }
     }
 
@@ -83,7 +87,7 @@ impl Kind {
         match self {
             Self::Command | Self::Desired => oid::EKU_COMMAND,
             Self::Inventory | Self::BoxConfig => oid::EKU_RECORD,
-            Self::Ticket | Self::Receipt => oid::EKU_STATEMENT,
+            Self::Ticket | Self::Receipt | Self::Beacon => oid::EKU_STATEMENT,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One fleet of one box on this machine: cloud, software TPM, factory, box, all real programs.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -127,6 +128,8 @@ pub struct Stage {
     /// Address of the cloud's database, if it is not the embedded one.
     pub database: Option<String>,
     programs: Programs,
+    /// What stands before every command line, to run it in another namespace.
+    entry: Vec<String>,
 }
 
 impl Stage {
@@ -142,6 +145,7 @@ impl Stage {
             folder: folder.to_owned(),
             database: None,
             programs,
+            entry: Vec::new(),
         })
     }
 
@@ -155,22 +159,36 @@ impl Stage {
         self.programs.path(name)
     }
 
+    /// The same stage; what it starts runs behind `entry`.
+    #[must_use]
+    pub(crate) fn within(self, entry: Vec<String>) -> Self {
+        Self { entry, ..self }
+    }
+
     pub(crate) fn start<S: AsRef<std::ffi::OsStr>>(
         &self,
         name: &str,
         program: &str,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Process, SystemError> {
+        self.start_path(name, &self.program(program), arguments)
+    }
+
+    /// The same for any program.
+    pub(crate) fn start_path<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Process, SystemError> {
         let log = self.path("log").join(format!("{name}.log"));
         // The TPM library logs every expected refusal as an error.
         let environment = [("TSS2_LOG", "all+none")];
-        Ok(Process::start(
-            name,
-            &self.program(program),
-            arguments,
-            &environment,
-            &log,
-        )?)
+        let mut line: Vec<OsString> = self.entry.iter().map(OsString::from).collect();
+        line.push(program.into());
+        line.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
+        let program = PathBuf::from(line.remove(0));
+        Ok(Process::start(name, &program, line, &environment, &log)?)
     }
 
     /// Starts the cloud, and waits until all its ports are open. `ports` fixes them, people, boxes,
@@ -183,19 +201,31 @@ impl Stage {
         &self,
         ports: Option<[u16; 4]>,
     ) -> Result<(Process, CloudReady), SystemError> {
-        let data = self.path("cloud");
-        let ready = data.join("ready.json");
-        remove_file(&ready)?;
         let [people, boxes, mqtt, s3] = ports.unwrap_or_default();
-        let mut arguments = vec![
-            "--data".to_owned(),
-            data.display().to_string(),
+        let arguments = [
             format!("--listen-people=127.0.0.1:{people}"),
             format!("--listen-boxes=127.0.0.1:{boxes}"),
             format!("--listen-mqtt=127.0.0.1:{mqtt}"),
             format!("--listen-s3=127.0.0.1:{s3}"),
             "--public-host=localhost".to_owned(),
         ];
+        self.cloud_with(&arguments).await
+    }
+
+    /// The same, with these settings.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`].
+    pub(crate) async fn cloud_with(
+        &self,
+        settings: &[String],
+    ) -> Result<(Process, CloudReady), SystemError> {
+        let data = self.path("cloud");
+        let ready = data.join("ready.json");
+        remove_file(&ready)?;
+        let mut arguments = vec!["--data".to_owned(), data.display().to_string()];
+        arguments.extend_from_slice(settings);
         let database = self.database.as_ref();
         arguments.extend(database.map(|url| format!("--database={url}")));
         let mut process = self.start("cloud", "longhaul-cloud", arguments)?;
@@ -259,6 +289,21 @@ impl Stage {
         tcti: &str,
         repository: Option<&Path>,
     ) -> Result<String, SystemError> {
+        self.make_box_with(cloud, tcti, repository, &[]).await
+    }
+
+    /// The same, with more options of the factory.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`].
+    pub(crate) async fn make_box_with(
+        &self,
+        cloud: &CloudReady,
+        tcti: &str,
+        repository: Option<&Path>,
+        options: &[String],
+    ) -> Result<String, SystemError> {
         let makers = self.path("tpm").join("makers.pem");
         let mut pem = String::new();
         for name in ["swtpm-localca-rootca-cert.pem", "issuercert.pem"] {
@@ -283,6 +328,7 @@ impl Stage {
             "--hardware=software TPM".to_owned(),
             "--json".to_owned(),
         ];
+        arguments.extend_from_slice(options);
         if let Some(repository) = repository {
             arguments.push(format!("--repository={}", repository.display()));
         }

@@ -13,9 +13,11 @@ use super::{Agent, Credential, Dice, Effect, SampleTo, Validity};
 use crate::clock::Now;
 use crate::journal::Position;
 
-/// Between two climbs while everything holds, and while something does not.
+/// Between two climbs while everything holds.
 const WALK_MS: u64 = 300_000;
+/// While something does not, at first and at the latest; a link that changes is looked at at once.
 const WALK_FAILING_MS: u64 = 5_000;
+const WALK_FAILING_MAX_MS: u64 = 30_000;
 /// Between two samples in the journal while nobody listens.
 const SPOOL_MS: u64 = 600_000;
 /// An acknowledgement that takes longer is asked for again, at first and at the latest.
@@ -106,6 +108,7 @@ pub(super) struct Lifecycle {
     session_failure: Option<Observation>,
     walk_at_ms: u64,
     walk: Walk,
+    walk_backoff: Backoff,
     telemetry_at_ms: u64,
     spool_at_ms: u64,
     journal: Position,
@@ -141,6 +144,7 @@ impl Lifecycle {
             session_failure: None,
             walk_at_ms: now.mono_ms,
             walk: Walk::Resting,
+            walk_backoff: Backoff::new(WALK_FAILING_MS, WALK_FAILING_MAX_MS),
             telemetry_at_ms: now.mono_ms,
             spool_at_ms: now.mono_ms + SPOOL_MS,
             journal,
@@ -168,11 +172,23 @@ impl Lifecycle {
         self.certificate.is_none_or(|c| now.wall >= c.renew)
     }
 
-    pub(super) fn link_changed(&mut self, now: Now) {
+    /// Begins anew with everything that did not work; whether a connection that was being made is
+    /// to be forgotten, because it began on another network.
+    pub(super) fn link_changed(&mut self, now: Now) -> bool {
+        self.try_anew(now);
+        self.credentials.reset(now);
+        self.walk_backoff.reset();
+        self.walk_soon(now);
+        let connecting = matches!(self.session, Session::Connecting(_));
+        if connecting {
+            self.session = Session::Down;
+        }
+        connecting
+    }
+
+    fn try_anew(&mut self, now: Now) {
         self.connect.reset(now);
         self.enrol.reset(now);
-        self.credentials.reset(now);
-        self.walk_soon(now);
     }
 
     fn walk_soon(&mut self, now: Now) {
@@ -368,19 +384,39 @@ impl Agent {
         }
     }
 
-    pub(super) fn walked(&mut self, mut seen: Vec<Observation>, now: Now) {
+    pub(super) fn walked(&mut self, mut seen: Vec<Observation>, now: Now, dice: &mut Dice) {
         let again = self.life.walk == Walk::ClimbingTwice;
         self.life.walk = Walk::Resting;
         if seen.iter().all(|o| o.code.is_none()) {
+            // The way is free again: what had to wait for it waits no longer.
+            let below = |code: Code| code.entry().rung < Rung::Enrolled;
+            if self.ladder.failing().is_some_and(below) {
+                self.life.try_anew(now);
+            }
             seen.extend(self.life.own_rungs(now));
         }
         self.observe(&seen, now);
+        self.drop_session_without_link(now, dice);
         let wait = match self.ladder.failing() {
             _ if again => 0,
-            None => WALK_MS,
-            Some(_) => WALK_FAILING_MS,
+            None => {
+                self.life.walk_backoff.reset();
+                WALK_MS
+            }
+            Some(_) => self.life.walk_backoff.next(dice.draw()),
         };
         self.life.walk_at_ms = now.mono_ms + wait;
+    }
+
+    /// Without a cable or an address there is no session, whatever TCP still believes.
+    fn drop_session_without_link(&mut self, now: Now, dice: &mut Dice) {
+        let failing = self.ladder.failing().map(|code| code.entry().rung);
+        if let Session::Up { id, .. } = self.life.session.clone()
+            && failing.is_some_and(|rung| rung <= Rung::Address)
+        {
+            self.effects.push(Effect::Abandon);
+            self.session_down(&id, false, "the link is gone", now, dice);
+        }
     }
 
     pub(super) fn enrolled(&mut self, validity: Validity, now: Now, dice: &mut Dice) {
@@ -460,7 +496,12 @@ impl Agent {
         self.life.in_flight = None;
         self.life.spool_at_ms = now.mono_ms + SPOOL_MS;
         self.life.connect.failed(now, dice);
-        self.life.session_failure = Some(Observation::failed(code, evidence));
+        let failure = Observation::failed(code, evidence);
+        // One that never came up may have its reason lower; one that was up is gone, whatever for.
+        if code == Code::BROKER_LOST {
+            self.observe(std::slice::from_ref(&failure), now);
+        }
+        self.life.session_failure = Some(failure);
         self.life.walk_soon(now);
         // The broker does not say why; asking for a new certificate does.
         let age = |c: &Certificate| now.wall.millis_since(c.validity.issued);

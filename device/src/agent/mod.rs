@@ -145,6 +145,8 @@ pub enum Effect {
     Connect { session: SessionId, will: Vec<u8> },
     /// End the session after what was published is sent; no answer.
     Disconnect,
+    /// Forget a connection that is being made; no answer.
+    Abandon,
     /// Take a sample and send it.
     Sample {
         to: SampleTo,
@@ -247,8 +249,12 @@ impl Agent {
         match event {
             Event::Started { unclean } => self.started(unclean),
             Event::Tick => {}
-            Event::LinkChanged => self.life.link_changed(now),
-            Event::Walked(seen) => self.walked(seen, now),
+            Event::LinkChanged => {
+                if self.life.link_changed(now) {
+                    self.effects.push(Effect::Abandon);
+                }
+            }
+            Event::Walked(seen) => self.walked(seen, now, &mut dice),
             Event::Enrolled(validity) => self.enrolled(validity, now, &mut dice),
             Event::EnrolFailed { code, evidence } => {
                 self.enrol_failed(code, evidence, now, &mut dice);

@@ -598,6 +598,37 @@ fn a_failed_session_is_explained_after_the_rungs_below_were_climbed() {
 }
 
 #[test]
+fn a_link_that_changes_forgets_the_connection_that_was_being_made() {
+    let mut agent = agent_with(Saved::default(), Some(validity()));
+    agent.handle(Event::Started { unclean: false }, at(0), Dice::new(1));
+
+    let effects = agent.handle(Event::LinkChanged, at(5), Dice::new(2));
+
+    let abandons = effects.iter().position(|e| *e == Effect::Abandon);
+    let connects = |e: &Effect| matches!(e, Effect::Connect { .. });
+    let connects = effects.iter().position(connects);
+    assert!(abandons.is_some() && abandons < connects, "{effects:?}");
+}
+
+#[test]
+fn a_session_ends_with_its_cable_and_comes_back_with_it_at_once() {
+    let mut agent = connected(Saved::default());
+    let unplugged = vec![Observation::failed(Code::NO_CABLE, "eth0")];
+    let lower = Rung::ALL.into_iter().take_while(|r| *r < Rung::Enrolled);
+    let lower = lower.map(|r| Observation::ok(r, "fine")).collect();
+
+    let cut = agent.handle(Event::Walked(unplugged), at(100), Dice::new(3));
+    let failing = agent.failing();
+    let back = agent.handle(Event::Walked(lower), at(101), Dice::new(4));
+
+    assert!(cut.contains(&Effect::Abandon), "{cut:?}");
+    assert_eq!(failing, Some(Code::NO_CABLE));
+    let connects = |e: &Effect| matches!(e, Effect::Connect { .. });
+    assert!(back.iter().any(connects), "{back:?}");
+    assert_eq!(agent.failing(), Some(Code::BROKER_LOST));
+}
+
+#[test]
 fn a_stopping_agent_says_goodbye_and_starts_nothing() {
     let mut agent = connected(Saved::default());
 

@@ -1,5 +1,6 @@
 //! `longhaul-box`: runs a box, or says how it is.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,15 +13,18 @@ use longhaul_device::config::{Config, DEFAULT_STATE};
 use longhaul_device::ota::slots::Slot;
 use longhaul_device::ota::supervise::{self, EXIT_RESTART, Settings};
 use longhaul_device::papers::Papers;
+use longhaul_device::proxy::{self, ProxySetting};
 use longhaul_device::runtime::{self, Options};
 use longhaul_device::tpm::TpmChip;
-use longhaul_device::{clock, console, rescue};
+use longhaul_device::{clock, console, rescue, screen};
 use longhaul_provisioning::recovery::read_vault_key;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Exit code for settings that cannot be used.
 const EXIT_CONFIG: u8 = 2;
+/// Between two looks of the screen at the agent.
+const SCREEN_PAUSE: Duration = Duration::from_secs(1);
 /// Wait before an agent that ended by itself is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(2);
 
@@ -75,6 +79,19 @@ enum Command {
         #[arg(long)]
         to: PathBuf,
     },
+    /// Show on this terminal how the box is, in 80 columns by 25 lines, until it is ended: for the
+    /// machine's own console.
+    Screen {
+        /// Draw it once, and end.
+        #[arg(long)]
+        once: bool,
+    },
+    /// The customer's HTTP proxy: show it, or set it for the running agent, too.
+    Proxy {
+        /// `http://[user:password@]host:port`; `none` uses no proxy, `factory` the one that the box
+        /// was prepared with.
+        set: Option<String>,
+    },
     /// Look at the settings.
     Config {
         #[command(subcommand)]
@@ -105,6 +122,8 @@ fn main() -> ExitCode {
         Command::Run => run(options),
         Command::Status { json } => status(&options, json),
         Command::Rescue { vault, key, to } => rescue(&vault, &key, &to),
+        Command::Screen { once } => show_screen(&options, once),
+        Command::Proxy { set } => proxy_command(&options, set.as_deref()),
         Command::Config {
             command: ConfigCommand::Check,
         } => check(&options),
@@ -260,6 +279,53 @@ fn status(options: &Options, json: bool) -> ExitCode {
         }
         Err(error) => fail(&error, 1),
     }
+}
+
+/// Home, draw, forget the rest of each line and of the screen.
+fn show_screen(options: &Options, once: bool) -> ExitCode {
+    let runtime = match tokio_runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    loop {
+        let text = match runtime.block_on(console::ask(&options.state)) {
+            Ok(status) => screen::draw(&status),
+            Err(error) if once => return fail(&error, 1),
+            Err(_) => "The box's agent is not running.".to_owned(),
+        };
+        if once {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        let text = text.replace('\n', "\x1b[K\r\n");
+        print!("\x1b[?25l\x1b[H{text}\x1b[K\x1b[J");
+        if std::io::stdout().flush().is_err() {
+            return ExitCode::SUCCESS;
+        }
+        std::thread::sleep(SCREEN_PAUSE);
+    }
+}
+
+fn proxy_command(options: &Options, set: Option<&str>) -> ExitCode {
+    let done = match set {
+        Some("none") => proxy::set_none(&options.state),
+        Some("factory") => proxy::set(&options.state, None),
+        Some(text) => match text.parse() {
+            Ok(parsed) => proxy::set(&options.state, Some(&parsed)),
+            Err(error) => return fail(&error, EXIT_CONFIG),
+        },
+        None => Ok(()),
+    };
+    if let Err(error) = done {
+        return fail(&error, 1);
+    }
+    let factory = Papers::load(&options.factory_dir());
+    let factory = factory.ok().and_then(|papers| papers.config.hints.proxy);
+    match ProxySetting::open(&options.state, factory.as_deref()).current() {
+        Some(proxy) => println!("{proxy}"),
+        None => println!("none"),
+    }
+    ExitCode::SUCCESS
 }
 
 fn check(options: &Options) -> ExitCode {

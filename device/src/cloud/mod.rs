@@ -15,6 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::proxy::ProxySetting;
+
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// A request that takes longer has failed.
@@ -39,13 +41,18 @@ pub struct CloudClient {
 /// Gives the clients an identity; held by the one who enrols.
 pub struct CloudIdentity {
     session: watch::Sender<Option<Arc<Session>>>,
+    proxy: ProxySetting,
 }
 
-/// A client without an identity yet, and the means to give it one.
-pub fn channel() -> (CloudIdentity, CloudClient) {
+/// A client without an identity yet, and the means to give it one. It asks through the proxy that
+/// is set at that time.
+pub fn channel(proxy: ProxySetting) -> (CloudIdentity, CloudClient) {
     let (sender, receiver) = watch::channel(None);
     (
-        CloudIdentity { session: sender },
+        CloudIdentity {
+            session: sender,
+            proxy,
+        },
         CloudClient { session: receiver },
     )
 }
@@ -57,7 +64,7 @@ impl CloudIdentity {
         tls: rustls::ClientConfig,
         endpoints: Vec<CloudEndpoint>,
     ) -> Result<(), CloudError> {
-        let session = Session::new(tls, endpoints)?;
+        let session = Session::new(tls, endpoints, &self.proxy)?;
         self.session.send_replace(Some(Arc::new(session)));
         Ok(())
     }
@@ -81,8 +88,9 @@ impl CloudClient {
     pub fn fixed(
         tls: rustls::ClientConfig,
         endpoints: Vec<CloudEndpoint>,
+        proxy: ProxySetting,
     ) -> Result<Self, CloudError> {
-        let (identity, client) = channel();
+        let (identity, client) = channel(proxy);
         identity.install(tls, endpoints)?;
         Ok(client)
     }
@@ -173,15 +181,19 @@ impl CloudClient {
 }
 
 impl Session {
-    fn new(tls: rustls::ClientConfig, endpoints: Vec<CloudEndpoint>) -> Result<Self, CloudError> {
+    fn new(
+        tls: rustls::ClientConfig,
+        endpoints: Vec<CloudEndpoint>,
+        proxy: &ProxySetting,
+    ) -> Result<Self, CloudError> {
         if endpoints.is_empty() {
             return Err(CloudError::NoEndpoint);
         }
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
-            // A box talks to the endpoints of its signed configuration and to nobody in between.
-            .no_proxy()
+            // Nothing that the environment says: only the proxy that was set for this box.
+            .proxy(proxy.for_http())
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(TIMEOUT)
@@ -307,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_box_that_is_not_enrolled_asks_nobody() {
-        let (_identity, client) = channel();
+        let (_identity, client) = channel(ProxySetting::none());
 
         let answer = client.get::<()>("/v1/x").await;
 

@@ -178,7 +178,7 @@ fn client(pki: &Pki, address: SocketAddr) -> CloudClient {
         https_port: address.port(),
         mqtt_port: 1,
     };
-    CloudClient::fixed(tls, vec![endpoint]).unwrap()
+    CloudClient::fixed(tls, vec![endpoint], crate::proxy::ProxySetting::none()).unwrap()
 }
 
 async fn serve(pki: &Pki, repository: PathBuf, manners: Arc<Mutex<Manners>>) -> SocketAddr {

@@ -1,12 +1,10 @@
-//! The upper rungs: TCP and TLS to the cloud, and its clock.
+//! The upper rungs: TLS to the cloud, and its clock.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longhaul_protocol::diag::{Code, Rung};
-use longhaul_protocol::inventory::CloudEndpoint;
 use longhaul_protocol::value::UnixMillis;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -18,58 +16,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::dial::{Dial, SMALL_SEGMENT};
 use crate::agent::ladder::Observation;
 use crate::cloud::parse_date;
 
 /// A clock that differs by more than this is wrong: certificates are backdated by an hour, and
 /// commands live for minutes.
 const CLOCK_TOLERANCE_MS: i64 = 120_000;
-/// Addresses of one name that are tried at the most.
-const MAX_ADDRESSES: usize = 4;
-
-/// Connects to the first address that answers; the failure is the first address's.
-pub async fn connect(
-    addresses: &[IpAddr],
-    port: u16,
-    limit: Duration,
-) -> Result<TcpStream, Observation> {
-    let tries = addresses
-        .iter()
-        .take(MAX_ADDRESSES)
-        .map(|address| async move {
-            let connect = TcpStream::connect((*address, port));
-            match tokio::time::timeout(limit, connect).await {
-                Ok(Ok(stream)) => Ok(stream),
-                Ok(Err(error)) => Err(Observation::failed(
-                    tcp_code(&error),
-                    format!("{address} port {port}: {error}"),
-                )),
-                Err(_) => Err(Observation::failed(
-                    Code::TCP_TIMEOUT,
-                    format!(
-                        "{address} port {port}: nothing within {} s",
-                        limit.as_secs()
-                    ),
-                )),
-            }
-        });
-    let mut failure = None;
-    for tried in futures::future::join_all(tries).await {
-        match tried {
-            Ok(stream) => return Ok(stream),
-            Err(observation) => failure = failure.or(Some(observation)),
-        }
-    }
-    Err(failure.unwrap_or_else(|| Observation::failed(Code::DNS_NO_NAME, "no address")))
-}
-
-fn tcp_code(error: &io::Error) -> Code {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Code::TCP_REFUSED,
-        io::ErrorKind::TimedOut => Code::TCP_TIMEOUT,
-        _ => Code::TCP_UNREACHABLE,
-    }
-}
+/// How long a full-size connection still has, once one with small segments holds.
+const SECOND_CHANCE: Duration = Duration::from_millis(1500);
 
 /// Shakes hands with the cloud as a stranger: only the server has to prove itself.
 pub struct TlsProbe {
@@ -109,23 +64,65 @@ impl TlsProbe {
         })
     }
 
-    pub(super) async fn handshake(
+    /// Shakes hands over `stream`; how long that took. Where it stalls beyond `patience`, looks
+    /// until `limit` for what stalls it.
+    pub(super) async fn prove(
         &self,
-        host: &str,
+        dial: &Dial<'_>,
         stream: TcpStream,
+        patience: Duration,
         limit: Duration,
-    ) -> Result<(), Observation> {
+    ) -> Result<Duration, Observation> {
+        let begun = Instant::now();
+        let host = &dial.endpoint.host;
+        let mut first = Box::pin(self.handshake(host, stream));
+        if let Ok(shaken) = tokio::time::timeout(patience, &mut first).await {
+            return shaken.map(|()| begun.elapsed());
+        }
+        let rest = limit.saturating_sub(begun.elapsed());
+        let again = |segment| async move {
+            let stream = dial.open(rest, segment).await?;
+            self.handshake(host, stream).await
+        };
+        let second = again(None);
+        let full_size = async move {
+            let mut second = std::pin::pin!(second);
+            tokio::select! {
+                Ok(()) = &mut first => Ok(()),
+                Ok(()) = &mut second => Ok(()),
+                else => Err(stalled(host, begun.elapsed())),
+            }
+        };
+        let mut full_size = Box::pin(full_size);
+        let compared = async {
+            let small = tokio::select! {
+                shaken = &mut full_size => return shaken.map(|()| begun.elapsed()),
+                small = again(Some(SMALL_SEGMENT)) => small,
+            };
+            let chance = if small.is_ok() { SECOND_CHANCE } else { rest };
+            match tokio::time::timeout(chance, &mut full_size).await {
+                Ok(shaken) => shaken.map(|()| begun.elapsed()),
+                Err(_) if small.is_ok() => Err(Observation::failed(
+                    Code::PATH_MTU,
+                    format!(
+                        "{host}: the handshake stalls, and holds with segments of {SMALL_SEGMENT} bytes"
+                    ),
+                )),
+                Err(_) => Err(stalled(host, begun.elapsed())),
+            }
+        };
+        let compared = tokio::time::timeout(rest, compared).await;
+        compared.unwrap_or_else(|_| Err(stalled(host, begun.elapsed())))
+    }
+
+    async fn handshake(&self, host: &str, stream: TcpStream) -> Result<(), Observation> {
         let name = server_name(host)?;
         let connector = TlsConnector::from(Arc::clone(&self.strict));
-        match tokio::time::timeout(limit, connector.connect(name, stream)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Observation::failed(
+        match connector.connect(name, stream).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Observation::failed(
                 tls_code(&error),
                 format!("{host}: {error}"),
-            )),
-            Err(_) => Err(Observation::failed(
-                Code::TLS_FAILED,
-                format!("{host}: handshake stalled for {} s", limit.as_secs()),
             )),
         }
     }
@@ -134,8 +131,7 @@ impl TlsProbe {
     /// wrong, by the server's `Date` header.
     pub(super) async fn compare_clocks(
         &self,
-        endpoint: &CloudEndpoint,
-        addresses: &[IpAddr],
+        dial: &Dial<'_>,
         failure: &Observation,
         now: UnixMillis,
         limit: Duration,
@@ -143,18 +139,14 @@ impl TlsProbe {
         if failure.code != Some(Code::TLS_EXPIRED) {
             return None;
         }
-        let asked = tokio::time::timeout(limit, self.ask_date(endpoint, addresses, limit));
+        let asked = tokio::time::timeout(limit, self.ask_date(dial, limit));
         let date = asked.await.ok()??;
         Some(judge_clock(now, date))
     }
 
-    async fn ask_date(
-        &self,
-        endpoint: &CloudEndpoint,
-        addresses: &[IpAddr],
-        limit: Duration,
-    ) -> Option<UnixMillis> {
-        let stream = connect(addresses, endpoint.https_port, limit).await.ok()?;
+    async fn ask_date(&self, dial: &Dial<'_>, limit: Duration) -> Option<UnixMillis> {
+        let endpoint = dial.endpoint;
+        let stream = dial.open(limit, None).await.ok()?;
         let connector = TlsConnector::from(Arc::clone(&self.dateless));
         let name = server_name(&endpoint.host).ok()?;
         let mut tls = connector.connect(name, stream).await.ok()?;
@@ -176,14 +168,32 @@ impl TlsProbe {
 fn judge_clock(now: UnixMillis, server: UnixMillis) -> Observation {
     let ahead = now.millis_since(server);
     if ahead.abs() > CLOCK_TOLERANCE_MS {
-        let (by, way) = (ahead.abs() / 1000, if ahead > 0 { "fast" } else { "slow" });
+        let way = if ahead > 0 { "fast" } else { "slow" };
+        let by = span(ahead.abs() / 1000);
         Observation::failed(
             Code::CLOCK_WRONG,
-            format!("{by} s {way} by the server's date"),
+            format!("{by} {way} by the server's date"),
         )
     } else {
         Observation::ok(Rung::Clock, "agrees with the server's date")
     }
+}
+
+fn stalled(host: &str, after: Duration) -> Observation {
+    Observation::failed(
+        Code::TLS_FAILED,
+        format!("{host}: handshake stalled for {} s", after.as_secs()),
+    )
+}
+
+/// A span of time in its largest unit.
+fn span(secs: i64) -> String {
+    let units = [(31_557_600, "y"), (86_400, "d"), (3_600, "h"), (60, "min")];
+    let fits = units.iter().find(|(unit, _)| secs >= *unit);
+    fits.map_or_else(
+        || format!("{secs} s"),
+        |(unit, name)| format!("{} {name}", (secs + unit / 2) / unit),
+    )
 }
 
 fn server_name(host: &str) -> Result<ServerName<'static>, Observation> {

@@ -1,14 +1,17 @@
 //! The lower rungs, from what the kernel says: link, address, gateway.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::Path;
 use std::time::Duration;
 
 use longhaul_protocol::diag::{Code, Rung};
 use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::LinkAddr;
 
+use super::neighbour::{self, Question};
 use crate::agent::ladder::Observation;
 
+/// Addresses that neighbours are asked about at the most.
+const MAX_ASKED: usize = 8;
 /// How long a gateway may take to answer neighbour discovery.
 const NEIGHBOUR: Duration = Duration::from_secs(1);
 /// Any closed port does: the datagram only makes the kernel look for the neighbour.
@@ -20,20 +23,41 @@ struct Interface {
     carrier: bool,
     loopback: bool,
     addresses: Vec<(IpAddr, u8)>,
+    /// An address that the kernel found somebody else to have (RFC 4862 section 5.4).
+    taken: Option<Ipv6Addr>,
+    link: Option<LinkAddr>,
+}
+
+/// A default route.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Gateway {
+    address: IpAddr,
+    interface: String,
+}
+
+/// What neighbours on the wire say.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Neighbours {
+    /// Somebody else has the box's address.
+    pub conflict: Option<String>,
+    /// Whether the gateway answers; `None` where it was not asked.
+    pub gateway: Option<bool>,
 }
 
 /// The machine's network as the kernel shows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Network {
     interfaces: Vec<Interface>,
-    gateway: Option<IpAddr>,
+    gateway: Option<Gateway>,
 }
 
 impl Network {
     /// Looks at the machine.
     pub fn read() -> Self {
         Self {
-            interfaces: interfaces(),
+            interfaces: interfaces(
+                &std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default(),
+            ),
             gateway: default_gateway(
                 &std::fs::read_to_string("/proc/net/route").unwrap_or_default(),
                 &std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default(),
@@ -41,8 +65,19 @@ impl Network {
         }
     }
 
+    /// A machine as it should be: a cable, an address, a gateway.
+    #[cfg(test)]
+    pub(super) fn example() -> Self {
+        tests::network(true, &[("192.0.2.7", 24)], Some("192.0.2.1"))
+    }
+
+    /// Whether a cable is plugged in.
+    pub fn has_carrier(&self) -> bool {
+        self.interfaces.iter().any(|i| !i.loopback && i.carrier)
+    }
+
     /// The lower rungs of a way that was gone from `local` to the cloud: they hold.
-    pub(super) fn proven(&self, local: IpAddr) -> Vec<Observation> {
+    pub(super) fn proven(&self, local: IpAddr) -> [Observation; 3] {
         let through = self.interfaces.iter().find(|i| i.has(local));
         let name = through.map_or("unknown", |i| i.name.as_str());
         let (link, gateway) = if local.is_loopback() {
@@ -51,19 +86,68 @@ impl Network {
                 "not needed".to_owned(),
             )
         } else {
-            let gateway = match self.gateway {
-                Some(gateway) => format!("default route by {gateway}"),
+            let gateway = match &self.gateway {
+                Some(gateway) => format!("default route by {}", gateway.address),
                 None => "not needed".to_owned(),
             };
             (format!("through {name}"), gateway)
         };
-        vec![
+        [
             Observation::ok(Rung::Link, link),
             Observation::ok(Rung::Address, format!("{local} on {name}")),
             Observation::ok(Rung::Gateway, gateway),
-            Observation::ok(Rung::Dns, "the cloud's name resolves"),
-            Observation::ok(Rung::Proxy, "none is configured"),
         ]
+    }
+
+    /// Asks on the wire: does anybody else have the box's addresses, and is the gateway there?
+    pub async fn ask_neighbours(&self) -> Neighbours {
+        let (conflict, gateway) = tokio::join!(self.conflict(), self.gateway_answers());
+        Neighbours { conflict, gateway }
+    }
+
+    async fn conflict(&self) -> Option<String> {
+        let plugged = self.interfaces.iter().filter(|i| !i.loopback && i.carrier);
+        if let Some((name, taken)) = plugged
+            .clone()
+            .find_map(|i| i.taken.map(|taken| (&i.name, taken)))
+        {
+            return Some(format!("somebody else on {name} has {taken}"));
+        }
+        let asked = plugged.flat_map(|i| {
+            let v4 = i.addresses.iter().filter_map(|(address, _)| match address {
+                IpAddr::V4(v4) => Some(*v4),
+                IpAddr::V6(_) => None,
+            });
+            v4.filter_map(|own| i.link.map(|link| (own, link)))
+        });
+        let asked = asked.take(MAX_ASKED).map(|(own, link)| async move {
+            let answer = neighbour::ask(&link, Question::Mine { own }).await;
+            let mac = answer.ok()??;
+            let mac = neighbour::show(mac);
+            Some(format!("{own} is also the address of {mac}"))
+        });
+        let answers = futures::future::join_all(asked).await;
+        answers.into_iter().flatten().next()
+    }
+
+    async fn gateway_answers(&self) -> Option<bool> {
+        let gateway = self.gateway.as_ref()?;
+        let interface = self
+            .interfaces
+            .iter()
+            .find(|i| i.name == gateway.interface)?;
+        let own = interface.speaks_to(gateway.address);
+        if let (Some(link), Some(own)) = (&interface.link, own) {
+            let neighbour = gateway.address;
+            if let Ok(answer) = neighbour::ask(link, Question::WhoHas { neighbour, own }).await {
+                return Some(answer.is_some());
+            }
+        }
+        // Without the right to look at frames, the kernel's memory has to do.
+        match gateway.address {
+            IpAddr::V4(v4) => Some(answers(v4).await),
+            IpAddr::V6(_) => None,
+        }
     }
 
     pub(super) fn link(&self, target: Option<IpAddr>) -> Observation {
@@ -100,31 +184,37 @@ impl Network {
         }
     }
 
-    pub(super) async fn gateway(&self, target: Option<IpAddr>) -> Observation {
+    pub(super) fn gateway(&self, target: Option<IpAddr>, answers: Option<bool>) -> Observation {
         if let Some(target) = target
             && (target.is_loopback() || self.interfaces.iter().any(|i| i.reaches(target)))
         {
             return Observation::ok(Rung::Gateway, format!("not needed to reach {target}"));
         }
-        let Some(gateway) = self.gateway else {
+        let Some(Gateway { address, interface }) = &self.gateway else {
             return Observation::failed(Code::NO_GATEWAY, "no default route");
         };
-        let IpAddr::V4(v4) = gateway else {
-            // The kernel's table of IPv6 neighbours is not readable as a file.
-            return Observation::ok(Rung::Gateway, format!("default route by {gateway}"));
-        };
-        if answers(v4).await {
-            Observation::ok(Rung::Gateway, format!("{gateway} answers"))
-        } else {
-            Observation::failed(
+        match answers {
+            Some(true) => Observation::ok(Rung::Gateway, format!("{address} answers")),
+            None => Observation::ok(Rung::Gateway, format!("default route by {address}")),
+            Some(false) => Observation::failed(
                 Code::GATEWAY_SILENT,
-                format!("{gateway} does not answer ARP"),
-            )
+                format!("{address} on {interface} does not answer"),
+            ),
         }
     }
 }
 
 impl Interface {
+    /// The own address from which a neighbour is asked.
+    fn speaks_to(&self, neighbour: IpAddr) -> Option<IpAddr> {
+        let own = self.addresses.iter();
+        let near = own.clone().find(|(a, p)| same_network(*a, neighbour, *p));
+        let any = own
+            .clone()
+            .find(|(a, _)| a.is_ipv4() == neighbour.is_ipv4());
+        near.or(any).map(|(address, _)| *address)
+    }
+
     fn has(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|(a, _)| *a == address)
     }
@@ -156,7 +246,7 @@ pub fn lan_addresses() -> Vec<IpAddr> {
     addresses
 }
 
-fn interfaces() -> Vec<Interface> {
+fn interfaces(if_inet6: &str) -> Vec<Interface> {
     let mut found: Vec<Interface> = Vec::new();
     let Ok(addresses) = nix::ifaddrs::getifaddrs() else {
         return found;
@@ -166,9 +256,12 @@ fn interfaces() -> Vec<Interface> {
         let known = found.iter().position(|i| i.name == name);
         let index = known.unwrap_or_else(|| {
             found.push(Interface {
-                carrier: has_carrier(&name),
+                // Up, and the driver sees the other end.
+                carrier: entry.flags.contains(InterfaceFlags::IFF_RUNNING),
                 loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
                 addresses: Vec::new(),
+                taken: taken(if_inet6, &name),
+                link: None,
                 name,
             });
             found.len() - 1
@@ -179,8 +272,29 @@ fn interfaces() -> Vec<Interface> {
             let prefix = mask.map_or(0, prefix_len);
             found[index].addresses.push((address, prefix));
         }
+        let link = entry.address.as_ref().and_then(|a| a.as_link_addr());
+        if let Some(link) = link.filter(|link| link.halen() == 6) {
+            found[index].link = Some(*link);
+        }
+    }
+    // The kernel lists in the order in which addresses came.
+    for interface in &mut found {
+        interface.addresses.sort_unstable();
     }
     found
+}
+
+/// An address of `interface` in `/proc/net/if_inet6` for which duplicate address detection failed.
+fn taken(if_inet6: &str, interface: &str) -> Option<Ipv6Addr> {
+    /// `IFA_F_DADFAILED` of `linux/if_addr.h`.
+    const FAILED: u8 = 0x08;
+    if_inet6.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let (address, flags, name) = (fields.first()?, fields.get(4)?, fields.get(5)?);
+        let bits = u128::from_str_radix(address, 16).ok()?;
+        let failed = u8::from_str_radix(flags, 16).ok()? & FAILED != 0;
+        (failed && *name == interface).then(|| Ipv6Addr::from_bits(bits))
+    })
 }
 
 fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
@@ -188,11 +302,6 @@ fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
         return Some(IpAddr::V4(v4.ip()));
     }
     address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
-}
-
-fn has_carrier(name: &str) -> bool {
-    let path = Path::new("/sys/class/net").join(name).join("carrier");
-    std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
 
 fn prefix_len(mask: IpAddr) -> u8 {
@@ -224,7 +333,7 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 /// The gateway of the default route in `/proc/net/route`, else of `/proc/net/ipv6_route`.
-fn default_gateway(route: &str, ipv6_route: &str) -> Option<IpAddr> {
+fn default_gateway(route: &str, ipv6_route: &str) -> Option<Gateway> {
     let v4 = route.lines().skip(1).find_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         let (destination, gateway, mask) = (fields.get(1)?, fields.get(2)?, fields.get(7)?);
@@ -233,7 +342,10 @@ fn default_gateway(route: &str, ipv6_route: &str) -> Option<IpAddr> {
         }
         // The kernel prints the address as it lies in memory.
         let bytes = u32::from_str_radix(gateway, 16).ok()?.to_ne_bytes();
-        Some(IpAddr::V4(Ipv4Addr::from(bytes)))
+        Some(Gateway {
+            address: IpAddr::V4(Ipv4Addr::from(bytes)),
+            interface: (*fields.first()?).to_owned(),
+        })
     });
     v4.or_else(|| {
         ipv6_route.lines().find_map(|line| {
@@ -241,7 +353,10 @@ fn default_gateway(route: &str, ipv6_route: &str) -> Option<IpAddr> {
             let (destination, prefix, gateway) = (fields.first()?, fields.get(1)?, fields.get(4)?);
             let default = destination.bytes().all(|b| b == b'0') && *prefix == "00";
             let bits = u128::from_str_radix(gateway, 16).ok()?;
-            (default && bits != 0).then(|| IpAddr::V6(Ipv6Addr::from_bits(bits)))
+            (default && bits != 0).then(|| Gateway {
+                address: IpAddr::V6(Ipv6Addr::from_bits(bits)),
+                interface: fields.get(9).copied().unwrap_or_default().to_owned(),
+            })
         })
     })
 }
@@ -279,7 +394,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn network(carrier: bool, addresses: &[(&str, u8)], gateway: Option<&str>) -> Network {
+    pub(super) fn network(
+        carrier: bool,
+        addresses: &[(&str, u8)],
+        gateway: Option<&str>,
+    ) -> Network {
         let addresses = addresses.iter().map(|(a, p)| (a.parse().unwrap(), *p));
         Network {
             interfaces: vec![Interface {
@@ -287,13 +406,18 @@ mod tests {
                 carrier,
                 loopback: false,
                 addresses: addresses.collect(),
+                taken: None,
+                link: None,
             }],
-            gateway: gateway.map(|g| g.parse().unwrap()),
+            gateway: gateway.map(|address| Gateway {
+                address: address.parse().unwrap(),
+                interface: "eth0".to_owned(),
+            }),
         }
     }
 
-    #[tokio::test]
-    async fn each_missing_piece_has_its_code() {
+    #[test]
+    fn each_missing_piece_has_its_code() {
         let code = |o: Observation| o.code;
         let bare = Network {
             interfaces: Vec::new(),
@@ -310,9 +434,15 @@ mod tests {
         assert_eq!(code(silent.address(None)), Some(Code::NO_ADDRESS));
         assert_eq!(code(made_up.address(None)), Some(Code::LINK_LOCAL_ONLY));
         assert_eq!(code(trapped.address(None)), None);
-        assert_eq!(code(trapped.gateway(None).await), Some(Code::NO_GATEWAY));
+        assert_eq!(code(trapped.gateway(None, None)), Some(Code::NO_GATEWAY));
         let neighbour = Some("192.0.2.9".parse().unwrap());
-        assert_eq!(code(trapped.gateway(neighbour).await), None);
+        assert_eq!(code(trapped.gateway(neighbour, None)), None);
+        let routed = network(true, &[("192.0.2.7", 24)], Some("192.0.2.1"));
+        assert_eq!(code(routed.gateway(None, Some(true))), None);
+        assert_eq!(
+            code(routed.gateway(None, Some(false))),
+            Some(Code::GATEWAY_SILENT)
+        );
     }
 
     #[test]
@@ -334,9 +464,30 @@ mod tests {
             0, 0
         );
 
-        assert_eq!(default_gateway(v4, ""), Some("192.0.2.1".parse().unwrap()));
-        assert_eq!(default_gateway("", &v6), Some("fe80::1".parse().unwrap()));
+        let at = |gateway: Option<Gateway>| {
+            let gateway = gateway.unwrap();
+            (gateway.address.to_string(), gateway.interface)
+        };
+
+        assert_eq!(
+            at(default_gateway(v4, "")),
+            ("192.0.2.1".into(), "eth0".into())
+        );
+        assert_eq!(
+            at(default_gateway("", &v6)),
+            ("fe80::1".into(), "eth0".into())
+        );
         assert_eq!(default_gateway("x\ny z", "garbage"), None);
+    }
+
+    #[test]
+    fn an_address_that_somebody_else_has_is_read_from_the_kernels_table() {
+        let table = "fe800000000000000000000000000001 02 40 20 80     eth0\n\
+                     20010db8000000000000000000000007 02 40 00 48     eth0\n";
+
+        assert_eq!(taken(table, "eth0"), Some("2001:db8::7".parse().unwrap()));
+        assert_eq!(taken(table, "eth1"), None);
+        assert_eq!(taken("garbage x", "eth0"), None);
     }
 
     #[test]
@@ -353,6 +504,7 @@ mod tests {
         #[test]
         fn no_table_panics(a in ".*", b in ".*") {
             let _ = default_gateway(&a, &b);
+            let _ = taken(&a, &b);
             let _ = in_arp_table(&a, Ipv4Addr::LOCALHOST);
         }
     }

@@ -1,176 +1,213 @@
 //! Climbing the ladder: where does the way from the cable to the cloud end, and why?
 //!
-//! The upper rungs are tried first: a cloud that answers proves everything below it, on machines
-//! and networks of any shape. Only when it does not answer is the way searched from the cable up.
+//! The way up to the cloud, the neighbours on the wire and, where the cloud does not answer, what
+//! lies outside are probed at the same time, each with a deadline. A cloud that answers proves
+//! everything below it, on machines and networks of any shape; [`judge`] decides, and does no IO.
 
 mod cloud;
+mod dial;
+mod judge;
+mod links;
 mod local;
+mod neighbour;
+mod outside;
 mod resolve;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use longhaul_protocol::diag::Rung;
+use futures::FutureExt as _;
+use longhaul_protocol::diag::Code;
 use longhaul_protocol::inventory::CloudEndpoint;
 use longhaul_protocol::value::UnixMillis;
+use parking_lot::Mutex;
 
 use crate::agent::ladder::Observation;
+use crate::proxy::{Proxy, ProxySetting};
 pub use cloud::TlsProbe;
-pub use local::{Network, lan_addresses};
+use dial::Dial;
+use judge::{SLOW, Seen, Way, is_private, judge, lower};
+pub use links::LinkNews;
+pub use local::{Neighbours, Network, lan_addresses};
+pub use outside::Lookout;
+use outside::Outside;
 
-/// No single probe takes longer; three follow each other at the most.
-const PROBE: Duration = Duration::from_secs(3);
+/// The whole climb takes no longer.
+const CLIMB: Duration = Duration::from_millis(9_500);
+/// A resolver, and a connection, may take so long before they count as silent; beyond [`SLOW`] they
+/// count as slow.
+const STEP: Duration = Duration::from_secs(6);
+/// A cloud that has answered by then leaves no reason to look around.
+const PATIENCE: Duration = Duration::from_millis(1200);
+/// Endpoints that are tried at the most.
+const MAX_ENDPOINTS: usize = 8;
+/// How long the way is still waited for once a lower rung is known not to hold.
+const AFTER_LOWER: Duration = Duration::from_secs(1);
 
-/// Finds the first rung that does not hold; observations end there.
-pub async fn climb(
-    endpoints: &[CloudEndpoint],
-    tls: &Arc<TlsProbe>,
-    now: UnixMillis,
-) -> Vec<Observation> {
-    let ways = endpoints
-        .iter()
-        .map(|endpoint| Way::try_out(endpoint, tls, now));
-    let ways = futures::future::join_all(ways).await;
-    let best = ways
-        .into_iter()
-        .reduce(|a, b| if b.height() > a.height() { b } else { a });
-    let Some(way) = best else {
-        return vec![Observation::failed(
-            longhaul_protocol::diag::Code::NO_IDENTITY,
-            "the configuration names no cloud endpoint",
-        )];
-    };
-    let network = Network::read();
-    match way {
-        Way::Resolve(failure) => below(&network, None, failure).await,
-        Way::Tcp { addresses, failure } => {
-            let target = addresses.first().copied();
-            below(&network, target, failure).await
+/// What climbs.
+pub struct Climber {
+    pub tls: TlsProbe,
+    /// Absent where nothing outside is known.
+    pub lookout: Option<Lookout>,
+    pub proxy: ProxySetting,
+    /// Private addresses at which the cloud has proven itself: there, it is where it should be.
+    proven: Mutex<HashSet<IpAddr>>,
+}
+
+impl Climber {
+    /// Climbs with these probes.
+    pub fn new(tls: TlsProbe, lookout: Option<Lookout>, proxy: ProxySetting) -> Self {
+        Self {
+            tls,
+            lookout,
+            proxy,
+            proven: Mutex::default(),
         }
-        Way::Tls {
-            local,
-            failure,
-            clock,
-        } => {
-            let mut seen = network.proven(local);
-            match clock {
-                Some(clock) => seen.push(clock),
-                None => seen.push(Observation::ok(
-                    Rung::Clock,
-                    "not compared: the server's certificate was not accepted",
-                )),
+    }
+
+    /// Finds the first rung that does not hold; observations end there.
+    pub async fn climb(&self, endpoints: &[CloudEndpoint], now: UnixMillis) -> Vec<Observation> {
+        if endpoints.is_empty() {
+            return vec![Observation::failed(
+                Code::NO_IDENTITY,
+                "the configuration names no cloud endpoint",
+            )];
+        }
+        let network = Network::read();
+        let proxy = self.proxy.current();
+        let shown = proxy.as_ref().map(ToString::to_string);
+        let target = Mutex::new(None);
+        let way = self
+            .best_way(endpoints, proxy.as_ref(), &target, now)
+            .shared();
+        let neighbours = network.ask_neighbours().shared();
+        let verdict = |neighbours: &Neighbours, way: Option<&Way>, outside: Option<&Outside>| {
+            judge(&Seen {
+                network: &network,
+                neighbours,
+                way,
+                target: *target.lock(),
+                outside,
+                proxy: shown.as_deref(),
+                lied: way.is_some_and(|way| self.lied(way)),
+            })
+        };
+        let both = futures::future::join(way.clone(), neighbours.clone());
+        if let Ok((way @ Way::Up { .. }, neighbours)) = tokio::time::timeout(PATIENCE, both).await {
+            return verdict(&neighbours, Some(&way), None);
+        }
+        let outside = self.look(now);
+        let rest = futures::future::join(way.clone(), outside);
+        let neighbours = async {
+            let neighbours = neighbours.await;
+            let below = lower(&network, &neighbours, *target.lock());
+            let holds = neighbours.conflict.is_none() && below.iter().all(|o| o.code.is_none());
+            (neighbours, if holds { CLIMB } else { AFTER_LOWER })
+        };
+        let mut rest = std::pin::pin!(rest);
+        let mut neighbours = std::pin::pin!(neighbours);
+        let (neighbours, (way, outside)) = tokio::select! {
+            (neighbours, limit) = &mut neighbours => {
+                match tokio::time::timeout(limit, &mut rest).await {
+                    Ok(rest) => (neighbours, rest),
+                    Err(_) if limit == AFTER_LOWER => return verdict(&neighbours, None, None),
+                    Err(_) => (neighbours, rest.await),
+                }
             }
-            seen.push(Observation::ok(Rung::CloudTcp, "connected"));
-            seen.push(failure);
-            cut(seen)
-        }
-        Way::Up { local, peer } => {
-            let mut seen = network.proven(local);
-            seen.push(Observation::ok(
-                Rung::Clock,
-                "the server's certificate is valid by the box's clock",
-            ));
-            seen.push(Observation::ok(
-                Rung::CloudTcp,
-                format!("connected to {peer}"),
-            ));
-            seen.push(Observation::ok(
-                Rung::CloudTls,
-                "the server's certificate chains to the fleet root",
-            ));
-            seen
-        }
-    }
-}
-
-/// The cloud did not answer: the first rung from below that does not hold is the reason, or
-/// `failure` where all of them do.
-async fn below(
-    network: &Network,
-    target: Option<IpAddr>,
-    failure: Observation,
-) -> Vec<Observation> {
-    let mut seen = vec![network.link(target), network.address(target)];
-    if seen.iter().all(|o| o.code.is_none()) {
-        seen.push(network.gateway(target).await);
-    }
-    if failure.rung > Rung::Dns {
-        seen.push(Observation::ok(Rung::Dns, "the cloud's name resolves"));
-        seen.push(Observation::ok(Rung::Proxy, "none is configured"));
-        seen.push(Observation::ok(Rung::Clock, "not compared yet"));
-    }
-    seen.push(failure);
-    cut(seen)
-}
-
-/// Everything up to and including the first rung that fails, in the ladder's order.
-fn cut(mut seen: Vec<Observation>) -> Vec<Observation> {
-    seen.sort_by_key(|o| o.rung);
-    if let Some(first) = seen.iter().position(|o| o.code.is_some()) {
-        seen.truncate(first + 1);
-    }
-    seen
-}
-
-/// How far one endpoint could be reached.
-enum Way {
-    Resolve(Observation),
-    Tcp {
-        addresses: Vec<IpAddr>,
-        failure: Observation,
-    },
-    Tls {
-        local: IpAddr,
-        failure: Observation,
-        /// Where the certificate's dates were the reason: what the server's clock says.
-        clock: Option<Observation>,
-    },
-    Up {
-        local: IpAddr,
-        peer: IpAddr,
-    },
-}
-
-impl Way {
-    fn height(&self) -> u8 {
-        match self {
-            Self::Resolve(_) => 0,
-            Self::Tcp { .. } => 1,
-            Self::Tls { .. } => 2,
-            Self::Up { .. } => 3,
-        }
-    }
-
-    async fn try_out(endpoint: &CloudEndpoint, tls: &Arc<TlsProbe>, now: UnixMillis) -> Self {
-        let addresses = match resolve::resolve(&endpoint.host, PROBE).await {
-            Ok(addresses) => addresses,
-            Err(failure) => return Self::Resolve(failure),
+            rest = &mut rest => (neighbours.await.0, rest),
         };
-        let stream = match cloud::connect(&addresses, endpoint.https_port, PROBE).await {
+        verdict(&neighbours, Some(&way), outside.as_ref())
+    }
+
+    async fn look(&self, now: UnixMillis) -> Option<Outside> {
+        match &self.lookout {
+            Some(lookout) => Some(lookout.look(now).await),
+            None => None,
+        }
+    }
+
+    /// Whether the resolver's answer cannot be the cloud.
+    fn lied(&self, way: &Way) -> bool {
+        let (Way::Tcp { found, .. } | Way::Tls { found, .. }) = way else {
+            return false;
+        };
+        let proven = self.proven.lock();
+        let private = |a: &IpAddr| is_private(*a) && !proven.contains(a);
+        found.by_name && self.proxy.current().is_none() && found.addresses.iter().all(private)
+    }
+
+    /// The way of the endpoint that came furthest.
+    async fn best_way(
+        &self,
+        endpoints: &[CloudEndpoint],
+        proxy: Option<&Proxy>,
+        target: &Mutex<Option<IpAddr>>,
+        now: UnixMillis,
+    ) -> Way {
+        let ways = endpoints.iter().take(MAX_ENDPOINTS);
+        let ways = ways.map(|endpoint| self.try_out(endpoint, proxy, target, now));
+        let ways = futures::future::join_all(ways).await;
+        let best = ways
+            .into_iter()
+            .reduce(|a, b| if b.height() > a.height() { b } else { a });
+        best.unwrap_or_else(|| Way::Resolve(Observation::failed(Code::DNS_NO_NAME, "no endpoint")))
+    }
+
+    async fn try_out(
+        &self,
+        endpoint: &CloudEndpoint,
+        proxy: Option<&Proxy>,
+        target: &Mutex<Option<IpAddr>>,
+        now: UnixMillis,
+    ) -> Way {
+        let end = Instant::now() + CLIMB;
+        let rest = || STEP.min(end.saturating_duration_since(Instant::now()));
+        let host = proxy.map_or(&endpoint.host, |proxy| &proxy.host);
+        let found = match resolve::resolve(host, STEP).await {
+            Ok(found) => found,
+            Err(failure) => return Way::Resolve(failure),
+        };
+        *target.lock() = found.addresses.first().copied();
+        let dial = Dial {
+            endpoint,
+            proxy,
+            addresses: &found.addresses,
+        };
+        let begun = Instant::now();
+        let stream = match dial.open(rest(), None).await {
             Ok(stream) => stream,
-            Err(failure) => return Self::Tcp { addresses, failure },
+            Err(failure) => return Way::Tcp { found, failure },
         };
+        let connected = begun.elapsed();
         let ends = stream
             .local_addr()
-            .and_then(|l| Ok((l, stream.peer_addr()?)));
-        let Ok((local, peer)) = ends.map(|(l, p)| (l.ip(), p.ip())) else {
-            let failure = Observation::failed(
-                longhaul_protocol::diag::Code::TCP_UNREACHABLE,
-                "the connection was gone at once",
-            );
-            return Self::Tcp { addresses, failure };
+            .and_then(|l| Ok((l.ip(), stream.peer_addr()?.ip())));
+        let Ok((local, peer)) = ends else {
+            let failure =
+                Observation::failed(Code::TCP_UNREACHABLE, "the connection was gone at once");
+            return Way::Tcp { found, failure };
         };
-        match tls.handshake(&endpoint.host, stream, PROBE).await {
-            Ok(()) => Self::Up { local, peer },
+        match self.tls.prove(&dial, stream, SLOW, rest()).await {
+            Ok(shaken) => {
+                if is_private(peer) && proxy.is_none() {
+                    self.proven.lock().insert(peer);
+                }
+                Way::Up {
+                    found,
+                    local,
+                    peer,
+                    connected,
+                    shaken,
+                }
+            }
             Err(failure) => {
-                let clock = tls
-                    .compare_clocks(endpoint, &addresses, &failure, now, PROBE)
-                    .await;
-                Self::Tls {
+                let clock = self.tls.compare_clocks(&dial, &failure, now, SLOW).await;
+                Way::Tls {
                     local,
                     failure,
                     clock,
+                    found,
                 }
             }
         }

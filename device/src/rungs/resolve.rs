@@ -1,7 +1,7 @@
 //! The DNS rung.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longhaul_protocol::diag::Code;
 
@@ -10,11 +10,27 @@ use crate::agent::ladder::Observation;
 /// Where the system keeps its resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The addresses of `host`, or why there are none.
-pub async fn resolve(host: &str, limit: Duration) -> Result<Vec<IpAddr>, Observation> {
+/// The addresses of a name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Found {
+    /// At least one.
+    pub addresses: Vec<IpAddr>,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether a resolver was asked, rather than this machine.
+    pub by_name: bool,
+}
+
+/// The addresses of `host`, or why there are none within `limit`.
+pub async fn resolve(host: &str, limit: Duration) -> Result<Found, Observation> {
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![address]);
+        return Ok(Found {
+            addresses: vec![address],
+            took: Duration::ZERO,
+            by_name: false,
+        });
     }
+    let begun = Instant::now();
     let looked_up = tokio::time::timeout(limit, tokio::net::lookup_host((host, 0))).await;
     let failure = |code, evidence: String| Err(Observation::failed(code, evidence));
     match looked_up {
@@ -24,7 +40,11 @@ pub async fn resolve(host: &str, limit: Duration) -> Result<Vec<IpAddr>, Observa
             if addresses.is_empty() {
                 return failure(Code::DNS_NO_NAME, format!("{host} has no address"));
             }
-            Ok(addresses)
+            Ok(Found {
+                addresses,
+                took: begun.elapsed(),
+                by_name: host != "localhost",
+            })
         }
         Ok(Err(error)) => {
             let text = error.to_string();
@@ -70,8 +90,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_needs_no_resolver() {
-        let addresses = resolve("::1", Duration::from_secs(1)).await;
+        let found = resolve("::1", Duration::from_secs(1)).await;
 
-        assert_eq!(addresses.unwrap(), ["::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(found.unwrap().addresses, ["::1".parse::<IpAddr>().unwrap()]);
     }
 }

@@ -1,8 +1,10 @@
-use longhaul_protocol::diag::Code;
+use longhaul_protocol::diag::{Code, Rung};
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+
+use std::sync::Arc;
 
 use super::*;
 
@@ -35,10 +37,11 @@ impl Ca {
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
-    fn probe(&self) -> Arc<TlsProbe> {
+    fn probe(&self) -> Climber {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
-        Arc::new(TlsProbe::new(roots, Arc::new(Nobody)).unwrap())
+        let tls = TlsProbe::new(roots, Arc::new(Nobody)).unwrap();
+        Climber::new(tls, None, ProxySetting::none())
     }
 
     fn issue(&self, name: &str, years: std::ops::Range<i32>) -> (CertificateDer<'static>, KeyPair) {
@@ -85,9 +88,9 @@ fn endpoint(host: &str, https_port: u16) -> CloudEndpoint {
     }
 }
 
-async fn first_failing(endpoint: CloudEndpoint, probe: &Arc<TlsProbe>) -> Option<Code> {
+async fn first_failing(endpoint: CloudEndpoint, probe: &Climber) -> Option<Code> {
     let now = UnixMillis(NOW_SECS * 1000);
-    let seen = climb(&[endpoint], probe, now).await;
+    let seen = probe.climb(&[endpoint], now).await;
     let failing: Vec<_> = seen.iter().filter_map(|o| o.code).collect();
     assert!(failing.len() <= 1, "{seen:?}");
     let rungs: Vec<_> = seen.iter().map(|o| o.rung).collect();
@@ -160,7 +163,10 @@ async fn a_second_endpoint_that_works_is_enough() {
     let works = serve(certificate, &key, DATE_NOW).await;
     let endpoints = [endpoint("127.0.0.1", 1), works];
 
-    let seen = climb(&endpoints, &ca.probe(), UnixMillis(NOW_SECS * 1000)).await;
+    let seen = ca
+        .probe()
+        .climb(&endpoints, UnixMillis(NOW_SECS * 1000))
+        .await;
 
     assert!(seen.iter().all(|o| o.code.is_none()), "{seen:?}");
 }

@@ -25,6 +25,7 @@ use crate::disk;
 use crate::intake::{self, Arrivals, IntakeConfig, IntakeParts};
 use crate::journal::JournalHandle;
 use crate::lan::LanTls;
+use crate::proxy::ProxySetting;
 use crate::receipts::{Receipts, Sealer};
 use crate::status::StatusSource;
 use crate::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkParts};
@@ -45,6 +46,7 @@ pub(super) struct DataPlane {
     pub policy: watch::Receiver<UplinkPolicy>,
     /// Told what is in force.
     pub events: mpsc::Sender<Event>,
+    pub proxy: ProxySetting,
 }
 
 impl DataPlane {
@@ -100,6 +102,7 @@ impl DataPlane {
             tls: StoreTls {
                 fleet: store_tls(self.enrolment.roots())?,
                 public: store_tls(public_roots())?,
+                proxy: self.proxy,
             },
             retrier: self.retrier,
             receipts,
@@ -176,7 +179,7 @@ impl TimeProvider for AgreedTime {
 }
 
 /// TLS towards the object store: no client certificate, because its URLs are signed.
-fn store_tls(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig, RunError> {
+pub(super) fn store_tls(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig, RunError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     // By the cloud's time where it is known: a box whose clock is wrong must still deliver.
     Ok(

@@ -29,12 +29,16 @@ use crate::console::Status;
 use crate::disk;
 use crate::journal::{JournalError, JournalHandle};
 use crate::mqtt;
-use crate::rungs::{self, TlsProbe};
+use crate::rungs::Climber;
 use crate::status::VaultMeter;
 use crate::telemetry::Sampler;
 use crate::update::UpdateRequest;
 use crate::uplink::Retrier;
 
+/// A connection with TLS and a slow TPM takes a second or two; the first is given up sooner, because
+/// another port may do.
+const CONNECT_FIRST: Duration = Duration::from_secs(6);
+const CONNECT: Duration = Duration::from_secs(15);
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The status on the LAN is never older than this.
@@ -50,7 +54,8 @@ pub(super) struct Driver {
     pub enrolment: Arc<Enrolment>,
     /// Absent, like what follows from it, where the vault stays closed.
     pub tickets: Option<Arc<Tickets>>,
-    pub probe: Arc<TlsProbe>,
+    pub climber: Arc<Climber>,
+    pub keep_alive: Duration,
     pub sampler: Arc<Mutex<Sampler>>,
     pub meter: Option<Meter>,
     pub updates: Option<mpsc::Sender<UpdateRequest>>,
@@ -62,8 +67,10 @@ pub(super) struct Driver {
     pub console: watch::Sender<Status>,
     pub tasks: JoinSet<()>,
     pub session: Option<mqtt::Session>,
-    /// Sessions that were begun: the next one tries the next endpoint.
-    pub sessions: usize,
+    /// Sessions that did not come up: the next one tries the next way to a broker.
+    pub failed_sessions: usize,
+    /// Whether the session that is there did.
+    pub came_up: bool,
 }
 
 impl Driver {
@@ -99,8 +106,17 @@ impl Driver {
     async fn handle(&mut self, event: Event) -> Result<(), RunError> {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            if let Event::SessionDown { .. } = event {
-                self.session = None;
+            match event {
+                Event::SessionDown { .. } => {
+                    self.session = None;
+                    // What came up once is tried first again; on another network, the first choice.
+                    if !std::mem::take(&mut self.came_up) {
+                        self.failed_sessions += 1;
+                    }
+                }
+                Event::SessionUp(_) => self.came_up = true,
+                Event::LinkChanged => self.failed_sessions = 0,
+                _ => {}
             }
             let effects = self
                 .agent
@@ -137,6 +153,8 @@ impl Driver {
                 });
             }
             Effect::Connect { session, will } => return Ok(self.connect(session, will)),
+            // Dropped without a farewell, which nobody would hear.
+            Effect::Abandon => self.session = None,
             Effect::Disconnect => {
                 if let Some(session) = self.session.take() {
                     session.close(FAREWELL).await;
@@ -269,10 +287,10 @@ impl Driver {
     }
 
     fn walk(&mut self) {
-        let (endpoints, probe) = (self.enrolment.endpoints(), Arc::clone(&self.probe));
+        let (endpoints, climber) = (self.enrolment.endpoints(), Arc::clone(&self.climber));
         let events = self.events.clone();
         self.tasks.spawn(async move {
-            let seen = rungs::climb(&endpoints, &probe, clock::wall()).await;
+            let seen = climber.climb(&endpoints, clock::wall()).await;
             let _ = events.send(Event::Walked(seen)).await;
         });
     }
@@ -283,10 +301,8 @@ impl Driver {
         will: Vec<u8>,
     ) -> Option<Event> {
         let endpoints = self.enrolment.endpoints();
-        let endpoint = endpoints
-            .get(self.sessions % endpoints.len().max(1))
-            .cloned();
-        self.sessions += 1;
+        let tries = self.failed_sessions;
+        let endpoint = endpoints.get(tries / 2 % endpoints.len().max(1)).cloned();
         let (Some(tls), Some(endpoint)) = (self.enrolment.mqtt_tls(), endpoint) else {
             return Some(Event::SessionDown {
                 session,
@@ -297,8 +313,17 @@ impl Driver {
         let params = mqtt::Params {
             box_id: self.enrolment.box_id().clone(),
             session,
+            // Some networks let nothing out but HTTPS: there, its port answers MQTT as well.
+            port: if tries.is_multiple_of(2) {
+                endpoint.mqtt_port
+            } else {
+                endpoint.https_port
+            },
             endpoint,
             tls,
+            proxy: self.climber.proxy.current(),
+            keep_alive: self.keep_alive,
+            connect_limit: if tries == 0 { CONNECT_FIRST } else { CONNECT },
             will,
         };
         self.session = Some(mqtt::Session::open(params, self.events.clone()));
@@ -336,6 +361,7 @@ impl Driver {
             desired_version: saved.desired_version(),
             command_counter: saved.counter,
             journal: *self.journal.position().borrow(),
+            tickets: saved.desired.iter().flat_map(|d| &d.tickets).count(),
         });
     }
 
@@ -369,38 +395,6 @@ pub(super) async fn watch_uplink(
                     shutdown.cancelled().await;
                 }
             }
-        }
-    }
-}
-
-/// Wakes the agent when a cable or an address comes or goes, and tells it where the data plane is.
-pub(super) async fn watch_links(
-    events: mpsc::Sender<Event>,
-    mut data: watch::Receiver<Option<std::net::SocketAddr>>,
-    shutdown: CancellationToken,
-) {
-    /// The kernel is asked this often; an answer costs some microseconds.
-    const LOOK: Duration = Duration::from_secs(2);
-    let mut seen: Option<rungs::Network> = None;
-    loop {
-        let network = rungs::Network::read();
-        let mut news = Vec::new();
-        if seen.as_ref().is_some_and(|before| *before != network) {
-            news.push(Event::LinkChanged);
-        }
-        if let Some(bound) = *data.borrow_and_update() {
-            news.push(Event::LanUrls(super::lan_urls(bound)));
-        }
-        seen = Some(network);
-        for event in news {
-            if events.send(event).await.is_err() {
-                return;
-            }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
-            Ok(()) = data.changed() => {}
         }
     }
 }

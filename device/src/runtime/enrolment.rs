@@ -8,10 +8,11 @@ use longhaul_protocol::enrol::{
 };
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
-use longhaul_protocol::inventory::CloudEndpoint;
+use longhaul_protocol::inventory::{CloudEndpoint, NetworkHints};
 use longhaul_protocol::receipt::RootClaims;
 use longhaul_protocol::value::{Blob, Jws};
 use longhaul_provisioning::receipt::RootSigner;
+use longhaul_provisioning::trust::Anchors;
 use parking_lot::Mutex;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
@@ -24,6 +25,7 @@ use crate::cloud::{CloudClient, CloudError, CloudIdentity, chain};
 use crate::disk::DiskError;
 use crate::identity::{IdentityFile, Ldevid};
 use crate::papers::Papers;
+use crate::proxy::ProxySetting;
 use crate::receipts::{Closed, Sealer};
 
 /// Certificates in a chain from the cloud at the most; ours have two.
@@ -114,10 +116,11 @@ impl Enrolment {
         file: IdentityFile,
         identity: CloudIdentity,
         member: CloudClient,
+        proxy: ProxySetting,
     ) -> Result<Self, super::RunError> {
         let resolver = resolver(papers.idevid.clone(), &*chip, KeyRole::Idevid)?;
         let tls = client_tls(&papers, resolver)?;
-        let stranger = CloudClient::fixed(tls, papers.config.endpoints.clone())?;
+        let stranger = CloudClient::fixed(tls, papers.config.endpoints.clone(), proxy)?;
         let enrolment = Self {
             papers,
             chip,
@@ -139,6 +142,14 @@ impl Enrolment {
         &self.papers.config.box_id
     }
 
+    /// What the factory said of the world outside the cloud, and who vouches for it.
+    pub fn outside(&self) -> (NetworkHints, Anchors) {
+        (
+            self.papers.config.hints.clone(),
+            self.papers.anchors.clone(),
+        )
+    }
+
     /// The certificate in use.
     pub fn current(&self) -> Option<Ldevid> {
         self.current.lock().clone()
@@ -151,13 +162,16 @@ impl Enrolment {
         named.unwrap_or_else(|| self.papers.config.endpoints.clone())
     }
 
-    /// TLS for the broker, with the cloud's certificate.
+    /// TLS for the broker, with the cloud's certificate; says that it is MQTT that is wanted, for
+    /// ports that answer HTTPS as well.
     pub fn mqtt_tls(&self) -> Option<Arc<rustls::ClientConfig>> {
         let ldevid = self.current()?;
-        self.member_tls(&ldevid)
+        let mut tls = self
+            .member_tls(&ldevid)
             .inspect_err(|error| tracing::error!(error = chain(error), "no TLS for the broker"))
-            .ok()
-            .map(Arc::new)
+            .ok()?;
+        tls.alpn_protocols = vec![b"mqtt".to_vec()];
+        Some(Arc::new(tls))
     }
 
     /// Shows the factory's certificate: for probes that need some identity.

@@ -4,6 +4,7 @@ mod data_plane;
 mod driver;
 mod enrolment;
 mod lan_keeper;
+mod links;
 mod machine;
 mod recovery;
 mod store;
@@ -32,15 +33,17 @@ use crate::agent::{self, Agent, Dice};
 use crate::chip::{Chip, ChipError};
 use crate::cloud::{self, CloudClient, CloudError, CloudIdentity};
 use crate::config::Config;
-use crate::console::{self, ConsoleError};
+use crate::console::{self, ConsoleError, Status};
 use crate::disk::{self, DiskError};
 use crate::identity::IdentityFile;
 use crate::journal::{self, JournalError, JournalHandle};
 use crate::lan;
 use crate::ota::slots::Slot;
 use crate::ota::supervise::EXIT_RESTART;
+use crate::page;
 use crate::papers::{Papers, PapersError};
-use crate::rungs::{self, TlsProbe};
+use crate::proxy::ProxySetting;
+use crate::rungs::{self, Climber, Lookout, TlsProbe};
 use crate::sealed::{MasterKey, SealError};
 use crate::status::StatusSource;
 use crate::telemetry::Sampler;
@@ -205,14 +208,12 @@ impl Parts {
         let papers = Papers::load(&options.factory_dir())?;
         let (box_id, anchors) = (papers.config.box_id.clone(), papers.anchors.clone());
         let to_depot = papers.config.recovery_key.clone();
-        let (cloud_identity, cloud) = cloud::channel();
-        let (key, enrolment) =
-            identify(state, papers, &chip, cloud_identity, cloud.clone()).await?;
+        let proxy = ProxySetting::open(state, papers.config.hints.proxy.as_deref());
+        let (cloud_identity, cloud) = cloud::channel(proxy.clone());
+        let asks = (cloud_identity, cloud.clone());
+        let (key, enrolment) = identify(state, papers, &chip, asks, &proxy).await?;
         let (master, locked) = unless_locked(key)?;
-        let fresh = machine::fresh_epoch();
-        let limit = options.config.journal_max_bytes.get();
-        let (journal, journal_thread) =
-            journal::open(&state.join("journal"), limit, fresh, crate::clock::wall)?;
+        let (journal, journal_thread) = open_journal(options)?;
         let mut store = store::open(options, master.as_ref(), chip).await?;
         store.recoverable(to_depot, &box_id, &journal).await;
         let vault = store.vault.clone();
@@ -236,16 +237,16 @@ impl Parts {
         let first = first_status(options, box_id, &agent, vault.as_ref());
         let (lan_status, status_source) = StatusSource::channel(first.clone());
         let (console_status, console_source) = watch::channel(first_console(first));
-        let probe = TlsProbe::new(enrolment.roots(), enrolment.idevid_resolver()?)?;
+        let climber = climber(&enrolment, &proxy)?;
         let (lan_identity, lan_tls) = lan::channel()?;
-        let keeper = |key| LanKeeper::new(state, key, cloud.clone(), lan_identity);
-        let keeper = master.map(keeper);
+        let keeper = master.map(|key| LanKeeper::new(state, key, cloud.clone(), lan_identity));
         let (bound, bound_source) = watch::channel(None);
         let proof_of_data = bound_source.clone();
 
         let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
         keep_certificate(&mut supervisor, keeper);
-        watch_links(&mut supervisor, events.clone(), bound_source);
+        watch_links(&mut supervisor, events.clone(), bound_source, proxy.clone());
+        serve_page(options, &mut supervisor, console_source.clone());
         serve_console(&mut supervisor, state, console_source);
         store.watch(&journal, &mut supervisor);
         let retrier = vault.clone().map(uplink::Retrier::new);
@@ -261,6 +262,7 @@ impl Parts {
                 status: status_source,
                 policy: follow_policy,
                 events: events.clone(),
+                proxy,
             };
             data.spawn(options, bound, &mut supervisor, shutdown)
                 .await?;
@@ -282,7 +284,8 @@ impl Parts {
             journal,
             enrolment,
             tickets,
-            probe: Arc::new(probe),
+            climber: Arc::new(climber),
+            keep_alive: Duration::from_secs(options.config.keep_alive_secs.get().into()),
             sampler: Arc::new(Mutex::new(Sampler::new(state.to_owned()))),
             meter: vault.clone().map(machine::Meter),
             updates: options.slot.map(|_| update_sender),
@@ -293,7 +296,8 @@ impl Parts {
             console: console_status,
             tasks: JoinSet::new(),
             session: None,
-            sessions: 0,
+            failed_sessions: 0,
+            came_up: false,
         };
         Ok(Self {
             driver,
@@ -343,9 +347,10 @@ fn watch_links(
     supervisor: &mut Supervisor,
     events: mpsc::Sender<agent::Event>,
     bound: watch::Receiver<Option<SocketAddr>>,
+    proxy: ProxySetting,
 ) {
     supervisor.spawn("the link watcher", |stop| async move {
-        driver::watch_links(events, bound, stop).await;
+        links::watch(events, bound, proxy, stop).await;
         Ok(())
     });
 }
@@ -359,11 +364,27 @@ fn keep_certificate(supervisor: &mut Supervisor, keeper: Option<LanKeeper>) {
     }
 }
 
-fn serve_console(
-    supervisor: &mut Supervisor,
-    state: &Path,
-    status: watch::Receiver<console::Status>,
-) {
+/// The box's own page; a box whose port is taken does without it.
+fn serve_page(options: &Options, supervisor: &mut Supervisor, status: watch::Receiver<Status>) {
+    let Some(address) = options.config.page_listen else {
+        return;
+    };
+    supervisor.spawn("the page", move |stop| async move {
+        match page::listen(address).await {
+            Ok(listener) => {
+                tracing::info!(%address, "the page is served");
+                page::serve(listener, status, stop).await;
+            }
+            Err(error) => {
+                tracing::warn!(%address, %error, "the page is not served");
+                stop.cancelled().await;
+            }
+        }
+        Ok(())
+    });
+}
+
+fn serve_console(supervisor: &mut Supervisor, state: &Path, status: watch::Receiver<Status>) {
     let socket = console::socket_path(state);
     supervisor.spawn("the console", |stop| async move {
         Ok(console::serve(socket, status, stop).await?)
@@ -389,8 +410,8 @@ fn first_status(
     }
 }
 
-fn first_console(lan: LanStatus) -> console::Status {
-    console::Status {
+fn first_console(lan: LanStatus) -> Status {
+    Status {
         lan,
         lan_urls: Vec::new(),
         certificate_expires: None,
@@ -398,6 +419,7 @@ fn first_console(lan: LanStatus) -> console::Status {
         desired_version: 0,
         command_counter: 0,
         journal: journal::Position::default(),
+        tickets: 0,
     }
 }
 
@@ -427,19 +449,39 @@ fn agent_config(
     }
 }
 
+fn open_journal(
+    options: &Options,
+) -> Result<(JournalHandle, journal::JournalThread), JournalError> {
+    let dir = options.state.join("journal");
+    let limit = options.config.journal_max_bytes.get();
+    journal::open(&dir, limit, machine::fresh_epoch(), crate::clock::wall)
+}
+
+/// What climbs the ladder.
+fn climber(enrolment: &Enrolment, proxy: &ProxySetting) -> Result<Climber, RunError> {
+    let tls = TlsProbe::new(enrolment.roots(), enrolment.idevid_resolver()?)?;
+    // Beacons are read over plain HTTP; the client wants a TLS configuration all the same.
+    let http = data_plane::store_tls(enrolment.roots())?;
+    let (hints, anchors) = enrolment.outside();
+    let lookout = Lookout::new(hints, anchors, proxy, http)
+        .inspect_err(|error| tracing::error!(%error, "nothing is looked at outside the cloud"))
+        .ok();
+    Ok(Climber::new(tls, lookout, proxy.clone()))
+}
+
 /// What only the TPM can open or prove: the master key, which may stay closed, and who the box is.
 async fn identify(
     state: &Path,
     papers: Papers,
     chip: &Arc<dyn Chip>,
-    identity: CloudIdentity,
-    cloud: CloudClient,
+    (identity, cloud): (CloudIdentity, CloudClient),
+    proxy: &ProxySetting,
 ) -> Result<(Result<MasterKey, SealError>, Arc<Enrolment>), RunError> {
     let (state, chip) = (state.to_owned(), Arc::clone(chip));
-    let file = IdentityFile::in_state(&state);
+    let (file, proxy) = (IdentityFile::in_state(&state), proxy.clone());
     blocking("the TPM", move || {
         let key = MasterKey::open(&state, &*chip, papers.sealing_pcrs());
-        let enrolment = Enrolment::new(papers, chip, file, identity, cloud)?;
+        let enrolment = Enrolment::new(papers, chip, file, identity, cloud, proxy)?;
         Ok::<_, RunError>((key, Arc::new(enrolment)))
     })
     .await

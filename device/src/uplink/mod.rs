@@ -39,6 +39,7 @@ use crate::clock::Now;
 use crate::disk::DiskError;
 use crate::intake::Arrivals;
 use crate::journal::{JournalError, JournalHandle};
+use crate::proxy::ProxySetting;
 use crate::receipts::{Receipts, ReceiptsError};
 use cloud::Cloud;
 use throttle::Throttle;
@@ -119,6 +120,8 @@ pub struct StoreTls {
     pub fleet: rustls::ClientConfig,
     /// Trusts the public authorities alone.
     pub public: rustls::ClientConfig,
+    /// The customer's proxy, through which the store is reached where one is set.
+    pub proxy: ProxySetting,
 }
 
 /// Why the uplink ended.

@@ -99,10 +99,11 @@ impl Store {
     /// Clients that trust what `tls` trusts. Without a time limit on the whole request: a part
     /// takes as long as the line needs, as long as something moves.
     pub fn new(tls: &StoreTls, stall_limit: Duration) -> Result<Self, UplinkError> {
+        let proxy = tls.proxy.for_http();
         let client = |tls: &rustls::ClientConfig| {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
-                .no_proxy()
+                .proxy(proxy.clone())
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT_LIMIT)
                 .http1_only()

@@ -41,6 +41,7 @@ impl Running {
             cloud: TestCloud::new(server, server),
             journal: journal.clone(),
             tls: StoreTls {
+                proxy: longhaul_device::proxy::ProxySetting::none(),
                 fleet: Authority::new().client_tls(),
                 public: Authority::new().client_tls(),
             },

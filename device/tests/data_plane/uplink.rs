@@ -63,6 +63,7 @@ impl Haul {
         let vault = open_vault(dir.path(), vault);
         Self {
             tls: StoreTls {
+                proxy: longhaul_device::proxy::ProxySetting::none(),
                 fleet: Authority::new().client_tls(),
                 public: Authority::new().client_tls(),
             },
@@ -455,6 +456,7 @@ async fn a_store_is_believed_only_as_the_cloud_vouches_for_it() {
     let mut haul = Haul::new().await;
     let (fleet, public) = (Authority::new(), Authority::new());
     haul.tls = StoreTls {
+        proxy: longhaul_device::proxy::ProxySetting::none(),
         fleet: fleet.client_tls(),
         public: public.client_tls(),
     };

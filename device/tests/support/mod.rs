@@ -115,6 +115,7 @@ impl Factory {
             order: None,
             pcrs: PCRS.to_vec(),
             recovery_key: self.recovery.lock().clone().map(Blob),
+            hints: longhaul_protocol::inventory::NetworkHints::default(),
             made_at: now(),
         };
         let signer = self.pki.issue_record_signer("factory", now()).unwrap();

@@ -173,12 +173,13 @@ impl Cloud {
         });
         let first_admin = auth::first_admin(fleet.db(), fleet.now().0).await?;
 
-        tasks.watch_edge(edge);
+        tasks.watch_edge(edge.clone());
         tasks.consumer("MQTT consumer", consumer::run(fleet.clone(), incoming));
         let listen = Listen {
             listener: boxes,
             tls: shown(&identity, |tls| &tls.boxes),
             max_connections: BOXES,
+            mqtt: Some(edge),
         };
         let port = BoxesPort::new(fleet.clone())?;
         tasks.front("boxes' port", |stop| listen.serve(port, stop));
@@ -186,6 +187,7 @@ impl Cloud {
             listener: people,
             tls: shown(&identity, |tls| &tls.people),
             max_connections: PEOPLE,
+            mqtt: None,
         };
         let (db, clock) = (fleet.db().clone(), fleet.clock().clone());
         let served = fleet.clone();
@@ -337,6 +339,7 @@ async fn object_store(
         listener,
         tls: shown(identity, |tls| &tls.s3),
         max_connections: S3,
+        mqtt: None,
     };
     let service = s3::service(
         disk.clone(),

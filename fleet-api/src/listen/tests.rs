@@ -75,6 +75,7 @@ impl Port {
             listener,
             tls: Arc::new(move || Arc::clone(&server)),
             max_connections,
+            mqtt: None,
         };
         let limits = Limits {
             handshake: LIMIT,

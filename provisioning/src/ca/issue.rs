@@ -260,7 +260,7 @@ impl Pki {
         )
     }
 
-    /// Makes an Ed25519 key for what the cloud states to customers: tickets and receipts.
+    /// Makes an Ed25519 key for what is stated to customers: tickets, receipts, how the cloud is.
     pub fn issue_statement_signer(
         &self,
         name: &str,

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use aws_lc_rs::rand;
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::{BoxId, OrderId};
-use longhaul_protocol::inventory::{BoxConfig, CloudEndpoint, InventoryRecord, StaticNetwork};
+use longhaul_protocol::inventory::{
+    BoxConfig, CloudEndpoint, InventoryRecord, NetworkHints, StaticNetwork,
+};
 use longhaul_protocol::value::{Blob, Digest32, Jws, UnixMillis};
 use rustls_pki_types::CertificateDer;
 
@@ -84,6 +86,8 @@ pub struct Plan {
     pub hardware: String,
     /// To whom the box encrypts its vault's key.
     pub recovery: Option<RecoveryPublic>,
+    /// What helps to tell whose fault it is where the cloud does not answer.
+    pub hints: NetworkHints,
 }
 
 /// A box's papers.
@@ -191,6 +195,7 @@ pub fn make(
             .recovery
             .as_ref()
             .map(|key| Blob(key.as_bytes().to_vec())),
+        hints: plan.hints.clone(),
         made_at: now,
     };
     let signer = Signer::new(&pki.issue_record_signer("factory", now)?)?;

@@ -1,5 +1,6 @@
 //! `longhaul-factory`: makes authorities, boxes' identities, and signed releases.
 
+mod beacon;
 mod recovery;
 mod releases;
 mod show;
@@ -12,7 +13,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use longhaul_protocol::ids::OrderId;
-use longhaul_protocol::inventory::{CloudEndpoint, InventoryRecord, StaticNetwork};
+use longhaul_protocol::inventory::{CloudEndpoint, InventoryRecord, NetworkHints, StaticNetwork};
 use longhaul_protocol::value::UnixMillis;
 use longhaul_provisioning::ca::Pki;
 use longhaul_provisioning::factory::{self, DEFAULT_PCRS, PapersError, Plan, TUF_ROOT_FILE};
@@ -67,6 +68,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Sign a status beacon, for a web server that has nothing to do with the cloud.
+    Beacon(beacon::Sign),
     /// Sign releases.
     Tuf(releases::Tuf),
     /// Open the disks of boxes whose TPM is lost.
@@ -124,6 +127,16 @@ struct Make {
     /// DNS server of the static network; may be repeated.
     #[arg(long, requires = "address")]
     dns: Vec<IpAddr>,
+    /// Where the status beacon is served, `http://..`; may be repeated.
+    #[arg(long = "beacon", value_name = "URL")]
+    beacons: Vec<String>,
+    /// A server of somebody else, `host:port`, that shows whether the internet is there; may be
+    /// repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    reach: Vec<String>,
+    /// The customer's HTTP proxy, `http://[user:password@]host:port`.
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
     /// Make new keys and a new claim code also where the box was made before.
     #[arg(long)]
     anew: bool,
@@ -214,6 +227,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             }
         }
         Command::Show { pki, file, json } => show::run(&Pki::open(&pki)?, &file, json)?,
+        Command::Beacon(order) => beacon::run(&order, now())?,
         Command::Tuf(tuf) => releases::run(tuf, now())?,
         Command::RecoveryKey(recovery) => recovery::run(recovery)?,
         Command::SoftwareTpm { dir } => software_tpm(&dir)?,
@@ -249,6 +263,11 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
             .as_deref()
             .map(RecoveryPublic::read)
             .transpose()?,
+        hints: NetworkHints {
+            beacons: order.beacons,
+            reach: order.reach,
+            proxy: order.proxy,
+        },
     };
     let records = order.records.unwrap_or_else(|| beside(&order.pki));
     let previous = if order.anew {

@@ -14,7 +14,7 @@ use x509_parser::prelude::{ExtendedKeyUsage, GeneralName, X509Certificate};
 const PURPOSES: [(&[u8], &str); 5] = [
     (oid::EKU_COMMAND, "sign commands"),
     (oid::EKU_RECORD, "sign factory records"),
-    (oid::EKU_STATEMENT, "sign tickets and receipts"),
+    (oid::EKU_STATEMENT, "sign tickets, receipts and beacons"),
     (oid::EKU_TCG_EK, "TPM endorsement key"),
     (oid::EKU_TCG_AIK, "TPM attestation key"),
 ];
