@@ -185,7 +185,7 @@ mod tests {
 
             let screen = draw(&status);
 
-            let lines: Vec<_> = screen.lines().collect();
+            let lines: Vec<_> = screen.split('\n').collect();
             assert_eq!(lines.len(), HEIGHT, "{screen}");
             assert!(lines.iter().all(|l| l.chars().count() <= WIDTH), "{screen}");
             let last = entry.customer.split(' ').next_back().unwrap();
@@ -201,7 +201,7 @@ mod tests {
 
         let screen = draw(&status);
 
-        assert_eq!(screen.lines().count(), HEIGHT);
+        assert_eq!(screen.split('\n').count(), HEIGHT);
         assert!(!screen.contains('\u{1b}'), "{screen:?}");
     }
 
