@@ -8,6 +8,8 @@ use longhaul_protocol::upload::StoreTrust;
 use longhaul_provisioning::ca::ServerNames;
 use serde::Deserialize;
 
+use crate::alerts::address::Reach;
+
 /// Why a configuration is not usable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,6 +33,9 @@ pub enum ConfigError {
     /// Only half of an object store is configured.
     #[error("an object store needs endpoint or region, access key and secret key: {0} is missing")]
     ObjectStore(&'static str),
+    /// Only half of a mail server is configured.
+    #[error("mail needs smtp_url and smtp_from: {0} is missing")]
+    Mail(&'static str),
     /// Not an address.
     #[error("not an address to listen on: {0:?}; examples: 8443, :8443, 127.0.0.1:8443, [::]:8443")]
     Listen(String),
@@ -122,6 +127,20 @@ pub struct Settings {
     /// them, or the `fleet`'s own root. Default: public.
     #[arg(long, env = "LONGHAUL_S3_TRUST", value_name = "WHO", value_parser = store_trust)]
     pub s3_trust: Option<StoreTrust>,
+    /// Mail server for alerts: `smtps://user:password@host` or `smtp://host:587?tls=required`.
+    #[arg(
+        long,
+        env = "LONGHAUL_SMTP_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub smtp_url: Option<String>,
+    /// Sender of alerts' mails, for example `Longhaul <fleet@example.com>`.
+    #[arg(long, env = "LONGHAUL_SMTP_FROM", value_name = "ADDRESS")]
+    pub smtp_from: Option<String>,
+    /// Let alerts' webhooks go to private networks, too.
+    #[arg(long, env = "LONGHAUL_WEBHOOKS_PRIVATE", num_args = 0..=1, default_missing_value = "true")]
+    pub webhooks_private: Option<bool>,
 }
 
 fn store_trust(text: &str) -> Result<StoreTrust, String> {
@@ -147,6 +166,24 @@ pub struct RemoteStore {
     pub trust: StoreTrust,
 }
 
+/// A mail server.
+#[derive(Clone)]
+pub struct Smtp {
+    /// Its URL, with name and password if it wants them.
+    pub url: String,
+    /// The sender.
+    pub from: String,
+}
+
+/// How alerts are told.
+#[derive(Clone, Default)]
+pub struct Notify {
+    /// A mail server, if mail is to be sent.
+    pub smtp: Option<Smtp>,
+    /// Where webhooks may go.
+    pub reach: Reach,
+}
+
 /// A complete configuration.
 #[derive(Clone)]
 pub struct Config {
@@ -166,6 +203,8 @@ pub struct Config {
     pub database: Option<String>,
     /// An S3 service elsewhere; absent for the built-in one.
     pub remote_store: Option<RemoteStore>,
+    /// How alerts are told.
+    pub notify: Notify,
 }
 
 impl Settings {
@@ -201,6 +240,9 @@ impl Settings {
             s3_access_key: self.s3_access_key.or(other.s3_access_key),
             s3_secret_key: self.s3_secret_key.or(other.s3_secret_key),
             s3_trust: self.s3_trust.or(other.s3_trust),
+            smtp_url: self.smtp_url.or(other.smtp_url),
+            smtp_from: self.smtp_from.or(other.smtp_from),
+            webhooks_private: self.webhooks_private.or(other.webhooks_private),
         }
     }
 
@@ -209,6 +251,7 @@ impl Settings {
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let or = |address: Option<ListenAddress>, port| address.map_or(any(port), |a| a.0);
         let remote_store = self.remote_store()?;
+        let notify = self.notify()?;
         let mut public_hosts = self.public_host;
         for always in [
             "localhost".to_owned(),
@@ -231,6 +274,23 @@ impl Settings {
             public_hosts,
             database: self.database,
             remote_store,
+            notify,
+        })
+    }
+
+    fn notify(&self) -> Result<Notify, ConfigError> {
+        let smtp = match (self.smtp_url.clone(), self.smtp_from.clone()) {
+            (Some(url), Some(from)) => Some(Smtp { url, from }),
+            (None, None) => None,
+            (Some(_), None) => return Err(ConfigError::Mail("smtp_from")),
+            (None, Some(_)) => return Err(ConfigError::Mail("smtp_url")),
+        };
+        Ok(Notify {
+            smtp,
+            reach: Reach {
+                private: self.webhooks_private.unwrap_or_default(),
+                loopback: false,
+            },
         })
     }
 

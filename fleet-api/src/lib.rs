@@ -1,5 +1,7 @@
 //! The cloud: enrolment, MQTT consumer, SQL store, commands, rollouts, orders, objects, HTTP API.
 
+pub mod alerts;
+pub mod audit;
 pub mod auth;
 pub mod boxes_port;
 pub mod clock;
@@ -10,6 +12,7 @@ pub mod fleet;
 pub mod http;
 pub mod identity;
 pub mod listen;
+pub mod metrics;
 pub mod objects;
 pub mod store;
 pub mod unpack;

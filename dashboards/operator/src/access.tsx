@@ -39,7 +39,7 @@ function Operators() {
         empty={<h2>No operators</h2>}
         columns={[
           { head: "Name", cell: (operator) => <>{operator.name}{operator.name === me.value?.name && <small>you</small>}</> },
-          { head: "Role", cell: (operator) => operator.role },
+          { head: "Role", cell: (operator) => <>{operator.role}{operator.tenant != null && <small>{operator.tenant}</small>}</> },
           { head: "Added", cell: (operator) => <Age at={operator.created} /> },
           {
             head: "Actions",
@@ -74,13 +74,33 @@ function Operators() {
   );
 }
 
-function RoleField({ role, set }: { role: Role; set: (role: Role) => void }) {
+/** A role, and for customers whose they are; without `setTenant`, customers are not to be made. */
+function RoleField({ role, set, tenant, setTenant }: {
+  role: Role;
+  set: (role: Role) => void;
+  tenant?: string;
+  setTenant?: (tenant: string) => void;
+}) {
   return (
-    <Field label="Role" hint="A viewer sees, an operator also acts on boxes, an admin also manages operators and tokens.">
+    <>
+      <RoleChoice role={role} set={set} customers={setTenant !== undefined} />
+      {role === "customer" && setTenant !== undefined && (
+        <Field label="Tenant" hint="Whose orders, boxes, tickets and objects they see">
+          <input required value={tenant ?? ""} autocomplete="off" autocapitalize="none" onInput={(e) => setTenant(e.currentTarget.value)} />
+        </Field>
+      )}
+    </>
+  );
+}
+
+function RoleChoice({ role, set, customers }: { role: Role; set: (role: Role) => void; customers: boolean }) {
+  return (
+    <Field label="Role" hint="A viewer sees, an operator also acts on boxes, an admin also manages operators and tokens. A customer sees what is their tenant's.">
       <select value={role} onChange={(event) => set(event.currentTarget.value as Role)}>
         <option>viewer</option>
         <option>operator</option>
         <option>admin</option>
+        {customers && <option>customer</option>}
       </select>
     </Field>
   );
@@ -89,13 +109,15 @@ function RoleField({ role, set }: { role: Role; set: (role: Role) => void }) {
 function AddOperator({ list, close }: { list: List<Operator>; close: () => void }) {
   const [name, setName] = useState("");
   const [role, setRole] = useState<Role>("viewer");
+  const [tenant, setTenant] = useState("");
   const [password, setPassword] = useState("");
+  const whose = role === "customer" ? { tenant } : {};
   return (
-    <Ask title="Add an operator" verb="Add" send={() => call("POST", "/v1/operators", { name, role, password }).then(list.read)} close={close}>
+    <Ask title="Add an operator" verb="Add" send={() => call("POST", "/v1/operators", { name, role, password, ...whose }).then(list.read)} close={close}>
       <Field label="Name" hint="1 to 64 letters, digits, and . - _ @">
         <input required value={name} autocomplete="off" autocapitalize="none" onInput={(e) => setName(e.currentTarget.value)} />
       </Field>
-      <RoleField role={role} set={setRole} />
+      <RoleField role={role} set={setRole} tenant={tenant} setTenant={setTenant} />
       <Field label="First password" hint="At least 12 characters; they can change it after logging in.">
         <input type="password" autocomplete="new-password" required minLength={12} value={password} onInput={(e) => setPassword(e.currentTarget.value)} />
       </Field>
@@ -115,7 +137,7 @@ function ChangeOperator({ operator, list, close }: { operator: Operator; list: L
       send={() => call("PATCH", operatorUrl(operator.name), change).then(list.read)}
       close={close}
     >
-      <RoleField role={role} set={setRole} />
+      {operator.role !== "customer" && <RoleField role={role} set={setRole} />}
       <Field label="New password" hint="Leave it empty to keep the one they have. A new one ends their sessions.">
         <input type="password" autocomplete="new-password" minLength={12} value={password} onInput={(e) => setPassword(e.currentTarget.value)} />
       </Field>
@@ -155,7 +177,7 @@ function Tokens() {
         columns={[
           { head: "Name", cell: (token) => <>{token.name}<small>{token.id}</small></> },
           { head: "Standing", cell: (token) => <><Mark kind={standing(token)} /> {token.revoked != null && <Age at={token.revoked} />}</> },
-          { head: "Role", cell: (token) => token.role },
+          { head: "Role", cell: (token) => <>{token.role}{token.tenant != null && <small>{token.tenant}</small>}</> },
           { head: "Made", cell: (token) => <><Age at={token.created} /> by {token.created_by}</> },
           { head: "Ends", cell: (token) => <Until at={token.expires} /> },
           {
@@ -191,10 +213,11 @@ const DAY_SECS = 86_400;
 function AddToken({ list, made, close }: { list: List<Token>; made: (token: { token: Token; secret: string }) => void; close: () => void }) {
   const [name, setName] = useState("");
   const [role, setRole] = useState<Role>("viewer");
+  const [tenant, setTenant] = useState("");
   const [days, setDays] = useState("90");
   const send = async () => {
     const expires = days === "" ? {} : { expires_in_secs: Number(days) * DAY_SECS };
-    const answer = await call<{ token: Token; secret: string }>("POST", "/v1/tokens", { name, role, ...expires });
+    const answer = await call<{ token: Token; secret: string }>("POST", "/v1/tokens", { name, role, ...expires, ...(role === "customer" && { tenant }) });
     await list.read();
     made(answer);
   };
@@ -203,7 +226,7 @@ function AddToken({ list, made, close }: { list: List<Token>; made: (token: { to
       <Field label="Name" hint="What it is for, in your words">
         <input required maxLength={64} value={name} autocomplete="off" onInput={(e) => setName(e.currentTarget.value)} />
       </Field>
-      <RoleField role={role} set={setRole} />
+      <RoleField role={role} set={setRole} tenant={tenant} setTenant={setTenant} />
       <Field label="Valid for">
         <select value={days} onChange={(event) => setDays(event.currentTarget.value)}>
           <option value="1">a day</option>

@@ -4,7 +4,7 @@ import type { Me, Role } from "./types";
 /** Who is logged in: undefined until it is known, null for nobody. */
 export const me = signal<Me | null | undefined>(undefined);
 
-const ROLES: readonly Role[] = ["viewer", "operator", "admin"];
+const ROLES: readonly Role[] = ["customer", "viewer", "operator", "admin"];
 
 /** Whether whoever is logged in may do what takes `role`. The cloud checks; this only hides what it would refuse. */
 export function may(role: Role): boolean {

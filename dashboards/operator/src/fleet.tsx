@@ -5,7 +5,7 @@ import { broken, bytes, count, presence, rungName } from "./format";
 import { useList, useLive, useSoon } from "./hooks";
 import { applied } from "./live";
 import { Age, Mark } from "./marks";
-import { boxLink } from "./route";
+import { alertsLink, boxLink } from "./route";
 import { ListTable } from "./table";
 import type { BoxLine } from "./types";
 
@@ -102,9 +102,15 @@ function connection(box: BoxLine) {
 
 function trouble(box: BoxLine) {
   const rung = broken(box.rungs);
-  if (rung === undefined) return "–";
+  const alerts = box.alerts > 0 && (
+    <a class="badge" href={alertsLink}>
+      <Mark kind="open" text={count(box.alerts, "alert")} />
+    </a>
+  );
+  if (rung === undefined) return alerts || "–";
   return (
     <>
+      {alerts}{" "}
       <Mark kind={rung.status} text={`${rungName(rung.rung)}${rung.code ? ` ${rung.code}` : ""}`} /> <Age at={rung.since} />
     </>
   );

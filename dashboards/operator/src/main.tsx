@@ -1,6 +1,7 @@
 import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import { Access } from "./access";
+import { Alerts } from "./alerts";
 import { call, get, may, me, told } from "./api";
 import "./app.css";
 import { Audit } from "./audit";
@@ -19,9 +20,10 @@ import type { Me, Role } from "./types";
 
 /** The pages in the bar, who may see them, and which places belong to them. */
 const PAGES: readonly { name: string; href: string; role: Role; places: readonly Route["page"][] }[] = [
-  { name: "Fleet", href: "#/", role: "viewer", places: ["fleet", "box"] },
-  { name: "Data", href: "#/data", role: "viewer", places: ["data"] },
-  { name: "Orders", href: "#/orders", role: "viewer", places: ["orders", "order"] },
+  { name: "Fleet", href: "#/", role: "customer", places: ["fleet", "box"] },
+  { name: "Alerts", href: "#/alerts", role: "viewer", places: ["alerts"] },
+  { name: "Data", href: "#/data", role: "customer", places: ["data"] },
+  { name: "Orders", href: "#/orders", role: "customer", places: ["orders", "order"] },
   { name: "Releases", href: "#/releases", role: "viewer", places: ["releases", "rollout"] },
   { name: "Audit", href: "#/audit", role: "operator", places: ["audit"] },
   { name: "Access", href: "#/access", role: "admin", places: ["access"] },
@@ -82,6 +84,8 @@ function Place() {
       return <Releases />;
     case "rollout":
       return <RolloutPage key={where.id} id={where.id} />;
+    case "alerts":
+      return <Alerts />;
     case "audit":
       return <Audit />;
     case "access":

@@ -33,6 +33,7 @@ export function tone(kind: string): Tone {
     case "verified":
     case "valid":
     case "committed":
+    case "resolved":
       return "good";
     case "trying":
     case "sent":
@@ -51,17 +52,21 @@ export function tone(kind: string): Tone {
     case "arm":
     case "reboot":
     case "trial":
+    case "acknowledged":
       return "busy";
     case "stale":
     case "paused":
     case "degraded":
     case "quarantined":
+    case "warning":
+    case "open":
       return "warn";
     case "failed":
     case "rejected":
     case "refused":
     case "revoked":
     case "rolled_back":
+    case "critical":
       return "bad";
     case "offline":
     case "expired":

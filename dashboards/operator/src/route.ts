@@ -5,9 +5,9 @@ export type Route =
   | { page: "box"; id: string }
   | { page: "data"; bucket: string | undefined; prefix: string }
   | { page: "order" | "rollout"; id: string }
-  | { page: "orders" | "releases" | "audit" | "access" | "me" };
+  | { page: "orders" | "releases" | "alerts" | "audit" | "access" | "me" };
 
-const PLAIN = ["orders", "releases", "audit", "access", "me"] as const;
+const PLAIN = ["orders", "releases", "alerts", "audit", "access", "me"] as const;
 /** Where things have pages of their own. */
 const ONE = { boxes: "box", orders: "order", rollouts: "rollout" } as const;
 
@@ -40,5 +40,6 @@ addEventListener("hashchange", () => {
 export const boxLink = (id: string): string => `#/boxes/${encodeURIComponent(id)}`;
 export const orderLink = (id: string): string => `#/orders/${encodeURIComponent(id)}`;
 export const rolloutLink = (id: string): string => `#/rollouts/${encodeURIComponent(id)}`;
+export const alertsLink = "#/alerts";
 export const dataLink = (bucket: string, prefix: string): string =>
   `#/data?${new URLSearchParams({ bucket, prefix }).toString()}`;

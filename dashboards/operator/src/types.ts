@@ -7,7 +7,7 @@ export interface Page<T> {
   server_time: number;
 }
 
-export type Role = "admin" | "operator" | "viewer";
+export type Role = "admin" | "operator" | "viewer" | "customer";
 
 export interface Me {
   name: string;
@@ -46,6 +46,20 @@ export interface BoxLine extends Box {
   telemetry_at?: number | null;
   telemetry_interval_secs?: number | null;
   vault?: Vault | null;
+  alerts: number;
+}
+
+export interface Alert {
+  id: string;
+  box_id: string;
+  name: string;
+  severity: "warning" | "critical";
+  state: "open" | "acknowledged" | "resolved" | "pending";
+  text: string;
+  since: number;
+  acknowledged?: number | null;
+  acknowledged_by?: string | null;
+  resolved?: number | null;
 }
 
 export interface Vault {
@@ -259,6 +273,7 @@ export interface RolloutBox {
 export interface Operator {
   name: string;
   role: Role;
+  tenant?: string | null;
   created: number;
 }
 
@@ -266,6 +281,7 @@ export interface Token {
   id: string;
   name: string;
   role: Role;
+  tenant?: string | null;
   created_by: string;
   created: number;
   expires?: number | null;

@@ -16,7 +16,7 @@ const { body: sample, sent } = golden("telemetry");
 
 const box: BoxLine = {
   id: "0123456789AB", label: "", site: "", hardware: "swtpm", state: "active", online: true, online_since: sent,
-  last_seen: sent, telemetry_at: sent, changed: sent, desired_version: 3, applied_version: 3, lan_urls: [], rungs: [],
+  last_seen: sent, telemetry_at: sent, changed: sent, desired_version: 3, applied_version: 3, lan_urls: [], rungs: [], alerts: 0,
 };
 
 test("a golden sample becomes a point of the chart", () => {
@@ -137,6 +137,7 @@ test("every request and field that the dashboard uses is in the API's contract",
     "get /v1/rollouts/{rollout_id}", "post /v1/rollouts/{rollout_id}/abort", "get /v1/operators", "post /v1/operators", "patch /v1/operators/{name}", "delete /v1/operators/{name}",
     "get /v1/boxes/{box_id}/uplink", "put /v1/boxes/{box_id}/uplink", "post /v1/boxes/{box_id}/uplink/pause", "post /v1/boxes/{box_id}/uplink/resume",
     "get /v1/buckets/{bucket}/destination", "post /v1/buckets/{bucket}/probe", "get /v1/tokens", "post /v1/tokens", "delete /v1/tokens/{token_id}",
+    "get /v1/alerts", "post /v1/alerts/{alert_id}/acknowledge",
   ];
   for (const request of requests) {
     const [method = "", path = ""] = request.split(" ");
@@ -144,7 +145,7 @@ test("every request and field that the dashboard uses is in the API's contract",
   }
   const fields = (schema: string) => Object.keys(contract.components.schemas[schema]?.properties ?? {});
   const read: Record<string, string[]> = {
-    BoxView: Object.keys(box).filter((name) => name !== "telemetry_at"),
+    BoxView: Object.keys(box).filter((name) => name !== "telemetry_at" && name !== "alerts"),
     BoxDetail: ["box", "telemetry", "telemetry_at", "reported", "reported_at", "update", "uploads"],
     BoxUpdateView: ["rollout", "version", "state", "reason", "since"],
     TicketView: ["id", "box_id", "order", "bucket", "created_by", "created", "expires", "revoked"],
@@ -157,6 +158,7 @@ test("every request and field that the dashboard uses is in the API's contract",
     DestinationView: ["bucket", "checked", "usable", "problems", "notes"],
     Release: ["version", "target", "sha256", "length"],
     Token: ["id", "name", "role", "created_by", "created", "expires", "revoked"],
+    Alert: ["id", "box_id", "name", "severity", "state", "text", "since", "acknowledged", "acknowledged_by", "resolved"],
     MadeToken: ["token", "secret"],
     AuditItem: ["number", "at", "actor", "action", "subject", "detail", "hash"],
     TimelineItem: ["source", "kind", "at", "id", "number", "state", "detail"],

@@ -13,12 +13,14 @@ use longhaul_protocol::ids::{BoxId, TicketId};
 use crate::fleet::Actor;
 use crate::http::People;
 use crate::http::api::Head;
+use crate::http::endpoint::Scope;
 use crate::http::problem::Problem;
 use crate::store::api_tokens::api_token_find;
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::operators::{
     OperatorRow, Role, operator_count_admins, operator_insert, session_get,
 };
+use crate::store::tenants::TenantId;
 use crate::store::{Db, StoreError};
 
 /// The cookie that carries a session. The prefix makes browsers refuse it without `Secure`, from
@@ -42,6 +44,8 @@ pub enum Caller {
         role: Role,
         /// Hash of the session's token.
         session: String,
+        /// The tenant that they belong to; a customer always has one, others never.
+        tenant: Option<TenantId>,
     },
     /// A program with a token.
     Token {
@@ -51,6 +55,8 @@ pub enum Caller {
         role: Role,
         /// Hash of the token.
         hash: String,
+        /// The tenant that it speaks for; a customer always has one, others never.
+        tenant: Option<TenantId>,
     },
     /// A customer with a ticket, on the few routes that are open to them.
     Customer(TicketHolder),
@@ -76,6 +82,15 @@ impl Caller {
         }
     }
 
+    /// The tenant that everything the caller sees and does is bound to; none for the fleet's own
+    /// people.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Nobody | Self::Customer(_) => None,
+            Self::Operator { tenant, .. } | Self::Token { tenant, .. } => tenant.as_ref(),
+        }
+    }
+
     /// Their name in the audit.
     pub fn actor(&self) -> Actor {
         Actor(match self {
@@ -87,8 +102,8 @@ impl Caller {
     }
 }
 
-/// Finds out who calls and whether they may do what takes `needed`.
-pub async fn identify(people: &People, head: &Head, needed: Role) -> Result<Caller, Problem> {
+/// Finds out who calls and whether they may call what has this scope.
+pub async fn identify(people: &People, head: &Head, scope: Scope) -> Result<Caller, Problem> {
     let caller = if let Some(value) = head.headers.get(AUTHORIZATION) {
         let token = value
             .to_str()
@@ -106,8 +121,13 @@ pub async fn identify(people: &People, head: &Head, needed: Role) -> Result<Call
         Problem::unauthenticated("log in, or send an API token that is still valid")
     })?;
     match caller.role() {
-        Some(role) if role.includes(needed) => Ok(caller),
-        _ => Err(Problem::forbidden(format!("this takes the role {needed}"))),
+        Some(role) if scope.admits(role) => Ok(caller),
+        _ => Err(Problem::forbidden(match scope {
+            Scope::Role(needed) | Scope::Shared(needed) | Scope::RoleOrTicket(needed) => {
+                format!("this takes the role {needed}")
+            }
+            Scope::Public => String::new(),
+        })),
     }
 }
 
@@ -145,21 +165,45 @@ pub async fn by_ticket(people: &People, head: &Head) -> Result<Option<Caller>, P
 async fn by_token(people: &People, hash: &str) -> Result<Option<Caller>, Problem> {
     let mut tx = people.db.read().await?;
     let row = api_token_find(&mut tx, hash, people.clock.now().0).await?;
-    Ok(row.map(|row| Caller::Token {
+    let Some(row) = row else { return Ok(None) };
+    let Some(tenant) = tenant(row.role, row.tenant_id) else {
+        return Ok(None);
+    };
+    Ok(Some(Caller::Token {
         name: row.name,
         role: row.role,
         hash: hash.to_owned(),
+        tenant,
     }))
 }
 
 async fn by_session(people: &People, hash: &str) -> Result<Option<Caller>, Problem> {
     let mut tx = people.db.read().await?;
     let row = session_get(&mut tx, hash, people.clock.now().0).await?;
-    Ok(row.map(|row| Caller::Operator {
+    let Some(row) = row else { return Ok(None) };
+    let Some(tenant) = tenant(row.role, row.tenant_id) else {
+        return Ok(None);
+    };
+    Ok(Some(Caller::Operator {
         name: row.operator,
         role: row.role,
         session: hash.to_owned(),
+        tenant,
     }))
+}
+
+/// A customer without a tenant, or anybody else with one, is nobody: what is not bound would see
+/// everything.
+#[expect(
+    clippy::option_option,
+    reason = "nobody, somebody of the fleet, somebody of a tenant"
+)]
+fn tenant(role: Role, stored: Option<String>) -> Option<Option<TenantId>> {
+    match (role, stored) {
+        (Role::Customer, Some(text)) => Some(Some(text.parse().ok()?)),
+        (Role::Admin | Role::Operator | Role::Viewer, None) => Some(None),
+        _ => None,
+    }
 }
 
 /// The token in the session's cookie.
@@ -211,6 +255,7 @@ pub async fn first_admin(db: &Db, now: i64) -> Result<Option<(String, String)>, 
         password_hash: password::hash(text.clone()).await?,
         role: Role::Admin,
         created: now,
+        tenant_id: None,
     };
     let mut tx = db.write().await?;
     if operator_count_admins(&mut tx).await? > 0 || !operator_insert(&mut tx, &row).await? {

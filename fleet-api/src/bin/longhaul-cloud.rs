@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use longhaul_fleet_api::audit;
 use longhaul_fleet_api::clock::Clock;
 use longhaul_fleet_api::cloud::Cloud;
-use longhaul_fleet_api::config::Settings;
+use longhaul_fleet_api::config::{Config, ConfigError, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -34,6 +35,17 @@ struct Cli {
 enum Command {
     /// Run the cloud (the default).
     Run(Run),
+    /// Check or write out the audit; the cloud may run meanwhile.
+    #[command(subcommand)]
+    Audit(Audit),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Audit {
+    /// Follow the chain of hashes; ends with status 1 where an entry was altered.
+    Verify(Run),
+    /// Write every entry to standard output, oldest first, one JSON object a line.
+    Export(Run),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -50,27 +62,49 @@ struct Run {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let run = match cli.command {
-        Some(Command::Run(run)) => run,
-        None => cli.run,
+    let (run, audit) = match cli.command {
+        Some(Command::Run(run)) => (run, None),
+        Some(Command::Audit(Audit::Verify(run))) => (run, Some(true)),
+        Some(Command::Audit(Audit::Export(run))) => (run, Some(false)),
+        None => (cli.run, None),
     };
     log_to_stderr(run.json);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    match runtime.block_on(serve(run)) {
+    let done = match audit {
+        None => runtime.block_on(serve(run)),
+        Some(verify) => runtime.block_on(read_audit(run, verify)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),
     }
 }
 
-async fn serve(run: Run) -> Result<(), Box<dyn std::error::Error>> {
+fn configured(run: Run) -> Result<Config, ConfigError> {
     let mut settings = run.settings;
     if let Some(path) = &run.config {
         settings = settings.or(Settings::read(path)?);
     }
-    let config = settings.complete()?;
+    settings.complete()
+}
+
+async fn read_audit(run: Run, verify: bool) -> Result<(), Box<dyn std::error::Error>> {
+    let db = audit::open(&configured(run)?).await?;
+    if verify {
+        let (entries, hash) = audit::verify(&db).await?;
+        println!("the audit is whole: {entries} entries, the last one's hash is {hash}");
+    } else {
+        audit::export(&db, std::io::BufWriter::new(std::io::stdout().lock())).await?;
+    }
+    db.close().await;
+    Ok(())
+}
+
+async fn serve(run: Run) -> Result<(), Box<dyn std::error::Error>> {
+    let config = configured(run)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = CancellationToken::new();

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Fleet, FleetError};
+use crate::store::alert_channels::delivery_prune;
+use crate::store::alerts::alert_prune;
 use crate::store::telemetry::telemetry_prune;
 use crate::unpack;
 
@@ -14,6 +16,8 @@ const TICK: Duration = Duration::from_secs(5);
 const SELDOM: u32 = 120;
 /// Telemetry is kept for 30 days, in milliseconds.
 const TELEMETRY_MS: i64 = 30 * 86_400 * 1000;
+/// Alerts that are over are kept for 90 days, in milliseconds.
+const ALERTS_MS: i64 = 90 * 86_400 * 1000;
 /// An upload at the object store that nobody knows is left alone for an hour, in milliseconds: it
 /// may have been begun a moment ago.
 const ORPHAN_MS: i64 = 3_600 * 1000;
@@ -36,6 +40,7 @@ pub(super) async fn run(fleet: Fleet, stop: CancellationToken) {
                 tracing::error!(error, "failed to renew the cloud's certificates");
             }
             note("forgetting old telemetry", forget(&fleet).await);
+            note("forgetting old alerts", forget_alerts(&fleet).await);
             note(
                 "freeing orphaned uploads",
                 fleet.orphans_free(ORPHAN_MS).await,
@@ -56,6 +61,15 @@ fn note(what: &str, result: Result<(), FleetError>) {
 async fn forget(fleet: &Fleet) -> Result<(), FleetError> {
     let mut tx = fleet.db().write().await?;
     telemetry_prune(&mut tx, fleet.now().0.saturating_sub(TELEMETRY_MS)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn forget_alerts(fleet: &Fleet) -> Result<(), FleetError> {
+    let before = fleet.now().0.saturating_sub(ALERTS_MS);
+    let mut tx = fleet.db().write().await?;
+    alert_prune(&mut tx, before).await?;
+    delivery_prune(&mut tx, before).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -20,10 +20,14 @@ use tokio_util::sync::CancellationToken;
 pub use data::DataError;
 pub use tasks::TaskError;
 
+use crate::alerts::deliver::Senders;
+use crate::alerts::email::Mailer;
+use crate::alerts::webhook::Webhooks;
+use crate::alerts::{deliver, trust, watch};
 use crate::auth;
 use crate::boxes_port::BoxesPort;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Smtp};
 use crate::consumer;
 use crate::fleet::{Admitted, Fleet, FleetParts};
 use crate::http::People;
@@ -92,6 +96,12 @@ pub enum CloudError {
     /// What a killed process was at could not be taken up.
     #[error("packs could not be taken up")]
     Unpack(#[from] crate::fleet::FleetError),
+    /// Mail cannot be sent.
+    #[error("--smtp-url or --smtp-from is wrong")]
+    Mail(#[from] crate::alerts::email::MailError),
+    /// TLS towards those who are told of alerts cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
     /// A part ended early.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -170,6 +180,7 @@ impl Cloud {
             region,
             tuf_dir: data.path().join("tuf"),
             endpoints: endpoints(&config, &addresses),
+            reach: config.notify.reach,
         });
         let first_admin = auth::first_admin(fleet.db(), fleet.now().0).await?;
 
@@ -201,6 +212,11 @@ impl Cloud {
         let unpacked = fleet.clone();
         tasks.front("unpacker", |stop| unpack::run(unpacked, stop));
         tasks.front("upkeep", |stop| keep::run(kept, stop));
+
+        let watched = fleet.clone();
+        tasks.front("alert watch", |stop| watch::run(watched, stop));
+        let (told, senders) = (fleet.clone(), senders(&config)?);
+        tasks.front("alert delivery", |stop| deliver::run(told, senders, stop));
 
         let ready = data.ready(&config, &addresses, &root_path)?;
         tracing::info!(
@@ -357,6 +373,17 @@ async fn object_store(
         trust: StoreTrust::Fleet,
     };
     Ok((target, Some(disk), Some(address)))
+}
+
+/// What tells of alerts.
+fn senders(config: &Config) -> Result<Senders, CloudError> {
+    let mail = config.notify.smtp.as_ref();
+    let tls = trust::public()?;
+    let mailer = |m: &Smtp| Mailer::new(&m.url, &m.from, Arc::clone(&tls));
+    Ok(Senders {
+        mailer: mail.map(mailer).transpose()?,
+        webhooks: Webhooks::new(config.notify.reach, tls),
+    })
 }
 
 fn endpoints(config: &Config, addresses: &Addresses) -> Vec<CloudEndpoint> {

@@ -104,6 +104,13 @@ pub enum FleetEventKind {
     Uplink,
     /// A ticket was made or revoked.
     Tickets,
+    /// An alert opened, was taken up, or is over.
+    Alert {
+        /// Which.
+        id: String,
+        /// `opened`, `acknowledged` or `resolved`.
+        change: &'static str,
+    },
     /// A rollout began or changed.
     Rollout {
         /// Which.

@@ -5,6 +5,7 @@
 //! repeated at the box's next birth.
 
 mod admission;
+mod alerts;
 mod boxes;
 mod commands;
 mod desired;
@@ -34,6 +35,7 @@ use longhaul_protocol::value::UnixMillis;
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 pub use admission::Admitted;
+pub use alerts::NewChannel;
 pub(crate) use commands::rollout_end;
 pub(crate) use desired::Wish;
 pub use destinations::Destination;
@@ -48,6 +50,7 @@ pub use view::{
     Release, RolloutBox, RolloutView,
 };
 
+use crate::alerts::address::Reach;
 use crate::clock::Clock;
 use crate::identity::CloudIdentity;
 use crate::objects::bucket::Buckets;
@@ -85,6 +88,8 @@ pub struct FleetParts {
     pub tuf_dir: PathBuf,
     /// Where boxes reach the cloud, first choice first.
     pub endpoints: Vec<CloudEndpoint>,
+    /// Where webhooks may go.
+    pub reach: Reach,
 }
 
 /// The handle on everything; cheap to clone.

@@ -14,6 +14,7 @@ use crate::auth::TicketHolder;
 use crate::objects::names::check_bucket;
 use crate::store::boxes::{BoxState, box_get};
 use crate::store::orders::order_get;
+use crate::store::tenants::{TenantId, bucket_claim, bucket_is_of};
 use crate::store::tickets::{
     TicketRow, ticket_find, ticket_get, ticket_insert, ticket_list_valid, ticket_revoke,
 };
@@ -29,6 +30,16 @@ const MAX_TICKETS: usize = 200;
 impl Fleet {
     /// Makes a ticket: a random S3 key pair for one box and one bucket.
     pub async fn ticket_create(&self, actor: &Actor, new: NewTicket) -> Result<Ticket, FleetError> {
+        self.ticket_create_for(actor, None, new).await
+    }
+
+    /// As [`Fleet::ticket_create`]; for a tenant, on its own boxes and for its own buckets only.
+    pub async fn ticket_create_for(
+        &self,
+        actor: &Actor,
+        tenant: Option<&TenantId>,
+        new: NewTicket,
+    ) -> Result<Ticket, FleetError> {
         check_bucket(&new.bucket).map_err(FleetError::invalid)?;
         if !(1..=MAX_VALID_SECS).contains(&new.valid_for_secs) {
             return Err(FleetError::invalid(format!(
@@ -39,7 +50,7 @@ impl Fleet {
         let now = self.now();
         let id: TicketId = fresh("tk")?;
         let secret = random_text(40)?;
-        let row = TicketRow {
+        let mut row = TicketRow {
             ticket_id: id.clone(),
             box_id: new.box_id.clone(),
             order_id: new.order.as_ref().map(|o| o.as_str().to_owned()),
@@ -53,20 +64,42 @@ impl Fleet {
             created: now.0,
             expires: now.plus_secs(i64::from(new.valid_for_secs)).0,
             revoked: None,
+            tenant_id: None,
         };
         let box_id = &new.box_id;
         let mut tx = self.db().write().await?;
-        let in_fleet = known(box_get(&mut tx, box_id).await?, box_id)?;
+        let in_fleet = box_get(&mut tx, box_id).await?;
+        let in_fleet = in_fleet.filter(|b| is_of(b.tenant_id.as_deref(), tenant));
+        let in_fleet = known(in_fleet, box_id)?;
+        // Whoever has the box gets what it brings.
+        row.tenant_id.clone_from(&in_fleet.tenant_id);
+        let owner = owner(row.tenant_id.as_deref())?;
         if matches!(in_fleet.state, BoxState::Revoked | BoxState::Quarantined) {
             return Err(FleetError::conflict(format!(
                 "box {box_id} is {} and gets no tickets",
                 in_fleet.state
             )));
         }
-        if let Some(order) = &new.order
-            && order_get(&mut tx, order).await?.is_none()
-        {
-            return Err(FleetError::not_found(format!("no order {order}")));
+        if let Some(order) = &new.order {
+            let missing = || FleetError::not_found(format!("no order {order}"));
+            let found = order_get(&mut tx, order, tenant).await?;
+            if found.ok_or_else(missing)?.tenant_id != row.tenant_id {
+                return Err(FleetError::conflict(format!(
+                    "order {order} and box {box_id} are not the same tenant's: give the box to the order's tenant first"
+                )));
+            }
+        }
+        // A tenant gets no bucket by naming it: the object store may hold others that nobody here
+        // knows of.
+        let theirs = match tenant {
+            Some(tenant) => bucket_is_of(&mut tx, &row.bucket, tenant).await?,
+            None => bucket_claim(&mut tx, &row.bucket, owner.as_ref()).await?,
+        };
+        if !theirs {
+            return Err(FleetError::conflict(format!(
+                "bucket {} is not the tenant's who has box {box_id}",
+                row.bucket
+            )));
         }
         if ticket_list_valid(&mut tx, box_id, now.0).await?.len() >= MAX_TICKETS {
             return Err(FleetError::conflict(format!(
@@ -84,11 +117,17 @@ impl Fleet {
     }
 
     /// The ticket as the customer downloads it, with its secret.
-    pub async fn ticket_file(&self, actor: &Actor, id: &TicketId) -> Result<Ticket, FleetError> {
+    pub async fn ticket_file(
+        &self,
+        actor: &Actor,
+        tenant: Option<&TenantId>,
+        id: &TicketId,
+    ) -> Result<Ticket, FleetError> {
         let now = self.now();
         let mut tx = self.db().write().await?;
         let row = ticket_get(&mut tx, id)
             .await?
+            .filter(|row| is_of(row.tenant_id.as_deref(), tenant))
             .ok_or_else(|| FleetError::not_found(format!("no ticket {id}")))?;
         if row.revoked.is_some() || row.expires <= now.0 {
             return Err(FleetError::conflict(format!(
@@ -113,10 +152,21 @@ impl Fleet {
 
     /// Ends a ticket.
     pub async fn ticket_revoke(&self, actor: &Actor, id: &TicketId) -> Result<(), FleetError> {
+        self.ticket_revoke_for(actor, None, id).await
+    }
+
+    /// As [`Fleet::ticket_revoke`]; for a tenant, its own only.
+    pub async fn ticket_revoke_for(
+        &self,
+        actor: &Actor,
+        tenant: Option<&TenantId>,
+        id: &TicketId,
+    ) -> Result<(), FleetError> {
         let now = self.now();
         let mut tx = self.db().write().await?;
         let row = ticket_get(&mut tx, id)
             .await?
+            .filter(|row| is_of(row.tenant_id.as_deref(), tenant))
             .ok_or_else(|| FleetError::not_found(format!("no ticket {id}")))?;
         if !ticket_revoke(&mut tx, id, now.0).await? {
             return Ok(());
@@ -210,6 +260,17 @@ impl Fleet {
             cloud_url: Some(self.inner.parts.people_url.clone()),
         }
     }
+}
+
+/// Whether what belongs to `owner` is there for someone who is bound to `tenant`.
+fn is_of(owner: Option<&str>, tenant: Option<&TenantId>) -> bool {
+    tenant.is_none_or(|tenant| owner == Some(tenant.as_str()))
+}
+
+/// A tenant as the store names it.
+fn owner(text: Option<&str>) -> Result<Option<TenantId>, FleetError> {
+    let unnamed = |e| FleetError::internal("a stored tenant has no name", e);
+    text.map(str::parse).transpose().map_err(unnamed)
 }
 
 /// Random letters and digits; each carries five bits.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, Method};
 use bytes::{Bytes, BytesMut};
@@ -51,11 +51,12 @@ pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Se
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 
-/// The named parts of a path, decoded.
+/// The named parts of a path.
 type Parts = Vec<(String, String)>;
 type Work = fn(Arc<People>, Caller, Head, Parts, Bytes) -> Answer;
 
 struct Route {
+    id: &'static str,
     scope: Scope,
     limit: usize,
     call: Work,
@@ -99,6 +100,7 @@ impl Api {
             place
         };
         let route = Route {
+            id: E::ID,
             scope: E::SCOPE,
             limit: E::Body::LIMIT,
             call: |people, caller, head, path, body| {
@@ -129,13 +131,16 @@ impl Api {
         for parameter in E::Query::into_params(|| Some(ParameterIn::Query)) {
             operation = operation.parameter(parameter);
         }
-        if let Scope::Role(role) | Scope::RoleOrTicket(role) = E::SCOPE {
+        if let Scope::Role(role) | Scope::Shared(role) | Scope::RoleOrTicket(role) = E::SCOPE {
             let also = match E::SCOPE {
-                Scope::RoleOrTicket(_) => " Or a ticket's key pair, for what is its own.",
-                _ => "",
+                Scope::Shared(_) => "; customers, for what is their tenant's.",
+                Scope::RoleOrTicket(_) => {
+                    "; customers, for what is their tenant's. Or a ticket's key pair, for what is its own."
+                }
+                _ => ".",
             };
             operation = operation
-                .description(Some(format!("Role: {role}.{also}")))
+                .description(Some(format!("Role: {role}{also}")))
                 .security(SecurityRequirement::new("session", [role.as_str()]))
                 .security(SecurityRequirement::new("token", [role.as_str()]));
             if matches!(E::SCOPE, Scope::RoleOrTicket(_)) {
@@ -200,16 +205,21 @@ impl Api {
 
     /// Answers one request.
     pub async fn answer(&self, people: &Arc<People>, head: Head, body: BodyStream) -> Response {
-        let answered = self.dispatch(people, head, body).await;
-        answered.unwrap_or_else(Problem::into_response)
+        let begun = Instant::now();
+        let route = self.route(&head);
+        let id = route.as_ref().map_or("none", |(route, _)| route.id);
+        let answered = match route {
+            Ok((route, parts)) => dispatch(route, parts, people, head, body).await,
+            Err(problem) => Err(problem),
+        };
+        let response = answered.unwrap_or_else(Problem::into_response);
+        let status = response.status().as_u16();
+        people.metrics.answered(id, status, begun.elapsed());
+        response
     }
 
-    async fn dispatch(
-        &self,
-        people: &Arc<People>,
-        head: Head,
-        body: BodyStream,
-    ) -> Result<Response, Problem> {
+    /// The route of a request, and the parts of its path as they came.
+    fn route(&self, head: &Head) -> Result<(&Route, Parts), Problem> {
         let found = self
             .table
             .at(&head.path)
@@ -217,25 +227,36 @@ impl Api {
         let route = self.routes[*found.value]
             .get(head.method.as_str())
             .ok_or_else(Problem::method_not_allowed)?;
-        // Who calls is settled before anything else is read.
-        let caller = match route.scope {
-            Scope::Public => Caller::Nobody,
-            Scope::Role(role) => auth::identify(people, &head, role).await?,
-            Scope::RoleOrTicket(role) => match auth::by_ticket(people, &head).await? {
-                Some(customer) => customer,
-                None => auth::identify(people, &head, role).await?,
-            },
-        };
-        let mut parts = Parts::new();
-        for (name, value) in found.params.iter() {
-            let value = percent_encoding::percent_decode_str(value)
-                .decode_utf8()
-                .map_err(|_| Problem::invalid(format!("{name} is not UTF-8")))?;
-            parts.push((name.to_owned(), value.into_owned()));
-        }
-        let body = collect(body, route.limit).await?;
-        (route.call)(Arc::clone(people), caller, head, parts, body).await
+        let parts = found.params.iter();
+        let parts = parts.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok((route, parts.collect()))
     }
+}
+
+async fn dispatch(
+    route: &Route,
+    mut parts: Parts,
+    people: &Arc<People>,
+    head: Head,
+    body: BodyStream,
+) -> Result<Response, Problem> {
+    // Who calls is settled before anything else is read.
+    let caller = match route.scope {
+        Scope::Public => Caller::Nobody,
+        scope @ Scope::RoleOrTicket(_) => match auth::by_ticket(people, &head).await? {
+            Some(customer) => customer,
+            None => auth::identify(people, &head, scope).await?,
+        },
+        scope => auth::identify(people, &head, scope).await?,
+    };
+    for (name, value) in &mut parts {
+        let decoded = percent_encoding::percent_decode_str(value)
+            .decode_utf8()
+            .map_err(|_| Problem::invalid(format!("{name} is not UTF-8")))?;
+        *value = decoded.into_owned();
+    }
+    let body = collect(body, route.limit).await?;
+    (route.call)(Arc::clone(people), caller, head, parts, body).await
 }
 
 async fn carry_out<E: Endpoint>(

@@ -25,9 +25,24 @@ pub enum Scope {
     Public,
     /// Whoever has at least this role.
     Role(Role),
-    /// Whoever has at least this role; and a customer by their ticket's key pair, who sees what is
-    /// theirs.
+    /// As [`Scope::Shared`]; and a customer by their ticket's key pair, who sees what is theirs.
     RoleOrTicket(Role),
+    /// Whoever has at least this role, and customers for what is their tenant's: the route binds
+    /// itself to [`Caller::tenant`].
+    Shared(Role),
+}
+
+impl Scope {
+    /// Whether someone with this role may call.
+    pub fn admits(self, role: Role) -> bool {
+        match self {
+            Self::Public => true,
+            Self::Role(needed) => role.includes(needed),
+            Self::Shared(needed) | Self::RoleOrTicket(needed) => {
+                role == Role::Customer || role.includes(needed)
+            }
+        }
+    }
 }
 
 /// One route. [`super::api::Api::add`] makes the route and its description from the same constants,

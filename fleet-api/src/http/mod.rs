@@ -12,7 +12,7 @@ pub mod problem;
 pub mod reply;
 pub mod routes;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -34,6 +34,7 @@ use crate::auth::throttle::Throttle;
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::listen::{Listen, Peer};
+use crate::metrics::Metrics;
 use crate::store::Db;
 use api::{Api, Head};
 
@@ -59,6 +60,8 @@ pub struct People {
     pub watchers: Arc<Semaphore>,
     /// Between two signs of life of a live view.
     pub heartbeat: Duration,
+    /// Counts what was answered.
+    pub metrics: Metrics,
 }
 
 impl People {
@@ -72,6 +75,7 @@ impl People {
             throttle: Mutex::default(),
             watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
             heartbeat: HEARTBEAT,
+            metrics: Metrics::default(),
         }
     }
 }
@@ -167,7 +171,7 @@ fn without_body(response: Response) -> Response {
 }
 
 fn is_api(path: &str) -> bool {
-    path == "/healthz" || path == "/v1" || path.starts_with("/v1/")
+    matches!(path, "/healthz" | "/metrics") || path == "/v1" || path.starts_with("/v1/")
 }
 
 /// Headers that every answer carries.

@@ -177,6 +177,32 @@ impl Reply for Document {
     }
 }
 
+/// Figures for Prometheus.
+pub struct Figures(pub String);
+
+impl Reply for Figures {
+    fn into_response(self, status: StatusCode) -> Result<Response, Problem> {
+        let mut response = self.0.into_bytes().into_response();
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(crate::metrics::CONTENT_TYPE),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    fn describe(_: &mut Schemas) -> Description {
+        let text = ObjectBuilder::new().schema_type(Type::String).build();
+        let content = ContentBuilder::new().schema(Some(text)).build();
+        ResponseBuilder::new()
+            .description("The figures.")
+            .content(crate::metrics::CONTENT_TYPE, content)
+            .build()
+    }
+}
+
 /// A stream that only one task polls at a time, which is all there ever is; warp asks for `Sync`.
 struct Exclusive<S>(Mutex<S>);
 

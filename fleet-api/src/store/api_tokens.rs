@@ -3,6 +3,7 @@
 use sqlx::FromRow;
 
 use super::operators::Role;
+use super::tenants::TenantId;
 use super::{StoreResult, Tx};
 
 /// One token, without its secret.
@@ -23,14 +24,17 @@ pub struct ApiTokenRow {
     pub expires: Option<i64>,
     /// When it was revoked.
     pub revoked: Option<i64>,
+    /// The tenant that it speaks for; for the role `customer` only.
+    pub tenant_id: Option<String>,
 }
 
 /// Takes down a token under the hash of its secret.
 pub async fn api_token_insert(tx: &mut Tx, token_hash: &str, row: &ApiTokenRow) -> StoreResult<()> {
     execute!(
         tx,
-        "INSERT INTO api_tokens (token_id, token_hash, name, role, created_by, created, expires) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO api_tokens (token_id, token_hash, name, role, created_by, created, expires, \
+             tenant_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         row.token_id.as_str(),
         token_hash,
         row.name.as_str(),
@@ -38,6 +42,7 @@ pub async fn api_token_insert(tx: &mut Tx, token_hash: &str, row: &ApiTokenRow) 
         row.created_by.as_str(),
         row.created,
         row.expires,
+        row.tenant_id.as_deref(),
     )?;
     Ok(())
 }
@@ -52,31 +57,45 @@ pub async fn api_token_find(
         optional,
         tx,
         ApiTokenRow,
-        "SELECT token_id, name, role, created_by, created, expires, revoked FROM api_tokens \
+        "SELECT token_id, name, role, created_by, created, expires, revoked, tenant_id \
+         FROM api_tokens \
          WHERE token_hash = $1 AND revoked IS NULL AND (expires IS NULL OR expires > $2)",
         token_hash,
         now,
     )
 }
 
-/// Every token, newest first.
-pub async fn api_token_list(tx: &mut Tx) -> StoreResult<Vec<ApiTokenRow>> {
+/// Tokens, newest first; for a tenant, its own.
+pub async fn api_token_list(
+    tx: &mut Tx,
+    tenant: Option<&TenantId>,
+) -> StoreResult<Vec<ApiTokenRow>> {
     fetch!(
         all,
         tx,
         ApiTokenRow,
-        "SELECT token_id, name, role, created_by, created, expires, revoked FROM api_tokens \
-         ORDER BY created DESC, token_id LIMIT 1000"
+        "SELECT token_id, name, role, created_by, created, expires, revoked, tenant_id \
+         FROM api_tokens WHERE (CAST($1 AS TEXT) IS NULL OR tenant_id = $1) \
+         ORDER BY created DESC, token_id LIMIT 1000",
+        tenant.map(TenantId::as_str)
     )
 }
 
-/// Ends a token at once; `false` if there is none or it is revoked already.
-pub async fn api_token_revoke(tx: &mut Tx, id: &str, now: i64) -> StoreResult<bool> {
+/// Ends a token at once, for a tenant only of its own; `false` if there is none or it is revoked
+/// already.
+pub async fn api_token_revoke(
+    tx: &mut Tx,
+    id: &str,
+    tenant: Option<&TenantId>,
+    now: i64,
+) -> StoreResult<bool> {
     let rows = execute!(
         tx,
-        "UPDATE api_tokens SET revoked = $2 WHERE token_id = $1 AND revoked IS NULL",
+        "UPDATE api_tokens SET revoked = $2 WHERE token_id = $1 AND revoked IS NULL \
+           AND (CAST($3 AS TEXT) IS NULL OR tenant_id = $3)",
         id,
         now,
+        tenant.map(TenantId::as_str),
     )?;
     Ok(rows == 1)
 }

@@ -95,6 +95,39 @@ pub async fn audit_list(
     )
 }
 
+/// Entries, oldest first, from the one after `after`.
+pub async fn audit_list_after(tx: &mut Tx, after: i64, limit: u32) -> StoreResult<Vec<AuditRow>> {
+    fetch!(
+        all,
+        tx,
+        AuditRow,
+        "SELECT * FROM audit WHERE number > $1 ORDER BY number LIMIT $2",
+        after,
+        i64::from(limit),
+    )
+}
+
+/// Where the chain ends: the last entry's number and hash.
+pub async fn audit_head(tx: &mut Tx) -> StoreResult<(i64, String)> {
+    fetch!(
+        one,
+        tx,
+        (i64, String),
+        "SELECT number, hash FROM audit_head WHERE only_row = 1"
+    )
+}
+
+/// Alters an entry, as nobody may.
+#[cfg(test)]
+pub async fn tamper(tx: &mut Tx, number: i64) -> StoreResult<()> {
+    execute!(
+        tx,
+        "UPDATE audit SET actor = 'eve' WHERE number = $1",
+        number
+    )?;
+    Ok(())
+}
+
 /// Follows the whole chain; yields the number of the first entry that does not fit, if any.
 pub async fn audit_verify(tx: &mut Tx) -> StoreResult<Option<i64>> {
     const PAGE: i64 = 1000;
@@ -119,12 +152,7 @@ pub async fn audit_verify(tx: &mut Tx) -> StoreResult<Option<i64>> {
             break;
         }
     }
-    let head = fetch!(
-        one,
-        tx,
-        (i64, String),
-        "SELECT number, hash FROM audit_head WHERE only_row = 1"
-    )?;
+    let head = audit_head(tx).await?;
     Ok((head != (number, hash)).then_some(number + 1))
 }
 

@@ -7,6 +7,7 @@ use longhaul_protocol::ids::{BoxId, OrderId};
 use longhaul_protocol::value::{Digest32, Jws};
 use sqlx::FromRow;
 
+use super::tenants::TenantId;
 use super::tx::plain;
 use super::{StoreResult, Tx, text_enum};
 
@@ -94,6 +95,8 @@ pub struct BoxRow {
     pub desired_version: i64,
     /// Version of the desired state that it has applied.
     pub applied_version: i64,
+    /// The tenant that has it; absent for none.
+    pub tenant_id: Option<String>,
 }
 
 impl BoxRow {
@@ -173,6 +176,23 @@ pub async fn box_set_state(
          WHERE box_id = $1 AND state <> $2 AND state <> 'revoked'",
         id.as_str(),
         state.as_str(),
+        now,
+    )?;
+    Ok(rows == 1)
+}
+
+/// Gives a box to a tenant, or takes it back.
+pub async fn box_set_tenant(
+    tx: &mut Tx,
+    id: &BoxId,
+    tenant: Option<&TenantId>,
+    now: i64,
+) -> StoreResult<bool> {
+    let rows = execute!(
+        tx,
+        "UPDATE boxes SET tenant_id = $2, changed = $3 WHERE box_id = $1",
+        id.as_str(),
+        tenant.map(TenantId::as_str),
         now,
     )?;
     Ok(rows == 1)

@@ -245,3 +245,13 @@ pub async fn command_expire(
     )?;
     Ok(rows.into_iter().map(|r| (r.command_id, r.box_id)).collect())
 }
+
+/// How many commands there are by state: `(state, count)`.
+pub async fn command_count(tx: &mut Tx) -> StoreResult<Vec<(String, i64)>> {
+    fetch!(
+        all,
+        tx,
+        (String, i64),
+        "SELECT state, count(*) FROM commands GROUP BY state ORDER BY state"
+    )
+}

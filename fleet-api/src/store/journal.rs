@@ -47,6 +47,17 @@ pub struct JournalRow {
     pub detail: String,
 }
 
+/// How many entries were ever committed: numbers rise by one in each journal.
+pub async fn journal_count(tx: &mut Tx) -> StoreResult<i64> {
+    let (count,) = fetch!(
+        one,
+        tx,
+        (i64,),
+        "SELECT CAST(coalesce(sum(through), 0) AS BIGINT) FROM journal_epochs"
+    )?;
+    Ok(count)
+}
+
 /// Takes down a batch. Entries that are stored already are passed over.
 pub async fn journal_commit(
     tx: &mut Tx,

@@ -8,6 +8,9 @@
 #[macro_use]
 mod tx;
 
+pub mod alert_channels;
+pub mod alert_rules;
+pub mod alerts;
 pub mod api_tokens;
 pub mod audit;
 pub mod boxes;
@@ -15,6 +18,7 @@ pub mod challenges;
 pub mod commands;
 pub mod destinations;
 pub mod journal;
+pub mod locks;
 pub mod objects;
 pub mod operators;
 pub mod orders;
@@ -26,6 +30,7 @@ pub mod rollouts;
 pub mod seal;
 pub mod settings;
 pub mod telemetry;
+pub mod tenants;
 #[cfg(test)]
 #[expect(
     clippy::missing_panics_doc,
@@ -33,7 +38,7 @@ pub mod telemetry;
 )]
 pub mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tickets;
 pub mod timeline;
 pub mod twins;

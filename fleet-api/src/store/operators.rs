@@ -5,7 +5,8 @@ use sqlx::FromRow;
 use super::{StoreResult, Tx, text_enum};
 
 text_enum! {
-    /// What someone may do; each may also do what those after it may.
+    /// What someone may do; each may also do what those after it may, with that what a customer
+    /// sees is bound to their tenant.
     Role {
         /// Everything, operators and tokens included.
         Admin = "admin",
@@ -13,6 +14,8 @@ text_enum! {
         Operator = "operator",
         /// Look.
         Viewer = "viewer",
+        /// See and use what is their tenant's, and nothing else.
+        Customer = "customer",
     }
 }
 
@@ -35,6 +38,8 @@ pub struct OperatorRow {
     pub role: Role,
     /// Since when they are one.
     pub created: i64,
+    /// The tenant that they belong to; for the role `customer` only.
+    pub tenant_id: Option<String>,
 }
 
 impl std::fmt::Debug for OperatorRow {
@@ -56,18 +61,22 @@ pub struct SessionRow {
     pub role: Role,
     /// When the session ends.
     pub expires: i64,
+    /// The tenant that they belong to; for the role `customer` only.
+    pub tenant_id: Option<String>,
 }
 
 /// Adds an operator; `false` if the name is taken.
 pub async fn operator_insert(tx: &mut Tx, row: &OperatorRow) -> StoreResult<bool> {
     let rows = execute!(
         tx,
-        "INSERT INTO operators (name, password_hash, role, created) VALUES ($1, $2, $3, $4) \
+        "INSERT INTO operators (name, password_hash, role, created, tenant_id) \
+         VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (name) DO NOTHING",
         row.name.as_str(),
         row.password_hash.as_str(),
         row.role.as_str(),
         row.created,
+        row.tenant_id.as_deref(),
     )?;
     Ok(rows == 1)
 }
@@ -157,7 +166,7 @@ pub async fn session_get(
         optional,
         tx,
         SessionRow,
-        "SELECT s.operator, o.role, s.expires \
+        "SELECT s.operator, o.role, s.expires, o.tenant_id \
          FROM sessions s JOIN operators o ON o.name = s.operator \
          WHERE s.token_hash = $1 AND s.expires > $2",
         token_hash,

@@ -3,6 +3,7 @@
 use longhaul_protocol::ids::OrderId;
 use sqlx::FromRow;
 
+use super::tenants::TenantId;
 use super::{StoreResult, Tx};
 
 /// One order.
@@ -21,38 +22,49 @@ pub struct OrderRow {
     pub created_by: String,
     /// When.
     pub created: i64,
+    /// Whose it is; absent for the fleet's own.
+    pub tenant_id: Option<String>,
 }
 
 /// Adds an order; `false` if one of that name exists.
 pub async fn order_insert(tx: &mut Tx, row: &OrderRow) -> StoreResult<bool> {
     let rows = execute!(
         tx,
-        "INSERT INTO orders (order_id, customer, bucket, note, created_by, created) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (order_id) DO NOTHING",
+        "INSERT INTO orders (order_id, customer, bucket, note, created_by, created, \
+             tenant_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (order_id) DO NOTHING",
         row.order_id.as_str(),
         row.customer.as_str(),
         row.bucket.as_str(),
         row.note.as_str(),
         row.created_by.as_str(),
         row.created,
+        row.tenant_id.as_deref(),
     )?;
     Ok(rows == 1)
 }
 
-/// One order.
-pub async fn order_get(tx: &mut Tx, id: &OrderId) -> StoreResult<Option<OrderRow>> {
+/// One order; for a tenant, only of its own.
+pub async fn order_get(
+    tx: &mut Tx,
+    id: &OrderId,
+    tenant: Option<&TenantId>,
+) -> StoreResult<Option<OrderRow>> {
     fetch!(
         optional,
         tx,
         OrderRow,
-        "SELECT * FROM orders WHERE order_id = $1",
-        id.as_str()
+        "SELECT * FROM orders WHERE order_id = $1 \
+           AND (CAST($2 AS TEXT) IS NULL OR tenant_id = $2)",
+        id.as_str(),
+        tenant.map(TenantId::as_str),
     )
 }
 
-/// Orders in the order of their names, from the one after `after`.
+/// Orders in the order of their names, from the one after `after`; for a tenant, its own.
 pub async fn order_list(
     tx: &mut Tx,
+    tenant: Option<&TenantId>,
     after: Option<&OrderId>,
     limit: u32,
 ) -> StoreResult<Vec<OrderRow>> {
@@ -60,8 +72,10 @@ pub async fn order_list(
         all,
         tx,
         OrderRow,
-        "SELECT * FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2",
+        "SELECT * FROM orders WHERE order_id > $1 \
+           AND (CAST($3 AS TEXT) IS NULL OR tenant_id = $3) ORDER BY order_id LIMIT $2",
         after.map_or("", OrderId::as_str),
         i64::from(limit),
+        tenant.map(TenantId::as_str),
     )
 }

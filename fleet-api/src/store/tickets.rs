@@ -3,6 +3,7 @@
 use longhaul_protocol::ids::{BoxId, OrderId, TicketId};
 use sqlx::FromRow;
 
+use super::tenants::TenantId;
 use super::{StoreResult, Tx};
 
 /// One ticket.
@@ -30,6 +31,8 @@ pub struct TicketRow {
     pub expires: i64,
     /// When it was revoked.
     pub revoked: Option<i64>,
+    /// Whose it is; absent for the fleet's own.
+    pub tenant_id: Option<String>,
 }
 
 /// Takes down a ticket.
@@ -37,8 +40,8 @@ pub async fn ticket_insert(tx: &mut Tx, row: &TicketRow) -> StoreResult<()> {
     execute!(
         tx,
         "INSERT INTO tickets (ticket_id, box_id, order_id, bucket, access_key, secret_sealed, \
-             created_by, created, expires) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             created_by, created, expires, tenant_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         row.ticket_id.as_str(),
         row.box_id.as_str(),
         row.order_id.as_deref(),
@@ -48,6 +51,7 @@ pub async fn ticket_insert(tx: &mut Tx, row: &TicketRow) -> StoreResult<()> {
         row.created_by.as_str(),
         row.created,
         row.expires,
+        row.tenant_id.as_deref(),
     )?;
     Ok(())
 }
@@ -74,22 +78,31 @@ pub async fn ticket_find(tx: &mut Tx, access_key: &str) -> StoreResult<Option<Ti
     )
 }
 
-/// A box's tickets, newest first.
-pub async fn ticket_list(tx: &mut Tx, box_id: &BoxId, limit: u32) -> StoreResult<Vec<TicketRow>> {
+/// A box's tickets, newest first; for a tenant, its own.
+pub async fn ticket_list(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    tenant: Option<&TenantId>,
+    limit: u32,
+) -> StoreResult<Vec<TicketRow>> {
     fetch!(
         all,
         tx,
         TicketRow,
-        "SELECT * FROM tickets WHERE box_id = $1 ORDER BY created DESC, ticket_id DESC LIMIT $2",
+        "SELECT * FROM tickets WHERE box_id = $1 \
+           AND (CAST($3 AS TEXT) IS NULL OR tenant_id = $3) \
+         ORDER BY created DESC, ticket_id DESC LIMIT $2",
         box_id.as_str(),
         i64::from(limit),
+        tenant.map(TenantId::as_str),
     )
 }
 
 /// Tickets of all boxes, or of one order, newest first, from the one before `before`: when it was
-/// made, and its name.
+/// made, and its name. For a tenant, its own.
 pub async fn ticket_list_all(
     tx: &mut Tx,
+    tenant: Option<&TenantId>,
     order: Option<&OrderId>,
     before: Option<(i64, &str)>,
     limit: u32,
@@ -101,12 +114,14 @@ pub async fn ticket_list_all(
         TicketRow,
         "SELECT * FROM tickets \
          WHERE (CAST($1 AS TEXT) IS NULL OR order_id = $1) \
+           AND (CAST($5 AS TEXT) IS NULL OR tenant_id = $5) \
            AND (created < $2 OR (created = $2 AND ticket_id < $3)) \
          ORDER BY created DESC, ticket_id DESC LIMIT $4",
         order.map(OrderId::as_str),
         created,
         id,
         i64::from(limit),
+        tenant.map(TenantId::as_str),
     )
 }
 

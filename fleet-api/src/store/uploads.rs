@@ -4,6 +4,7 @@ use longhaul_protocol::ids::{BoxId, ObjectKey, TicketId, UploadId};
 use longhaul_protocol::value::Digest32;
 use sqlx::FromRow;
 
+use super::tenants::TenantId;
 use super::tx::plain;
 use super::{StoreResult, Tx, text_enum};
 
@@ -184,10 +185,12 @@ pub async fn upload_advance(
     Ok(rows == 1)
 }
 
-/// A box's uploads, newest first, from the one before `(created, id)`.
+/// A box's uploads, newest first, from the one before `(created, id)`; for a tenant, those to its
+/// buckets.
 pub async fn upload_list(
     tx: &mut Tx,
     box_id: &BoxId,
+    tenant: Option<&TenantId>,
     before: Option<(i64, &str)>,
     limit: u32,
 ) -> StoreResult<Vec<UploadRow>> {
@@ -197,23 +200,44 @@ pub async fn upload_list(
         tx,
         UploadRow,
         "SELECT * FROM uploads WHERE box_id = $1 AND (created, upload_id) < ($2, $3) \
+           AND (CAST($5 AS TEXT) IS NULL OR bucket IN ( \
+               SELECT o.bucket FROM bucket_owners o WHERE o.tenant_id = $5)) \
          ORDER BY created DESC, upload_id DESC LIMIT $4",
         box_id.as_str(),
         at,
         id,
         i64::from(limit),
+        tenant.map(TenantId::as_str),
     )
 }
 
-/// A box's uploads by state: `(state, count, bytes)`.
-pub async fn upload_count(tx: &mut Tx, box_id: &BoxId) -> StoreResult<Vec<(String, i64, i64)>> {
+/// A box's uploads by state: `(state, count, bytes)`; for a tenant, those to its buckets.
+pub async fn upload_count(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    tenant: Option<&TenantId>,
+) -> StoreResult<Vec<(String, i64, i64)>> {
     fetch!(
         all,
         tx,
         (String, i64, i64),
         "SELECT state, count(*), CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM uploads \
-         WHERE box_id = $1 GROUP BY state ORDER BY state",
+         WHERE box_id = $1 AND (CAST($2 AS TEXT) IS NULL OR bucket IN ( \
+             SELECT o.bucket FROM bucket_owners o WHERE o.tenant_id = $2)) \
+         GROUP BY state ORDER BY state",
         box_id.as_str(),
+        tenant.map(TenantId::as_str),
+    )
+}
+
+/// The fleet's uploads by state: `(state, count, bytes)`.
+pub async fn upload_count_all(tx: &mut Tx) -> StoreResult<Vec<(String, i64, i64)>> {
+    fetch!(
+        all,
+        tx,
+        (String, i64, i64),
+        "SELECT state, count(*), CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM uploads \
+         GROUP BY state ORDER BY state"
     )
 }
 

@@ -54,6 +54,7 @@ impl<'a> Operator<'a> {
             created: 0,
             expires: None,
             revoked: None,
+            tenant_id: None,
         };
         let mut tx = bench.fleet.db().write().await.expect("a transaction");
         let hash = secret::hash(&token);
@@ -325,6 +326,7 @@ async fn a_browser_logs_in_watches_and_is_let_go_at_a_shutdown() {
             .expect("hashed"),
         role: Role::Viewer,
         created: 0,
+        tenant_id: None,
     };
     let mut tx = bench.fleet.db().write().await.expect("a transaction");
     operator_insert(&mut tx, &row).await.expect("inserted");

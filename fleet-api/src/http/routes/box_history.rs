@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::box_view::{BoxPath, find};
+use super::box_view::{BoxPath, find, find_for};
 use super::endpoint;
 use super::paging::{PartQuery, TimePlace, page};
 use crate::http::api::Api;
@@ -157,7 +157,7 @@ async fn timeline(call: Call<TimelineList>) -> Result<Json<TimelinePage>, Proble
 
 endpoint! {
     /// What is on its way.
-    TransferList = GET "/v1/boxes/{box_id}/transfers" as "transferList", Scope::Role(Role::Viewer), OK;
+    TransferList = GET "/v1/boxes/{box_id}/transfers" as "transferList", Scope::Shared(Role::Viewer), OK;
     "A box's uploads to the object store, newest first."
     (BoxPath, PartQuery, NoBody) -> Json<TransferPage> = transfers
 }
@@ -219,9 +219,10 @@ async fn transfers(call: Call<TransferList>) -> Result<Json<TransferPage>, Probl
     let part = call.query.part::<TimePlace>()?;
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
-    find(&mut tx, id).await?;
+    find_for(&mut tx, id, &call.caller).await?;
     let before = part.place.as_ref().map(TimePlace::place);
-    let rows = upload_list(&mut tx, id, before, part.limit).await?;
+    let tenant = call.caller.tenant();
+    let rows = upload_list(&mut tx, id, tenant, before, part.limit).await?;
     let next = part.next(&rows, |last| (last.created, last.upload_id.to_string()))?;
     Ok(Json(TransferPage::new(rows, next, &call.people)))
 }

@@ -5,6 +5,7 @@ use longhaul_protocol::ids::BoxId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::auth::Caller;
 use crate::http::problem::Problem;
 use crate::store::Tx;
 use crate::store::boxes::{BoxRow, BoxState, box_get};
@@ -30,6 +31,8 @@ pub struct BoxView {
     site: String,
     /// The order that it was made for.
     order: Option<String>,
+    /// The tenant that has it.
+    tenant: Option<String>,
     /// Hardware type.
     hardware: String,
     /// When the factory made it.
@@ -105,6 +108,7 @@ impl From<BoxRow> for BoxView {
             label: row.label,
             site: row.site,
             order: row.order_id,
+            tenant: row.tenant_id,
             hardware: row.hardware,
             made_at: row.made_at,
             created: row.created,
@@ -124,9 +128,20 @@ impl From<BoxRow> for BoxView {
     }
 }
 
+/// The box as this caller may see it: to a tenant, another's box is none.
+pub async fn find_for(tx: &mut Tx, id: &BoxId, caller: &Caller) -> Result<BoxRow, Problem> {
+    let row = find(tx, id).await?;
+    match caller.tenant() {
+        Some(tenant) if row.tenant_id.as_deref() != Some(tenant.as_str()) => Err(missing(id)),
+        _ => Ok(row),
+    }
+}
+
+fn missing(id: &BoxId) -> Problem {
+    Problem::not_found(format!("there is no box {id}"))
+}
+
 /// The box, or the answer that there is none.
 pub async fn find(tx: &mut Tx, id: &BoxId) -> Result<BoxRow, Problem> {
-    box_get(tx, id)
-        .await?
-        .ok_or_else(|| Problem::not_found(format!("there is no box {id}")))
+    box_get(tx, id).await?.ok_or_else(|| missing(id))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::box_view::{BoxPath, BoxView, find};
+use super::box_view::{BoxPath, BoxView, find, find_for};
 use super::endpoint;
 use super::paging::{Part, page};
 use crate::fleet::FleetEventKind;
@@ -37,7 +37,7 @@ pub(super) fn add(api: Api) -> Api {
 
 endpoint! {
     /// The fleet's table.
-    BoxList = GET "/v1/boxes" as "boxList", Scope::Role(Role::Viewer), OK;
+    BoxList = GET "/v1/boxes" as "boxList", Scope::Shared(Role::Viewer), OK;
     "Boxes in the order of their names."
     (Nothing, BoxQuery, NoBody) -> Json<BoxPage> = list
 }
@@ -76,6 +76,8 @@ pub struct BoxLine {
     telemetry_interval_secs: Option<u16>,
     /// How full its store was then.
     vault: Option<VaultView>,
+    /// Alerts on it that are not over.
+    alerts: i64,
 }
 
 /// How full a box's store is, and what waits for delivery.
@@ -110,6 +112,7 @@ impl From<BoxSample> for BoxLine {
             telemetry_at: sampled.sample_at,
             telemetry_interval_secs: reported.map(|r| r.telemetry_interval_secs),
             vault,
+            alerts: sampled.alerts,
         }
     }
 }
@@ -120,6 +123,7 @@ async fn list(call: Call<BoxList>) -> Result<Json<BoxPage>, Problem> {
     let filter = BoxFilter {
         state: query.state,
         online: query.online,
+        tenant: call.caller.tenant().cloned(),
         text: query.q.filter(|q| !q.is_empty()),
     };
     let mut tx = call.people.db.read().await?;
@@ -173,7 +177,7 @@ async fn summary(call: Call<BoxSummary>) -> Result<Json<Summary>, Problem> {
 
 endpoint! {
     /// One box.
-    BoxGet = GET "/v1/boxes/{box_id}" as "boxGet", Scope::Role(Role::Viewer), OK;
+    BoxGet = GET "/v1/boxes/{box_id}" as "boxGet", Scope::Shared(Role::Viewer), OK;
     "One box, with its last telemetry and reported state."
     (BoxPath, Nothing, NoBody) -> Json<BoxDetail> = get
 }
@@ -231,10 +235,10 @@ pub struct UploadCount {
 async fn get(call: Call<BoxGet>) -> Result<Json<BoxDetail>, Problem> {
     let id = &call.path.box_id;
     let mut tx = call.people.db.read().await?;
-    let row = find(&mut tx, id).await?;
+    let row = find_for(&mut tx, id, &call.caller).await?;
     let sample = telemetry_latest(&mut tx, id).await?;
     let reported = reported_get(&mut tx, id).await?;
-    let uploads = upload_count(&mut tx, id).await?;
+    let uploads = upload_count(&mut tx, id, call.caller.tenant()).await?;
     drop(tx);
     let rollout = call.people.fleet.rollout_last(id).await?;
     let update = rollout.and_then(|mut of| {

@@ -11,12 +11,15 @@ use super::endpoint;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
-use crate::http::reply::Document;
+use crate::http::reply::{Document, Figures};
 use crate::store::operators::Role;
 use crate::store::settings::setting_get;
 
 pub(super) fn add(api: Api) -> Api {
-    api.add::<Healthz>().add::<OpenApiGet>().add::<CodeList>()
+    api.add::<Healthz>()
+        .add::<MetricsGet>()
+        .add::<OpenApiGet>()
+        .add::<CodeList>()
 }
 
 endpoint! {
@@ -45,6 +48,19 @@ async fn healthz(call: Call<Healthz>) -> Result<Json<Health>, Problem> {
 }
 
 endpoint! {
+    /// For Prometheus.
+    MetricsGet = GET "/metrics" as "metricsGet", Scope::Role(Role::Viewer), OK;
+    "Figures for Prometheus, as OpenMetrics. What the database counts is counted at most every 30 seconds."
+    (Nothing, Nothing, NoBody) -> Figures = metrics_get
+}
+
+async fn metrics_get(call: Call<MetricsGet>) -> Result<Figures, Problem> {
+    let people = &call.people;
+    let edge = people.fleet.edge().stats();
+    Ok(Figures(people.metrics.text(&people.db, edge).await?))
+}
+
+endpoint! {
     /// The description.
     OpenApiGet = GET "/v1/openapi.json" as "openapiGet", Scope::Public, OK;
     "This description."
@@ -65,7 +81,7 @@ async fn openapi_get(_: Call<OpenApiGet>) -> Result<Document, Problem> {
 
 endpoint! {
     /// The table of codes.
-    CodeList = GET "/v1/codes" as "codeList", Scope::Role(Role::Viewer), OK;
+    CodeList = GET "/v1/codes" as "codeList", Scope::Shared(Role::Viewer), OK;
     "What each LH code means, to customers and to operators."
     (Nothing, Nothing, NoBody) -> Json<Codes> = code_list
 }

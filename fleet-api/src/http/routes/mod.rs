@@ -1,5 +1,8 @@
 //! Every route of the people's port, one module per noun.
 
+mod alert_channels;
+mod alert_rules;
+mod alerts;
 mod audit;
 mod box_history;
 mod box_view;
@@ -15,6 +18,7 @@ mod paging;
 mod receipts;
 mod releases;
 mod session;
+mod tenants;
 mod tickets;
 mod tokens;
 mod uplink;
@@ -68,6 +72,10 @@ pub fn api() -> Api {
     let api = box_history::add(api);
     let api = uplink::add(api);
     let api = commands::add(api);
+    let api = alerts::add(api);
+    let api = alert_rules::add(api);
+    let api = alert_channels::add(api);
+    let api = tenants::add(api);
     let api = orders::add(api);
     let api = tickets::add(api);
     let api = releases::add(api);

@@ -6,7 +6,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
 use super::paging::{Part, page};
+use crate::auth::Caller;
 use crate::fleet::{ObjectInfo, ObjectQuery};
+use crate::http::People;
 use crate::http::api::Api;
 use crate::http::cursor;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
@@ -15,6 +17,7 @@ use crate::http::reply::{Done, File};
 use crate::store::Tx;
 use crate::store::objects::object_get;
 use crate::store::operators::Role;
+use crate::store::tenants::{bucket_is_of, bucket_list_of};
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<BucketList>()
@@ -25,7 +28,7 @@ pub(super) fn add(api: Api) -> Api {
 
 endpoint! {
     /// Where objects are.
-    BucketList = GET "/v1/buckets" as "bucketList", Scope::Role(Role::Viewer), OK;
+    BucketList = GET "/v1/buckets" as "bucketList", Scope::Shared(Role::Viewer), OK;
     "The buckets that exist."
     (Nothing, Nothing, NoBody) -> Json<Buckets> = buckets
 }
@@ -38,13 +41,19 @@ pub struct Buckets {
 }
 
 async fn buckets(call: Call<BucketList>) -> Result<Json<Buckets>, Problem> {
+    if let Some(tenant) = call.caller.tenant() {
+        // What nothing has arrived in yet is theirs all the same.
+        let mut tx = call.people.db.read().await?;
+        let items = bucket_list_of(&mut tx, tenant).await?;
+        return Ok(Json(Buckets { items }));
+    }
     let items = call.people.fleet.buckets_list().await?;
     Ok(Json(Buckets { items }))
 }
 
 endpoint! {
     /// What is in one.
-    ObjectList = GET "/v1/objects" as "objectList", Scope::Role(Role::Viewer), OK;
+    ObjectList = GET "/v1/objects" as "objectList", Scope::Shared(Role::Viewer), OK;
     "Objects of a bucket in the order of their keys, as folders where a delimiter is given."
     (Nothing, ListQuery, NoBody) -> Json<ObjectListPage> = list
 }
@@ -100,6 +109,7 @@ pub struct ObjectView {
 
 async fn list(call: Call<ObjectList>) -> Result<Json<ObjectListPage>, Problem> {
     let query = call.query;
+    check_owner(&call.people, &call.caller, &query.bucket).await?;
     let part = Part::new(query.cursor.as_deref(), query.limit)?;
     let asked = ObjectQuery {
         bucket: query.bucket,
@@ -119,6 +129,26 @@ async fn list(call: Call<ObjectList>) -> Result<Json<ObjectListPage>, Problem> {
         page: ObjectPage::new(items, next, &call.people),
         prefixes: found.prefixes,
     }))
+}
+
+/// To a tenant, another's bucket is none.
+pub(super) async fn check_owner(
+    people: &People,
+    caller: &Caller,
+    bucket: &str,
+) -> Result<(), Problem> {
+    let Some(tenant) = caller.tenant() else {
+        return Ok(());
+    };
+    let missing = || Problem::not_found(format!("there is no bucket {}", bucket.escape_debug()));
+    if bucket.contains('\0') {
+        return Err(missing());
+    }
+    let mut tx = people.db.read().await?;
+    if bucket_is_of(&mut tx, bucket, tenant).await? {
+        return Ok(());
+    }
+    Err(missing())
 }
 
 /// The object with what the cloud knows of how it came.
@@ -150,13 +180,14 @@ pub struct ObjectPath {
 
 endpoint! {
     /// Its bytes.
-    ObjectGet = GET "/v1/objects/{bucket}/{*key}" as "objectGet", Scope::Role(Role::Viewer), OK;
+    ObjectGet = GET "/v1/objects/{bucket}/{*key}" as "objectGet", Scope::Shared(Role::Viewer), OK;
     "An object's bytes, as a file to be saved."
     (ObjectPath, Nothing, NoBody) -> File = get
 }
 
 async fn get(call: Call<ObjectGet>) -> Result<File, Problem> {
     let (bucket, key) = (&call.path.bucket, &call.path.key);
+    check_owner(&call.people, &call.caller, bucket).await?;
     let object = call.people.fleet.object_open(bucket, key).await?;
     Ok(File {
         name: key.to_string(),

@@ -6,6 +6,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
+use super::tenants::{check_exists, check_tenant};
 use crate::auth::password;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
@@ -16,6 +17,7 @@ use crate::store::operators::{
     OperatorRow, Role, operator_count_admins, operator_delete, operator_get, operator_insert,
     operator_list, operator_update, session_delete_of,
 };
+use crate::store::tenants::TenantId;
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<OperatorList>()
@@ -31,6 +33,9 @@ pub struct Operator {
     name: String,
     /// What they may do.
     role: Role,
+    /// The tenant that they belong to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
     /// Since when they are one.
     created: i64,
 }
@@ -40,6 +45,7 @@ impl From<OperatorRow> for Operator {
         Self {
             name: row.name,
             role: row.role,
+            tenant: row.tenant_id,
             created: row.created,
         }
     }
@@ -89,6 +95,9 @@ pub struct NewOperator {
     name: String,
     /// What they may do.
     role: Role,
+    /// The tenant that they belong to, for the role `customer`.
+    #[schema(value_type = Option<String>)]
+    tenant: Option<TenantId>,
     /// A first password, at least 12 characters.
     #[schema(value_type = String)]
     password: Secret,
@@ -102,6 +111,7 @@ async fn create(call: Call<OperatorCreate>) -> Result<Json<Operator>, Problem> {
             "a name is 1 to 64 letters, digits, '.', '-', '_' and '@'",
         ));
     }
+    let tenant = check_tenant(&call.caller, new.role, new.tenant)?;
     password::check(&new.password.0).map_err(Problem::invalid)?;
     let hash = password::hash(new.password.0)
         .await
@@ -112,8 +122,10 @@ async fn create(call: Call<OperatorCreate>) -> Result<Json<Operator>, Problem> {
         password_hash: hash,
         role: new.role,
         created: now,
+        tenant_id: tenant.as_ref().map(ToString::to_string),
     };
     let mut tx = call.people.db.write().await?;
+    check_exists(&mut tx, tenant.as_ref()).await?;
     if !operator_insert(&mut tx, &row).await? {
         return Err(Problem::conflict(format!("{} exists", row.name)));
     }
@@ -121,7 +133,7 @@ async fn create(call: Call<OperatorCreate>) -> Result<Json<Operator>, Problem> {
         actor: &call.caller.actor().0,
         action: "operator.create",
         subject: &row.name,
-        detail: &json!({ "role": row.role }),
+        detail: &json!({ "role": row.role, "tenant": row.tenant_id }),
     };
     audit_append(&mut tx, entry, now).await?;
     tx.commit().await?;
@@ -159,6 +171,15 @@ async fn update(call: Call<OperatorUpdate>) -> Result<Json<Operator>, Problem> {
     };
     let now = call.people.clock.now().0;
     let mut tx = call.people.db.write().await?;
+    let before = operator_get(&mut tx, name).await?;
+    let is_customer = |role| role == Role::Customer;
+    if let (Some(before), Some(role)) = (before, change.role)
+        && is_customer(before.role) != is_customer(role)
+    {
+        return Err(Problem::conflict(
+            "nobody becomes a customer, or ceases to be one: remove them and add them anew",
+        ));
+    }
     if !operator_update(&mut tx, name, change.role, hash.as_deref()).await? {
         return Err(no_operator(name));
     }

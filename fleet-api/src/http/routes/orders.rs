@@ -15,6 +15,7 @@ use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::new_id;
 use crate::store::operators::Role;
 use crate::store::orders::{OrderRow, order_get, order_insert, order_list};
+use crate::store::tenants::{TenantId, bucket_claim, tenant_get};
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<OrderCreate>()
@@ -28,8 +29,10 @@ pub(super) fn add(api: Api) -> Api {
 pub struct Order {
     /// Its name.
     id: String,
-    /// Whose it is.
+    /// Whose it is, in words.
     customer: String,
+    /// The tenant that it belongs to.
+    tenant: Option<String>,
     /// The bucket that its objects go to.
     bucket: String,
     /// What an operator wrote.
@@ -45,6 +48,7 @@ impl From<OrderRow> for Order {
         Self {
             id: row.order_id.to_string(),
             customer: row.customer,
+            tenant: row.tenant_id,
             bucket: row.bucket,
             note: row.note,
             created_by: row.created_by,
@@ -69,6 +73,9 @@ pub struct NewOrder {
     id: Option<OrderId>,
     /// Whose it is, at most 200 characters.
     customer: String,
+    /// The tenant that it belongs to, and its bucket with it; absent for the fleet's own.
+    #[schema(value_type = Option<String>)]
+    tenant: Option<TenantId>,
     /// The bucket that its objects go to.
     bucket: String,
     /// Anything worth knowing, at most 2,000 characters.
@@ -99,8 +106,20 @@ async fn create(call: Call<OrderCreate>) -> Result<Json<Order>, Problem> {
         note: new.note,
         created_by: call.caller.actor().0,
         created: now,
+        tenant_id: new.tenant.as_ref().map(ToString::to_string),
     };
     let mut tx = call.people.db.write().await?;
+    if let Some(tenant) = &new.tenant
+        && tenant_get(&mut tx, tenant).await?.is_none()
+    {
+        return Err(Problem::invalid(format!("there is no tenant {tenant}")));
+    }
+    if !bucket_claim(&mut tx, &row.bucket, new.tenant.as_ref()).await? {
+        return Err(Problem::conflict(format!(
+            "bucket {} is somebody else's",
+            row.bucket
+        )));
+    }
     if !order_insert(&mut tx, &row).await? {
         return Err(Problem::conflict(format!("order {} exists", row.order_id)));
     }
@@ -108,7 +127,7 @@ async fn create(call: Call<OrderCreate>) -> Result<Json<Order>, Problem> {
         actor: &row.created_by,
         action: "order.create",
         subject: row.order_id.as_str(),
-        detail: &json!({ "customer": row.customer, "bucket": row.bucket }),
+        detail: &json!({ "customer": row.customer, "bucket": row.bucket, "tenant": row.tenant_id }),
     };
     audit_append(&mut tx, entry, now).await?;
     tx.commit().await?;
@@ -117,7 +136,7 @@ async fn create(call: Call<OrderCreate>) -> Result<Json<Order>, Problem> {
 
 endpoint! {
     /// All of them.
-    OrderList = GET "/v1/orders" as "orderList", Scope::Role(Role::Viewer), OK;
+    OrderList = GET "/v1/orders" as "orderList", Scope::Shared(Role::Viewer), OK;
     "Orders in the order of their names."
     (Nothing, PartQuery, NoBody) -> Json<OrderPage> = list
 }
@@ -130,7 +149,13 @@ page! {
 async fn list(call: Call<OrderList>) -> Result<Json<OrderPage>, Problem> {
     let part = call.query.part()?;
     let mut tx = call.people.db.read().await?;
-    let rows = order_list(&mut tx, part.place.as_ref(), part.limit).await?;
+    let rows = order_list(
+        &mut tx,
+        call.caller.tenant(),
+        part.place.as_ref(),
+        part.limit,
+    )
+    .await?;
     let next = part.next(&rows, |last| last.order_id.to_string())?;
     Ok(Json(OrderPage::new(rows, next, &call.people)))
 }
@@ -145,7 +170,7 @@ pub struct OrderPath {
 
 endpoint! {
     /// One order.
-    OrderGet = GET "/v1/orders/{order_id}" as "orderGet", Scope::Role(Role::Viewer), OK;
+    OrderGet = GET "/v1/orders/{order_id}" as "orderGet", Scope::Shared(Role::Viewer), OK;
     "One order."
     (OrderPath, Nothing, NoBody) -> Json<Order> = get
 }
@@ -153,7 +178,7 @@ endpoint! {
 async fn get(call: Call<OrderGet>) -> Result<Json<Order>, Problem> {
     let id = &call.path.order_id;
     let mut tx = call.people.db.read().await?;
-    let row = order_get(&mut tx, id).await?;
+    let row = order_get(&mut tx, id, call.caller.tenant()).await?;
     row.map(|row| Json(row.into()))
         .ok_or_else(|| Problem::not_found(format!("there is no order {id}")))
 }

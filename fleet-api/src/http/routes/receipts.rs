@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
+use super::objects::check_owner;
 use super::paging::Part;
 use crate::auth::Caller;
 use crate::fleet::ReceiptQuery;
@@ -59,6 +60,7 @@ async fn list(call: Call<ReceiptList>) -> Result<Json<ReceiptPage>, Problem> {
     if has_nul(&query.prefix) {
         return Err(Problem::invalid("no key has a NUL"));
     }
+    check_owner(&call.people, &call.caller, &query.bucket).await?;
     let after = part.place.as_ref().map(|(key, box_id, epoch, place)| {
         let plain = |text: &str| text.replace('\0', "");
         ReceiptPlace {

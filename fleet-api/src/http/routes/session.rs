@@ -50,6 +50,9 @@ pub struct Me {
     name: String,
     /// What they may do.
     role: Role,
+    /// The tenant that they belong to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
     /// When the session ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<i64>,
@@ -97,6 +100,7 @@ async fn session_create(call: Call<SessionCreate>) -> Result<WithHeaders<Json<Me
     let me = Me {
         name: operator.name,
         role: operator.role,
+        tenant: operator.tenant_id,
         expires: Some(expires),
     };
     Ok(WithHeaders(Json(me), cookie(&token, SESSION_SECS)?))
@@ -112,7 +116,7 @@ fn cookie(token: &str, max_age_secs: i64) -> Result<HeaderMap, Problem> {
 
 endpoint! {
     /// Log out.
-    SessionDelete = DELETE "/v1/session" as "sessionDelete", Scope::Role(Role::Viewer), NO_CONTENT;
+    SessionDelete = DELETE "/v1/session" as "sessionDelete", Scope::Shared(Role::Viewer), NO_CONTENT;
     "Logs out."
     (Nothing, Nothing, NoBody) -> WithHeaders<Done> = session_end
 }
@@ -128,7 +132,7 @@ async fn session_end(call: Call<SessionDelete>) -> Result<WithHeaders<Done>, Pro
 
 endpoint! {
     /// Who am I?
-    MeGet = GET "/v1/me" as "meGet", Scope::Role(Role::Viewer), OK;
+    MeGet = GET "/v1/me" as "meGet", Scope::Shared(Role::Viewer), OK;
     "Who is calling, and what they may do."
     (Nothing, Nothing, NoBody) -> Json<Me> = me_get
 }
@@ -138,13 +142,14 @@ async fn me_get(call: Call<MeGet>) -> Result<Json<Me>, Problem> {
     Ok(Json(Me {
         name: call.caller.actor().0,
         role,
+        tenant: call.caller.tenant().map(ToString::to_string),
         expires: None,
     }))
 }
 
 endpoint! {
     /// A new password for oneself.
-    MyPasswordSet = POST "/v1/me/password" as "myPasswordSet", Scope::Role(Role::Viewer), NO_CONTENT;
+    MyPasswordSet = POST "/v1/me/password" as "myPasswordSet", Scope::Shared(Role::Viewer), NO_CONTENT;
     "Changes the caller's own password and ends all of their sessions."
     (Nothing, Nothing, Json<NewPassword>) -> Done = my_password_set
 }

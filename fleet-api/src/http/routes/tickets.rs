@@ -5,7 +5,7 @@ use longhaul_protocol::ids::{OrderId, TicketId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::box_view::{BoxPath, find};
+use super::box_view::{BoxPath, find_for};
 use super::endpoint;
 use super::paging::{Part, TimePlace, page};
 use crate::fleet;
@@ -41,6 +41,8 @@ pub struct TicketView {
     box_id: String,
     /// The order that it belongs to.
     order: Option<String>,
+    /// The tenant that it belongs to.
+    tenant: Option<String>,
     /// The bucket that it reaches.
     bucket: String,
     /// Its public half.
@@ -61,6 +63,7 @@ impl From<TicketRow> for TicketView {
             id: row.ticket_id.to_string(),
             box_id: row.box_id.to_string(),
             order: row.order_id,
+            tenant: row.tenant_id,
             bucket: row.bucket,
             access_key: row.access_key,
             created_by: row.created_by,
@@ -73,7 +76,7 @@ impl From<TicketRow> for TicketView {
 
 endpoint! {
     /// A new one.
-    TicketCreate = POST "/v1/boxes/{box_id}/tickets" as "ticketCreate", Scope::Role(Role::Operator), CREATED;
+    TicketCreate = POST "/v1/boxes/{box_id}/tickets" as "ticketCreate", Scope::Shared(Role::Operator), CREATED;
     "Makes a ticket: a key pair with which a customer may write to one box, for one bucket."
     (BoxPath, Nothing, Json<NewTicket>) -> Json<TicketView> = create
 }
@@ -106,7 +109,12 @@ async fn create(call: Call<TicketCreate>) -> Result<Json<TicketView>, Problem> {
         valid_for_secs,
     };
     let actor = call.caller.actor();
-    let ticket = call.people.fleet.ticket_create(&actor, new).await?;
+    let tenant = call.caller.tenant();
+    let ticket = call
+        .people
+        .fleet
+        .ticket_create_for(&actor, tenant, new)
+        .await?;
     let mut tx = call.people.db.read().await?;
     let row = ticket_get(&mut tx, &ticket.id).await?;
     row.map(|row| Json(row.into()))
@@ -115,7 +123,7 @@ async fn create(call: Call<TicketCreate>) -> Result<Json<TicketView>, Problem> {
 
 endpoint! {
     /// A box's tickets.
-    TicketList = GET "/v1/boxes/{box_id}/tickets" as "ticketList", Scope::Role(Role::Viewer), OK;
+    TicketList = GET "/v1/boxes/{box_id}/tickets" as "ticketList", Scope::Shared(Role::Viewer), OK;
     "A box's tickets, newest first, without their secrets."
     (BoxPath, Nothing, NoBody) -> Json<TicketViews> = list
 }
@@ -132,8 +140,8 @@ pub struct TicketViews {
 async fn list(call: Call<TicketList>) -> Result<Json<TicketViews>, Problem> {
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
-    find(&mut tx, id).await?;
-    let rows = ticket_list(&mut tx, id, MAX_TICKETS).await?;
+    find_for(&mut tx, id, &call.caller).await?;
+    let rows = ticket_list(&mut tx, id, call.caller.tenant(), MAX_TICKETS).await?;
     Ok(Json(TicketViews {
         items: rows.into_iter().map(TicketView::from).collect(),
         server_time: call.people.clock.now().0,
@@ -142,7 +150,7 @@ async fn list(call: Call<TicketList>) -> Result<Json<TicketViews>, Problem> {
 
 endpoint! {
     /// The fleet's tickets.
-    TicketListAll = GET "/v1/tickets" as "ticketListAll", Scope::Role(Role::Viewer), OK;
+    TicketListAll = GET "/v1/tickets" as "ticketListAll", Scope::Shared(Role::Viewer), OK;
     "Tickets of all boxes, or of one order, newest first, without their secrets."
     (Nothing, TicketQuery, NoBody) -> Json<TicketPage> = list_all
 }
@@ -170,7 +178,14 @@ async fn list_all(call: Call<TicketListAll>) -> Result<Json<TicketPage>, Problem
     let part = Part::<TimePlace>::new(query.cursor.as_deref(), query.limit)?;
     let before = part.place.as_ref().map(TimePlace::place);
     let mut tx = call.people.db.read().await?;
-    let rows = ticket_list_all(&mut tx, query.order.as_ref(), before, part.limit).await?;
+    let rows = ticket_list_all(
+        &mut tx,
+        call.caller.tenant(),
+        query.order.as_ref(),
+        before,
+        part.limit,
+    )
+    .await?;
     let next = part.next(&rows, |last| (last.created, last.ticket_id.to_string()))?;
     Ok(Json(TicketPage::new(rows, next, &call.people)))
 }
@@ -185,7 +200,7 @@ pub struct TicketPath {
 
 endpoint! {
     /// For the customer.
-    TicketDownload = GET "/v1/tickets/{ticket_id}/download" as "ticketDownload", Scope::Role(Role::Operator), OK;
+    TicketDownload = GET "/v1/tickets/{ticket_id}/download" as "ticketDownload", Scope::Shared(Role::Operator), OK;
     "The ticket's file for the customer, with its secret."
     (TicketPath, Nothing, NoBody) -> File = download
 }
@@ -195,7 +210,7 @@ async fn download(call: Call<TicketDownload>) -> Result<File, Problem> {
     let ticket = call
         .people
         .fleet
-        .ticket_file(&actor, &call.path.ticket_id)
+        .ticket_file(&actor, call.caller.tenant(), &call.path.ticket_id)
         .await?;
     let mut text =
         serde_json::to_vec_pretty(&ticket).map_err(|e| Problem::internal("ticket", &e))?;
@@ -210,7 +225,7 @@ async fn download(call: Call<TicketDownload>) -> Result<File, Problem> {
 
 endpoint! {
     /// Ended.
-    TicketRevoke = DELETE "/v1/tickets/{ticket_id}" as "ticketRevoke", Scope::Role(Role::Operator), NO_CONTENT;
+    TicketRevoke = DELETE "/v1/tickets/{ticket_id}" as "ticketRevoke", Scope::Shared(Role::Operator), NO_CONTENT;
     "Ends a ticket; the box learns of it with its next desired state."
     (TicketPath, Nothing, NoBody) -> Done = revoke
 }
@@ -219,7 +234,7 @@ async fn revoke(call: Call<TicketRevoke>) -> Result<Done, Problem> {
     let actor = call.caller.actor();
     call.people
         .fleet
-        .ticket_revoke(&actor, &call.path.ticket_id)
+        .ticket_revoke_for(&actor, call.caller.tenant(), &call.path.ticket_id)
         .await?;
     Ok(Done)
 }

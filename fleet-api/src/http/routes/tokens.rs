@@ -6,6 +6,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
+use super::tenants::{check_exists, check_tenant};
 use crate::auth::secret;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
@@ -15,6 +16,7 @@ use crate::store::api_tokens::{ApiTokenRow, api_token_insert, api_token_list, ap
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::new_id;
 use crate::store::operators::Role;
+use crate::store::tenants::TenantId;
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<TokenList>()
@@ -31,6 +33,9 @@ pub struct Token {
     name: String,
     /// What its bearer may do.
     role: Role,
+    /// The tenant that it speaks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
     /// Who made it.
     created_by: String,
     /// When.
@@ -49,6 +54,7 @@ impl From<ApiTokenRow> for Token {
             id: row.token_id,
             name: row.name,
             role: row.role,
+            tenant: row.tenant_id,
             created_by: row.created_by,
             created: row.created,
             expires: row.expires,
@@ -77,14 +83,14 @@ type TokenId = CommandId;
 
 endpoint! {
     /// All of them.
-    TokenList = GET "/v1/tokens" as "tokenList", Scope::Role(Role::Admin), OK;
+    TokenList = GET "/v1/tokens" as "tokenList", Scope::Shared(Role::Admin), OK;
     "Every API token, without its secret."
     (Nothing, Nothing, NoBody) -> Json<Tokens> = list
 }
 
 async fn list(call: Call<TokenList>) -> Result<Json<Tokens>, Problem> {
     let mut tx = call.people.db.read().await?;
-    let rows = api_token_list(&mut tx).await?;
+    let rows = api_token_list(&mut tx, call.caller.tenant()).await?;
     Ok(Json(Tokens {
         items: rows.into_iter().map(Token::from).collect(),
     }))
@@ -92,7 +98,7 @@ async fn list(call: Call<TokenList>) -> Result<Json<Tokens>, Problem> {
 
 endpoint! {
     /// A new one.
-    TokenCreate = POST "/v1/tokens" as "tokenCreate", Scope::Role(Role::Admin), CREATED;
+    TokenCreate = POST "/v1/tokens" as "tokenCreate", Scope::Shared(Role::Admin), CREATED;
     "Makes an API token; its secret is shown in this answer only."
     (Nothing, Nothing, Json<NewToken>) -> Json<MadeToken> = create
 }
@@ -105,6 +111,9 @@ pub struct NewToken {
     name: String,
     /// What its bearer may do.
     role: Role,
+    /// The tenant that it speaks for, for the role `customer`; customers need not say it.
+    #[schema(value_type = Option<String>)]
+    tenant: Option<TenantId>,
     /// How long it is valid, in seconds; absent for as long as it is not revoked.
     expires_in_secs: Option<u32>,
 }
@@ -126,6 +135,7 @@ async fn create(call: Call<TokenCreate>) -> Result<Json<MadeToken>, Problem> {
             "a token's name is 1 to 64 characters without control characters",
         ));
     }
+    let tenant = check_tenant(&call.caller, new.role, new.tenant)?;
     let now = call.people.clock.now();
     let text = secret::new_secret("lh_").map_err(|e| Problem::internal("token", &e))?;
     let row = ApiTokenRow {
@@ -136,14 +146,16 @@ async fn create(call: Call<TokenCreate>) -> Result<Json<MadeToken>, Problem> {
         created: now.0,
         expires: new.expires_in_secs.map(|s| now.plus_secs(s.into()).0),
         revoked: None,
+        tenant_id: tenant.as_ref().map(ToString::to_string),
     };
     let mut tx = call.people.db.write().await?;
+    check_exists(&mut tx, tenant.as_ref()).await?;
     api_token_insert(&mut tx, &secret::hash(&text), &row).await?;
     let entry = AuditEntry {
         actor: &row.created_by,
         action: "token.create",
         subject: &row.token_id,
-        detail: &json!({ "name": row.name, "role": row.role }),
+        detail: &json!({ "name": row.name, "role": row.role, "tenant": row.tenant_id }),
     };
     audit_append(&mut tx, entry, now.0).await?;
     tx.commit().await?;
@@ -155,7 +167,7 @@ async fn create(call: Call<TokenCreate>) -> Result<Json<MadeToken>, Problem> {
 
 endpoint! {
     /// Ended.
-    TokenRevoke = DELETE "/v1/tokens/{token_id}" as "tokenRevoke", Scope::Role(Role::Admin), NO_CONTENT;
+    TokenRevoke = DELETE "/v1/tokens/{token_id}" as "tokenRevoke", Scope::Shared(Role::Admin), NO_CONTENT;
     "Ends an API token at once."
     (TokenPath, Nothing, NoBody) -> Done = revoke
 }
@@ -163,7 +175,7 @@ endpoint! {
 async fn revoke(call: Call<TokenRevoke>) -> Result<Done, Problem> {
     let (id, now) = (call.path.token_id.as_str(), call.people.clock.now().0);
     let mut tx = call.people.db.write().await?;
-    if !api_token_revoke(&mut tx, id, now).await? {
+    if !api_token_revoke(&mut tx, id, call.caller.tenant(), now).await? {
         return Err(Problem::not_found(format!("there is no valid token {id}")));
     }
     let entry = AuditEntry {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use crate::alerts::address::Reach;
 use crate::auth::secret;
 use crate::clock::Clock;
 use crate::fleet::{Admitted, Fleet, FleetParts};
@@ -149,6 +150,11 @@ impl Site {
 
     /// A token of a program that may do what `role` may.
     pub async fn token(&self, role: Role) -> Auth {
+        self.token_of(role, None).await
+    }
+
+    /// The same for a customer of `tenant`.
+    pub async fn token_of(&self, role: Role, tenant: Option<&str>) -> Auth {
         let text = secret::new_secret("lh_").expect("random");
         let row = ApiTokenRow {
             token_id: crate::store::new_id("tok"),
@@ -158,6 +164,7 @@ impl Site {
             created: NOW,
             expires: None,
             revoked: None,
+            tenant_id: tenant.map(str::to_owned),
         };
         let mut tx = self.people.db.write().await.expect("begins");
         api_token_insert(&mut tx, &secret::hash(&text), &row)
@@ -246,6 +253,10 @@ async fn fleet(
         region: "us-east-1".into(),
         tuf_dir: folder.join("tuf"),
         endpoints: Vec::new(),
+        reach: Reach {
+            private: false,
+            loopback: true,
+        },
     };
     (Fleet::new(parts), incoming)
 }

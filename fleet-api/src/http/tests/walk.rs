@@ -16,6 +16,8 @@ pub struct Operation {
     pub template: String,
     /// What it takes, if not nothing.
     pub role: Option<Role>,
+    /// Its name.
+    pub id: String,
     /// The operation.
     pub described: Value,
 }
@@ -41,6 +43,10 @@ pub fn operations() -> Vec<Operation> {
             all.push(Operation {
                 method: method.to_uppercase(),
                 template: path.clone(),
+                id: described["operationId"]
+                    .as_str()
+                    .expect("a name")
+                    .to_owned(),
                 role: role.map(|r| r.parse().expect("a role")),
                 described: described.clone(),
             });

@@ -4,6 +4,7 @@ use longhaul_protocol::ids::BoxId;
 use sqlx::FromRow;
 
 use super::{BoxRow, BoxState};
+use crate::store::tenants::TenantId;
 use crate::store::tx::plain;
 use crate::store::{StoreResult, Tx};
 
@@ -14,6 +15,8 @@ pub struct BoxFilter {
     pub state: Option<BoxState>,
     /// With, or without, a session.
     pub online: Option<bool>,
+    /// Of this tenant.
+    pub tenant: Option<TenantId>,
     /// With this text in name, label, site or hardware; case does not matter.
     pub text: Option<String>,
 }
@@ -34,6 +37,7 @@ pub async fn box_list(
          WHERE box_id > $1 \
            AND (CAST($2 AS TEXT) IS NULL OR state = $2) \
            AND (CAST($3 AS BOOLEAN) IS NULL OR connected = $3) \
+           AND (CAST($6 AS TEXT) IS NULL OR tenant_id = $6) \
            AND (CAST($4 AS TEXT) IS NULL OR \
                 lower(box_id || ' ' || label || ' ' || site || ' ' || hardware) LIKE $4 ESCAPE '\\') \
          ORDER BY box_id LIMIT $5",
@@ -42,6 +46,7 @@ pub async fn box_list(
         filter.online,
         text.as_deref(),
         i64::from(limit),
+        filter.tenant.as_ref().map(TenantId::as_str),
     )
 }
 
@@ -57,6 +62,8 @@ pub struct BoxSample {
     pub sample: Option<String>,
     /// The reported state that came last: JSON.
     pub reported: Option<String>,
+    /// Alerts on it that are not over.
+    pub alerts: i64,
 }
 
 /// As [`box_list`], with the last sample and reported state of each: the databases look them up
@@ -77,11 +84,14 @@ pub async fn box_list_sampled(
             ORDER BY t.at DESC LIMIT 1) AS sample_at, \
            (SELECT t.detail FROM telemetry t WHERE t.box_id = boxes.box_id \
             ORDER BY t.at DESC LIMIT 1) AS sample, \
-           (SELECT r.detail FROM reported r WHERE r.box_id = boxes.box_id) AS reported \
+           (SELECT r.detail FROM reported r WHERE r.box_id = boxes.box_id) AS reported, \
+           (SELECT count(*) FROM alerts a WHERE a.box_id = boxes.box_id \
+            AND a.state <> 'resolved' AND a.state <> 'pending') AS alerts \
          FROM boxes \
          WHERE box_id > $1 \
            AND (CAST($2 AS TEXT) IS NULL OR state = $2) \
            AND (CAST($3 AS BOOLEAN) IS NULL OR connected = $3) \
+           AND (CAST($6 AS TEXT) IS NULL OR tenant_id = $6) \
            AND (CAST($4 AS TEXT) IS NULL OR \
                 lower(box_id || ' ' || label || ' ' || site || ' ' || hardware) LIKE $4 ESCAPE '\\') \
          ORDER BY box_id LIMIT $5",
@@ -90,6 +100,7 @@ pub async fn box_list_sampled(
         filter.online,
         text.as_deref(),
         i64::from(limit),
+        filter.tenant.as_ref().map(TenantId::as_str),
     )
 }
 

@@ -23,7 +23,7 @@ async fn write(db: &Db) -> Tx {
     db.write().await.expect("begins")
 }
 
-fn birth(session: &str) -> Birth {
+pub fn birth(session: &str) -> Birth {
     Birth {
         session: session.parse().expect("an id"),
         boot: "boot-1".parse().expect("an id"),
@@ -88,6 +88,7 @@ async fn add_ticket(db: &Db, box_id: &BoxId, id: &str, expires: i64) -> TicketId
         created: 1,
         expires,
         revoked: None,
+        tenant_id: None,
     };
     let mut tx = write(db).await;
     ticket_insert(&mut tx, &row).await.expect("inserts");

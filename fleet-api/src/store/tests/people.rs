@@ -15,7 +15,7 @@ use crate::store::testing::on_both;
 
 on_both! {
     async fn sessions_and_tokens_end(db: Db) {
-        let row = OperatorRow { name: "ada".into(), password_hash: "x".into(), role: Role::Admin, created: 1 };
+        let row = OperatorRow { name: "ada".into(), password_hash: "x".into(), role: Role::Admin, created: 1, tenant_id: None };
         let mut tx = write(&db).await;
         assert!(operator_insert(&mut tx, &row).await.expect("inserts"));
         assert!(!operator_insert(&mut tx, &row).await.expect("taken"));
@@ -35,13 +35,13 @@ on_both! {
         assert!(operator_list(&mut tx).await.expect("lists").is_empty());
 
         let token = ApiTokenRow { token_id: "t".into(), name: "ci".into(), role: Role::Operator,
-            created_by: "ada".into(), created: 1, expires: Some(100), revoked: None };
+            created_by: "ada".into(), created: 1, expires: Some(100), revoked: None, tenant_id: None };
         api_token_insert(&mut tx, "hash", &token).await.expect("inserts");
         assert_eq!(api_token_find(&mut tx, "hash", 99).await.expect("finds"), Some(token));
         assert_eq!(api_token_find(&mut tx, "hash", 100).await.expect("finds"), None);
-        assert!(api_token_revoke(&mut tx, "t", 50).await.expect("revokes"));
+        assert!(api_token_revoke(&mut tx, "t", None, 50).await.expect("revokes"));
         assert_eq!(api_token_find(&mut tx, "hash", 60).await.expect("finds"), None);
-        assert_eq!(api_token_list(&mut tx).await.expect("lists").len(), 1);
+        assert_eq!(api_token_list(&mut tx, None).await.expect("lists").len(), 1);
     }
 
     async fn the_audit_shows_what_was_altered(db: Db) {

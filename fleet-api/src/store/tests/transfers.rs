@@ -20,17 +20,17 @@ on_both! {
     async fn orders_are_unique_and_paged(db: Db) {
         let row = |id: &str| OrderRow {
             order_id: id.parse().expect("an id"), customer: "ACME".into(), bucket: "b".into(),
-            note: String::new(), created_by: "ada".into(), created: 1,
+            note: String::new(), created_by: "ada".into(), created: 1, tenant_id: None,
         };
         let mut tx = write(&db).await;
         for id in ["b", "A", "a", "_"] {
             assert!(order_insert(&mut tx, &row(id)).await.expect("inserts"));
         }
         assert!(!order_insert(&mut tx, &row("a")).await.expect("taken"));
-        let ids: Vec<_> = order_list(&mut tx, Some(&"A".parse().expect("an id")), 9).await.expect("lists")
+        let ids: Vec<_> = order_list(&mut tx, None, Some(&"A".parse().expect("an id")), 9).await.expect("lists")
             .into_iter().map(|o| o.order_id.to_string()).collect();
         assert_eq!(ids, ["_", "a", "b"]);
-        assert_eq!(order_get(&mut tx, &row("a").order_id).await.expect("gets"), Some(row("a")));
+        assert_eq!(order_get(&mut tx, &row("a").order_id, None).await.expect("gets"), Some(row("a")));
     }
 
     async fn a_ticket_ends_when_it_expires_or_is_revoked(db: Db) {
@@ -46,7 +46,7 @@ on_both! {
         assert!(ticket_revoke(&mut tx, &second, 110).await.expect("revokes"));
         assert!(!ticket_revoke(&mut tx, &second, 111).await.expect("twice"));
         assert!(valid(&mut tx, 120).await.is_empty());
-        assert_eq!(ticket_list(&mut tx, &id, 10).await.expect("lists").len(), 2);
+        assert_eq!(ticket_list(&mut tx, &id, None, 10).await.expect("lists").len(), 2);
     }
 
     async fn asking_twice_for_an_upload_yields_the_same_one(db: Db) {
@@ -71,8 +71,8 @@ on_both! {
         let got = upload_get(&mut tx, &u1).await.expect("gets").expect("is there");
         assert_eq!((got.state, got.s3_upload_id.as_deref(), got.reason), (UploadState::Verified, Some("s3b"), None));
         assert_eq!(upload_find(&mut tx, &id, "b", &got.object_key, 1).await.expect("finds").map(|u| u.upload_id), Some(u1));
-        assert_eq!(upload_list(&mut tx, &id, None, 5).await.expect("lists").len(), 1);
-        assert_eq!(upload_count(&mut tx, &id).await.expect("counts"), [("verified".to_owned(), 1, 10)]);
+        assert_eq!(upload_list(&mut tx, &id, None, None, 5).await.expect("lists").len(), 1);
+        assert_eq!(upload_count(&mut tx, &id, None).await.expect("counts"), [("verified".to_owned(), 1, 10)]);
     }
 
     async fn objects_are_listed_by_prefix_in_byte_order(db: Db) {
