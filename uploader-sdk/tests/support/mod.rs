@@ -2,7 +2,7 @@
 //! the status and delivery routes; and a proxy that cuts connections.
 #![expect(dead_code, reason = "each test file uses some of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -92,8 +92,9 @@ pub struct Seen {
     pub deliveries: Mutex<Option<BTreeMap<ObjectKey, Delivery>>>,
     /// Answers 503 to this many requests.
     pub busy: AtomicU64,
-    /// Answers `NoSuchUpload` to this many parts.
+    /// Forgets this many uploads, each at its next part.
     pub lost_uploads: AtomicU64,
+    forgotten: Mutex<HashSet<String>>,
     /// Answers are held back while set.
     pub frozen: AtomicBool,
     pub rungs: Mutex<Vec<RungReport>>,
@@ -106,6 +107,17 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Whether it no longer knows the upload of a request. Once forgotten it stays so: the client
+    /// may have heard of it only as a broken connection.
+    fn has_forgotten(&self, query: Option<&str>) -> bool {
+        let id = query.and_then(|q| q.split('&').find_map(|pair| pair.strip_prefix("uploadId=")));
+        let Some(id) = id else {
+            return false;
+        };
+        let mut forgotten = self.forgotten.lock().expect("not poisoned");
+        forgotten.contains(id) || (take_one(&self.lost_uploads) && forgotten.insert(id.to_owned()))
+    }
+
     pub fn count(&self, matching: impl Fn(&str) -> bool) -> usize {
         let requests = self.requests.lock().expect("not poisoned");
         requests.iter().filter(|r| matching(r)).count()
@@ -304,7 +316,7 @@ async fn answer(
     if request.method() != Method::GET && take_one(&seen.busy) {
         return Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"));
     }
-    if what.contains("partNumber") && take_one(&seen.lost_uploads) {
+    if what.contains("partNumber") && seen.has_forgotten(request.uri().query()) {
         return Ok(refusal(StatusCode::NOT_FOUND, "NoSuchUpload"));
     }
     if request.method() == Method::PUT {
