@@ -7,6 +7,7 @@ use longhaul_sim::operator::Operator;
 use longhaul_sim::process::Process;
 use longhaul_sim::releases::{Contents, runs};
 use longhaul_sim::system::{Programs, Stage, online};
+use longhaul_sim::wait::until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::rngs::SmallRng;
@@ -15,6 +16,7 @@ use rand::{Rng, SeedableRng};
 const BUCKET: &str = "survey";
 /// Updates that are disturbed, unless `LONGHAUL_UPDATE_KILLS` says otherwise.
 const ROUNDS: u64 = 4;
+const PATIENCE: Duration = Duration::from_secs(60);
 const VAULT_BYTES: u64 = 512 << 20;
 
 /// A cloud with a repository, and a box that runs what it was made with.
@@ -148,9 +150,16 @@ async fn a_killed_update_ends_in_committed_or_rolled_back_and_the_box_lives() {
     let mut fleet = Fleet::new().await;
     // When to kill is drawn, but the same in every run: a failure can be looked at again.
     let mut random = SmallRng::seed_from_u64(7);
-    let first = fleet.operator.box_detail(&fleet.box_id).await;
-    let first = first.expect("known")["reported"]["agent_version"].clone();
-    let mut version = first.as_str().expect("a version").to_owned();
+    let mut version = until("the box's first report", PATIENCE, async || {
+        let detail = fleet.operator.box_detail(&fleet.box_id).await;
+        let detail = detail.map_err(|e| e.to_string())?;
+        let version = detail["reported"]["agent_version"].as_str();
+        version
+            .map(ToOwned::to_owned)
+            .ok_or_else(|| detail.to_string())
+    })
+    .await
+    .expect("a version");
 
     for round in 1..=rounds() {
         let next = format!("{}.0.0", round + 1);
