@@ -25,7 +25,7 @@ const ACK_MS: u64 = 15_000;
 const ACK_MAX_MS: u64 = 300_000;
 /// A session that lasted this long was a good one: the next failure is a new one.
 const GOOD_SESSION_MS: u64 = 30_000;
-/// A certificate younger than this is not the reason for a refusal.
+/// A certificate younger than this, asked for after a refusal, is not the reason for the next one.
 const FRESH_CERTIFICATE_MS: i64 = 60_000;
 /// The wall clock may be set meanwhile, so it is looked at again after this long.
 const WALL_CHECK_MS: u64 = 60_000;
@@ -106,6 +106,8 @@ pub(super) struct Lifecycle {
     connect: Attempt,
     session: Session,
     session_failure: Option<Observation>,
+    /// Since the last session, the broker has refused one and a new certificate was asked for.
+    asked_why: bool,
     walk_at_ms: u64,
     walk: Walk,
     walk_backoff: Backoff,
@@ -142,6 +144,7 @@ impl Lifecycle {
             connect: Attempt::at(now.mono_ms),
             session: Session::Down,
             session_failure: None,
+            asked_why: false,
             walk_at_ms: now.mono_ms,
             walk: Walk::Resting,
             walk_backoff: Backoff::new(WALK_FAILING_MS, WALK_FAILING_MAX_MS),
@@ -463,6 +466,7 @@ impl Agent {
             since_ms: now.mono_ms,
         };
         self.life.session_failure = None;
+        self.life.asked_why = false;
         self.life.in_flight = None;
         self.life.ack_ms = ACK_MS;
         self.life.telemetry_due(now);
@@ -503,13 +507,14 @@ impl Agent {
         }
         self.life.session_failure = Some(failure);
         self.life.walk_soon(now);
-        // The broker does not say why; asking for a new certificate does.
+        // The broker does not say why; asking for a new certificate does: at once, then now and then.
         let age = |c: &Certificate| now.wall.millis_since(c.validity.issued);
         if refused
             && let Some(certificate) = &mut self.life.certificate
-            && age(certificate) > FRESH_CERTIFICATE_MS
+            && (!self.life.asked_why || age(certificate) > FRESH_CERTIFICATE_MS)
         {
             certificate.renew = now.wall;
+            self.life.asked_why = true;
         }
     }
 
