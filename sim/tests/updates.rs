@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng};
 const BUCKET: &str = "survey";
 /// Updates that are disturbed, unless `LONGHAUL_UPDATE_KILLS` says otherwise.
 const ROUNDS: u64 = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const VAULT_BYTES: u64 = 512 << 20;
 
 /// A cloud with a repository, and a box that runs what it was made with.
