@@ -1,8 +1,11 @@
 import { useEffect, useState } from "preact/hooks";
-import { call, get, may, Refused, told } from "./api";
+import { call, get, may, told } from "./api";
 import { useAct } from "./hooks";
 import { Age, Mark, Section, Trouble } from "./marks";
 import type { Destination } from "./types";
+
+/** A new order's bucket is tried out within seconds. */
+const AGAIN_MS = 2_000;
 
 /** What the cloud found out about the bucket that objects go to. */
 export function DestinationCard({ bucket }: { bucket: string }) {
@@ -11,10 +14,22 @@ export function DestinationCard({ bucket }: { bucket: string }) {
   const [trouble, setTrouble] = useState<string>();
   const act = useAct();
   useEffect(() => {
-    get<Destination>(`${base}/destination`).then(setFound, (error: unknown) => {
-      // Not tried out yet is nothing to worry about.
-      if (!(error instanceof Refused && error.status === 404)) setTrouble(told(error));
-    });
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let gone = false;
+    const look = () =>
+      get<Destination>(`${base}/destination`).then(
+        (now) => {
+          if (gone) return;
+          setFound(now);
+          if (now.checked === null) timer = setTimeout(() => void look(), AGAIN_MS);
+        },
+        (error: unknown) => gone || setTrouble(told(error)),
+      );
+    void look();
+    return () => {
+      gone = true;
+      clearTimeout(timer);
+    };
   }, [base]);
   const probe = () => call<Destination>("POST", `${base}/probe`).then(setFound);
   return (
@@ -28,8 +43,8 @@ export function DestinationCard({ bucket }: { bucket: string }) {
         )
       }
     >
-      {found === undefined && trouble === undefined && <p class="quiet">It will be tried out in a moment.</p>}
-      {found !== undefined && (
+      {found?.checked === null && <p class="quiet">It will be tried out in a moment.</p>}
+      {found !== undefined && found.checked !== null && (
         <>
           <p>
             <Mark kind={found.usable ? "ok" : "failed"} text={found.usable ? "deliveries can go there" : "deliveries cannot go there"} />{" "}

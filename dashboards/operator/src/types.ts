@@ -221,7 +221,8 @@ export interface Order {
 /** What was found out about a bucket that objects go to. */
 export interface Destination {
   bucket: string;
-  checked: number;
+  /** Null while it was not tried out yet. */
+  checked: number | null;
   usable: boolean;
   problems: string[];
   notes: string[];

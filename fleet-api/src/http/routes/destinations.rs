@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
-use crate::fleet::Destination;
+use crate::fleet::{Destination, FleetErrorKind};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
@@ -31,8 +31,8 @@ pub struct BucketPath {
 pub struct DestinationView {
     /// The bucket.
     bucket: String,
-    /// When it was tried out.
-    checked: i64,
+    /// When it was tried out; null while that is still to come, and nothing below is known.
+    checked: Option<i64>,
     /// Whether deliveries can go there: then there are no `problems`.
     usable: bool,
     /// It may be written.
@@ -54,12 +54,30 @@ pub struct DestinationView {
     notes: Vec<String>,
 }
 
+impl DestinationView {
+    fn not_yet(bucket: String) -> Self {
+        Self {
+            bucket,
+            checked: None,
+            usable: false,
+            put: false,
+            read: false,
+            multipart: false,
+            conditional_put: false,
+            delete: false,
+            checksums: Checksums::Unknown,
+            problems: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
 impl From<Destination> for Json<DestinationView> {
     fn from(of: Destination) -> Self {
         let able = of.abilities;
         Self(DestinationView {
             bucket: of.bucket,
-            checked: of.checked,
+            checked: Some(of.checked),
             usable: of.usable,
             put: able.put,
             read: able.read,
@@ -81,8 +99,13 @@ endpoint! {
 }
 
 async fn get(call: Call<DestinationGet>) -> Result<Json<DestinationView>, Problem> {
-    let fleet = &call.people.fleet;
-    Ok(fleet.destination(&call.path.bucket).await?.into())
+    let BucketPath { bucket } = call.path;
+    match call.people.fleet.destination(&bucket).await {
+        Err(error) if error.kind() == FleetErrorKind::NotFound => {
+            Ok(Json(DestinationView::not_yet(bucket)))
+        }
+        found => Ok(found?.into()),
+    }
 }
 
 endpoint! {
