@@ -109,6 +109,7 @@ async fn main() {
         region: "us-east-1".to_owned(),
         access_key: "LONGHAULMAIN".to_owned(),
         secret_key: Secret(SECRET.to_owned()),
+        issued: None,
         expires: FOR_EVER,
         root_pem,
         lan_urls: vec![url.clone()],

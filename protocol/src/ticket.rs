@@ -38,6 +38,9 @@ pub struct Ticket {
     pub access_key: String,
     /// Secret key of the S3 key pair.
     pub secret_key: Secret,
+    /// When the ticket was made; its box may learn of it some seconds later. Absent in older tickets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued: Option<UnixMillis>,
     /// When the ticket ends.
     pub expires: UnixMillis,
     /// The fleet's root certificates, PEM: what the box's LAN certificate must chain to.

@@ -415,6 +415,7 @@ fn tickets() {
             region: "longhaul".into(),
             access_key: "LHAK".into(),
             secret_key: Secret("s".into()),
+            issued: Some(NOW),
             expires: NOW,
             root_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             lan_urls: vec![],

@@ -58,6 +58,10 @@ pub fn sentence(code: Option<&str>, status: Option<u16>) -> &'static str {
             Some(507) => {
                 "; the box is full: wait until it has delivered, then run the same command again"
             }
+            // An answer to HEAD has no body that would say more.
+            Some(401 | 403) if code.is_none() => {
+                "; the box does not accept this ticket: it has ended or is for another box; ask whoever sent the box for a new one"
+            }
             None => "; check the cable and the box, then run the same command again: it continues",
             Some(_) => "",
         },

@@ -1,6 +1,8 @@
 //! A verified connection to one box.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -8,6 +10,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
+use aws_smithy_async::time::TimeSource as _;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns};
@@ -19,12 +22,19 @@ use longhaul_protocol::ticket::{Ticket, lan_name};
 use crate::advice;
 use crate::clock::{self, BoxClock};
 use crate::discover::{self, DiscoverError};
+use crate::progress::Progress;
 use crate::reach::{BoxTls, Endpoint, ReachError, Via};
+use crate::retry::{Patience, S3Error, persist};
 
 /// Longest status document that is read, in bytes.
 const MAX_STATUS_BYTES: usize = 256 * 1024;
 /// Longest time for the status, in seconds.
 const STATUS_SECS: u64 = 10;
+
+/// How long after its issue a ticket is new: its box may be starting, or about to hear of it.
+const NEW_FOR: Duration = Duration::from_mins(10);
+/// How long a new ticket is waited for.
+const LEARNING: Duration = Duration::from_secs(60);
 
 /// Why there is no connection to the ticket's box.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +89,7 @@ pub struct BoxClient {
     url: String,
     s3: aws_sdk_s3::Client,
     http: reqwest::Client,
+    clock: BoxClock,
 }
 
 impl BoxClient {
@@ -101,7 +112,57 @@ impl BoxClient {
             return Err(not_reached(ticket, failures));
         };
         tracing::debug!(addr = %endpoint.addr, via = %endpoint.via, "box found");
-        Self::at(ticket, &tls, endpoint).await
+        let client = Self::at(ticket, &tls, endpoint).await?;
+        client.wait_for_ticket().await;
+        Ok(client)
+    }
+
+    /// Waits until the box has heard of a ticket that is new, for a minute at the most. What else
+    /// may be wrong is for the request that follows to say.
+    async fn wait_for_ticket(&self) {
+        if !self.is_new() {
+            return;
+        }
+        let patience = Patience {
+            total: LEARNING,
+            attempt: Duration::from_secs(STATUS_SECS),
+        };
+        let said = AtomicBool::new(false);
+        let answer = persist(patience, &Progress::default(), || async {
+            let asked = self.s3.get_bucket_location().bucket(&self.ticket.bucket);
+            let Err(error) = asked.send().await.map_err(S3Error::from) else {
+                return Ok(());
+            };
+            let unheard = error.is_unknown_ticket();
+            if unheard && !said.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "the box has not heard of this new ticket yet: waiting up to {} s",
+                    LEARNING.as_secs()
+                );
+            }
+            Err(error.passing_if(unheard))
+        })
+        .await;
+        if let Err(error) = answer {
+            tracing::debug!(%error, "the box was asked for the ticket's bucket");
+        }
+    }
+
+    /// By the box's clock; this computer's may be wrong.
+    fn is_new(&self) -> bool {
+        let Some(issued) = self.ticket.issued else {
+            return false;
+        };
+        let Ok(issued) = u64::try_from(issued.0) else {
+            return false;
+        };
+        let issued = std::time::UNIX_EPOCH + Duration::from_millis(issued);
+        // A box whose clock is a little behind sees it made in the future.
+        let age = match self.clock.now().duration_since(issued) {
+            Ok(age) => age,
+            Err(ahead) => ahead.duration(),
+        };
+        age < NEW_FOR
     }
 
     /// Connects to an address where the box has proven its name.
@@ -122,6 +183,7 @@ impl BoxClient {
             url,
             s3,
             http,
+            clock,
         })
     }
 
@@ -206,7 +268,7 @@ fn unusable(ticket: &Ticket, why: String) -> ConnectError {
 }
 
 /// mDNS has a head start, because it knows where the box is now; the ticket knows where it was.
-const HEAD_START: std::time::Duration = std::time::Duration::from_millis(500);
+const HEAD_START: Duration = Duration::from_millis(500);
 
 /// Looks by mDNS and at the addresses in the ticket; the first place where the box proves its name
 /// is as good as any other.
@@ -313,7 +375,7 @@ fn http_client(tls: &BoxTls, name: &str, addr: SocketAddr) -> Result<reqwest::Cl
         // A proxy would be asked for a name that exists only here.
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .timeout(std::time::Duration::from_secs(STATUS_SECS))
+        .timeout(Duration::from_secs(STATUS_SECS))
         .build()
         .map_err(|e| advice::chain(&e))
 }
@@ -374,7 +436,7 @@ fn s3_client(
         .retry_config(RetryConfig::disabled())
         .timeout_config(
             TimeoutConfig::builder()
-                .connect_timeout(std::time::Duration::from_secs(5))
+                .connect_timeout(Duration::from_secs(5))
                 .build(),
         )
         .build();

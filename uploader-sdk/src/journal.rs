@@ -307,6 +307,7 @@ mod tests {
             region: "r".to_owned(),
             access_key: "a".to_owned(),
             secret_key: Secret("s".to_owned()),
+            issued: None,
             expires: UnixMillis(0),
             root_pem: String::new(),
             lan_urls: Vec::new(),

@@ -86,6 +86,17 @@ impl S3Error {
         self.transient || matches!(self.status, None | Some(507 | 503))
     }
 
+    /// Whether the box does not know the ticket's key pair.
+    pub(crate) fn is_unknown_ticket(&self) -> bool {
+        self.code.as_deref() == Some("InvalidAccessKeyId")
+    }
+
+    /// The same, for the caller knows whether it passes.
+    pub(crate) fn passing_if(mut self, passes: bool) -> Self {
+        self.transient = passes;
+        self
+    }
+
     /// Whether the thing that was asked for does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         self.status == Some(404)

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longhaul_protocol::lan::Delivery;
+use longhaul_protocol::value::UnixMillis;
 use longhaul_sdk::delivery::wait_delivered;
 use longhaul_sdk::{BoxClient, ConnectError, Outcome, Progress, PushError, PushOptions, Via, push};
 use support::faults::CuttingProxy;
@@ -86,6 +87,34 @@ async fn a_folder_arrives_byte_for_byte_and_is_hashed() {
         (shown.files, shown.bytes)
     );
     assert_eq!(shown.bytes_moving, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_the_box_has_not_heard_of_is_waited_for_only_while_it_is_new() {
+    let mut test_box = TestBox::start().await;
+    let (root, files) = folder(&test_box);
+    let now = jiff::Timestamp::now().as_millisecond();
+
+    test_box.ticket.issued = Some(UnixMillis(now));
+    test_box.seen.unheard.store(3, Ordering::SeqCst);
+    let client = connect(&test_box).await;
+    let report = push(
+        &client,
+        std::slice::from_ref(&root),
+        &options(&test_box),
+        &Arc::default(),
+    )
+    .await
+    .expect("pushed");
+    assert_eq!(report.files.len(), files.len());
+
+    test_box.ticket.issued = Some(UnixMillis(now - 3_600_000));
+    test_box.seen.unheard.store(1_000, Ordering::SeqCst);
+    let client = connect(&test_box).await;
+    let refused = push(&client, &[root], &options(&test_box), &Arc::default()).await;
+    let refused = refused.expect_err("refused at once");
+    assert!(refused.to_string().contains("new one"), "{refused}");
+    assert!(test_box.seen.unheard.load(Ordering::SeqCst) > 900);
 }
 
 #[tokio::test(flavor = "multi_thread")]

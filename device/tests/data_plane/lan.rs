@@ -205,6 +205,7 @@ impl Lan {
             region: "us-east-1".to_owned(),
             access_key: credential.access_key,
             secret_key: credential.secret_key,
+            issued: None,
             expires: credential.expires,
             root_pem: self.authority.pem.clone(),
             lan_urls: vec![self.url()],

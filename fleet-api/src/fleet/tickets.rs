@@ -254,6 +254,7 @@ impl Fleet {
             region: self.inner.parts.region.clone(),
             access_key: row.access_key,
             secret_key: Secret(secret),
+            issued: Some(UnixMillis(row.created)),
             expires: UnixMillis(row.expires),
             root_pem: self.identity().pki().root_pem(),
             lan_urls,

@@ -50,6 +50,7 @@ pub fn make(dir: &Path) {
         region: "us-east-1".to_owned(),
         access_key: "LHKEPT".to_owned(),
         secret_key: Secret("kept".to_owned()),
+        issued: None,
         expires: UnixMillis(1),
         root_pem: pki.root_pem(),
         lan_urls: Vec::new(),

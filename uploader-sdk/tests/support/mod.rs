@@ -95,6 +95,8 @@ pub struct Seen {
     /// Forgets this many uploads, each at its next part.
     pub lost_uploads: AtomicU64,
     forgotten: Mutex<HashSet<String>>,
+    /// How many requests come before it hears of the ticket.
+    pub unheard: AtomicU64,
     /// Answers are held back while set.
     pub frozen: AtomicBool,
     pub rungs: Mutex<Vec<RungReport>>,
@@ -207,6 +209,7 @@ impl TestBox {
             region: "us-east-1".to_owned(),
             access_key: "AKTEST".to_owned(),
             secret_key: Secret("secret/+key".to_owned()),
+            issued: None,
             expires: UnixMillis(4_102_444_800_000),
             root_pem: authority.pem.clone(),
             lan_urls: vec![format!("https://{addr}")],
@@ -312,6 +315,9 @@ async fn answer(
         }
         DELIVERY_PATH => return delivery(request, &seen).await,
         _ => {}
+    }
+    if take_one(&seen.unheard) {
+        return Ok(refusal(StatusCode::FORBIDDEN, "InvalidAccessKeyId"));
     }
     if request.method() != Method::GET && take_one(&seen.busy) {
         return Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"));
