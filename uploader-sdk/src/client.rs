@@ -34,7 +34,7 @@ const STATUS_SECS: u64 = 10;
 /// How long after its issue a ticket is new: its box may be starting, or about to hear of it.
 const NEW_FOR: Duration = Duration::from_mins(10);
 /// How long a new ticket is waited for.
-const LEARNING: Duration = Duration::from_secs(60);
+const LEARNING: Duration = Duration::from_mins(1);
 
 /// Why there is no connection to the ticket's box.
 #[derive(Debug, thiserror::Error)]
