@@ -13,9 +13,11 @@ work="${CARGO_TARGET_DIR:-$PWD/target}/fuzz"
 host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="-Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
 coverage+=" -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+# The versions of the workspace: a lock file of its own would fall behind.
+cp Cargo.lock fuzz/libfuzzer/Cargo.lock
 # The instruments are for the target alone, not for build scripts: hence --target.
 CARGO_TARGET_DIR="$work" RUSTFLAGS="-Cpasses=sancov-module $coverage" \
-    cargo build --release --locked --manifest-path fuzz/libfuzzer/Cargo.toml --target "$host"
+    cargo build --release --manifest-path fuzz/libfuzzer/Cargo.toml --target "$host"
 mkdir -p "$work/corpus/$target" "$work/found"
 LONGHAUL_FUZZ_TARGET="$target" exec "$work/$host/release/target" \
     -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
