@@ -96,7 +96,18 @@ pub(crate) fn write_full(file: &dyn DiskFile, mut buf: &[u8], mut at: u64) -> io
 /// The real disk.
 #[derive(Debug, Default)]
 pub struct RealDisk {
-    direct_refused: AtomicBool,
+    /// Whether its file system refuses direct io, as its files have found: it is said once.
+    direct_refused: Arc<AtomicBool>,
+}
+
+/// Goes through the page cache from now on, and says so the first time.
+fn refuse_direct(refused: &AtomicBool, at: &str) {
+    if !refused.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            at,
+            "the file system refuses direct io: using the page cache"
+        );
+    }
 }
 
 impl RealDisk {
@@ -113,9 +124,7 @@ impl RealDisk {
         {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                if !self.direct_refused.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(path = %path.display(), "no direct io here: using the page cache");
-                }
+                refuse_direct(&self.direct_refused, "opening");
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -157,7 +166,10 @@ impl Disk for RealDisk {
                 .mode(0o600)
                 .open(path)?,
         };
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile {
+            file,
+            direct_refused: Arc::clone(&self.direct_refused),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -185,34 +197,37 @@ impl Disk for RealDisk {
     }
 }
 
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    direct_refused: Arc<AtomicBool>,
+}
 
 impl RealFile {
     /// Writes through the page cache from now on; false if it did so before.
     fn go_buffered(&self) -> bool {
-        let flags = fcntl(&self.0, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+        let flags = fcntl(&self.file, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
         let Some(flags) = flags.ok().filter(|flags| flags.contains(OFlag::O_DIRECT)) else {
             return false;
         };
-        tracing::warn!("the file system refuses direct io: using the page cache");
-        fcntl(&self.0, FcntlArg::F_SETFL(flags - OFlag::O_DIRECT)).is_ok()
+        refuse_direct(&self.direct_refused, "writing");
+        fcntl(&self.file, FcntlArg::F_SETFL(flags - OFlag::O_DIRECT)).is_ok()
     }
 }
 
 impl DiskFile for RealFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        FileExt::read_at(&self.0, buf, offset)
+        FileExt::read_at(&self.file, buf, offset)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        match FileExt::write_at(&self.0, buf, offset) {
+        match FileExt::write_at(&self.file, buf, offset) {
             // Some file systems take the flag and refuse the write.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.go_buffered() => {
-                FileExt::write_at(&self.0, buf, offset)
+                FileExt::write_at(&self.file, buf, offset)
             }
             result => result,
         }
@@ -220,16 +235,16 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let bytes = i64::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        match fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => Ok(()),
             // A file system without preallocation: only the length, space as it is written.
-            Err(nix::errno::Errno::EOPNOTSUPP) => self.0.set_len(len),
+            Err(nix::errno::Errno::EOPNOTSUPP) => self.file.set_len(len),
             Err(errno) => Err(errno.into()),
         }
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 
@@ -254,6 +269,28 @@ mod tests {
         let mut read = [0; 3];
         read_full(&*file, &mut read, 4097).expect("read");
         assert_eq!(&read, b"odd");
+    }
+
+    #[test]
+    fn one_refused_write_is_enough_for_all_files_and_is_said_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = RealDisk::default();
+        let open = |name: &str| {
+            let path = dir.path().join(name);
+            let made = disk.open(&path, Access::Create).expect("created");
+            made.allocate(8192).expect("allocated");
+            disk.open(&path, Access::WriteDirect).expect("opened")
+        };
+        let (first, second) = (open("first"), open("second"));
+        write_full(&*first, b"odd", 1).expect("written all the same");
+        assert!(disk.direct_refused.load(Ordering::Relaxed), "it is known");
+
+        // Opened before it was known, and after: both write, and find nothing new to say.
+        write_full(&*second, b"odd", 1).expect("written all the same");
+        let path = dir.path().join("first");
+        let direct = disk.open_direct(&path).expect("asked");
+
+        assert!(direct.is_none(), "nobody tries again");
     }
 
     #[test]
