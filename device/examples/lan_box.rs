@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use longhaul_device::credentials::CredentialStore;
-use longhaul_device::intake::{Arrivals, IntakeConfig, IntakeParts, serve};
+use longhaul_device::intake::{Arrivals, IntakeConfig, IntakeParts, Oddities, serve};
 use longhaul_device::lan;
 use longhaul_device::status::StatusSource;
 use longhaul_protocol::envelope::VERSION;
@@ -89,6 +89,7 @@ async fn main() {
         tls,
         status,
         arrivals: Arrivals::default(),
+        oddities: Oddities::default(),
         clock: Arc::new(now),
     };
     let stop = CancellationToken::new();

@@ -136,6 +136,13 @@ pub enum Fact {
         /// What failed, on what.
         text: String,
     },
+    /// Something odd that somebody may want to know of; nothing failed.
+    Notice {
+        /// The part that noticed it.
+        part: String,
+        /// What is odd, about what.
+        text: String,
+    },
     /// A sample that could not be sent live.
     Telemetry(Box<Telemetry>),
 }

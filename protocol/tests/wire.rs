@@ -243,6 +243,10 @@ fn journal() {
             part: "vault".into(),
             text: "frame 3 of segment 9 is damaged".into(),
         },
+        Fact::Notice {
+            part: "names".into(),
+            text: "the name \"a\" differs from \"A\" in upper and lower case alone".into(),
+        },
         Fact::Telemetry(Box::new(telemetry())),
     ];
     let entries = (1..)

@@ -58,6 +58,8 @@ export function saying(item: TimelineItem, commands: ReadonlyMap<string, string>
       return { kind: "failed", what: `${key} cannot be delivered`, more: text(detail.reason) };
     case "vault_key":
       return { kind: "", what: "encrypted its vault's key for the depot", more: "" };
+    case "notice":
+      return { kind: "", what: `${text(detail.part)}: something odd`, more: text(detail.text) };
     case "failure":
       return { kind: "failed", what: `${text(detail.part)} failed`, more: text(detail.text) };
     default:

@@ -63,6 +63,7 @@ test("every golden fact of a box's journal is said in words", () => {
     "verified | line 7/ä.seg is safe in the cloud | survey-2026",
     "failed | line 7/ä.seg cannot be delivered | the bucket refuses this name",
     "failed | vault failed | frame 3 of segment 9 is damaged",
+    ' | names: something odd | the name "a" differs from "A" in upper and lower case alone',
   ]);
 });
 

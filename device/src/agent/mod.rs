@@ -49,8 +49,10 @@ pub struct Config {
     pub can_update: bool,
     /// Why the vault and everything sealed with it stay closed; `None` where they are open.
     pub locked: Option<String>,
-    /// Why the vault is not there, where what lies on the disk is not what was written.
+    /// What is wrong with the vault, where what lies on the disk is not what was written.
     pub vault_failure: Option<String>,
+    /// Whether there is a vault all the same.
+    pub vault_open: bool,
 }
 
 /// When a certificate holds.
@@ -428,6 +430,13 @@ impl Agent {
                 .problems
                 .iter()
                 .chain(&self.config.locked)
+                // An open vault has lost nothing that was promised: that is told once.
+                .chain(
+                    self.config
+                        .vault_failure
+                        .iter()
+                        .filter(|_| !self.config.vault_open),
+                )
                 .cloned()
                 .collect(),
             uplink: self.uplink,

@@ -65,6 +65,7 @@ fn config() -> Config {
         can_update: true,
         locked: None,
         vault_failure: None,
+        vault_open: true,
     }
 }
 

@@ -38,7 +38,8 @@ impl Store {
         };
         let source = self.source(&input.copy_source, &credential.bucket, &conditions)?;
         let job = names::job(&input.bucket)?;
-        let Fresh { key, notice } = names::fresh(&self.vault, &self.spellings, &job, &input.key)?;
+        let Fresh { key, notice, claim } =
+            names::fresh(&self.vault, &self.spellings, &job, &input.key)?;
         let what = format!("object {:?}", key.as_str());
         let replace = input
             .metadata_directive
@@ -83,6 +84,7 @@ impl Store {
             .finish(checksums, Condition::Any)
             .await
             .map_err(|error| from_vault(&error, &what))?;
+        drop(claim);
         self.arrivals.ring();
 
         let mut result = CopyObjectResult {

@@ -11,6 +11,7 @@ mod access;
 mod attributes;
 mod body;
 mod checksum;
+pub(crate) mod claims;
 mod copy;
 mod deletion;
 mod early;
@@ -21,6 +22,7 @@ mod listing;
 mod multipart;
 pub(crate) mod names;
 mod notice;
+mod oddities;
 mod put;
 mod read;
 mod refuse;
@@ -53,6 +55,7 @@ use crate::credentials::CredentialStore;
 use crate::lan::LanTls;
 use crate::status::StatusSource;
 
+pub use oddities::Oddities;
 pub(crate) use put::TICKET_HEADER;
 pub use read::{StreamError, VersionStream};
 
@@ -131,6 +134,8 @@ pub struct IntakeParts {
     pub arrivals: Arrivals,
     /// The wall clock, for tickets that expire.
     pub clock: Clock,
+    /// Told what is odd about names.
+    pub oddities: Oddities,
 }
 
 /// Begins to listen; the returned future serves until `stop` is cancelled, then drains.

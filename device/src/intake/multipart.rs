@@ -1,7 +1,9 @@
 //! Multipart uploads: parts become durable one by one, completing them copies no byte.
 
+use longhaul_protocol::ids::ObjectKey;
+use longhaul_protocol::names::{Clash, clash};
 use longhaul_vault::{
-    Checksums, Error as VaultError, ObjectInfo, PartInfo, PartNumber, UploadId, UploadInfo,
+    Checksums, Error as VaultError, JobId, ObjectInfo, PartInfo, PartNumber, UploadId, UploadInfo,
 };
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
@@ -39,9 +41,13 @@ impl Store {
         let input = request.input;
         let kind = checksum_kind(&input)?;
         let job = names::job(&input.bucket)?;
-        let Fresh { key, notice } = if snowball::wanted(input.metadata.as_ref()) {
+        let Fresh { key, notice, .. } = if snowball::wanted(input.metadata.as_ref()) {
             let key = names::key(&input.key)?;
-            Fresh { key, notice: None }
+            Fresh {
+                key,
+                notice: None,
+                claim: None,
+            }
         } else {
             names::fresh(&self.vault, &self.spellings, &job, &input.key)?
         };
@@ -208,7 +214,9 @@ impl Store {
                 part.digests.size
             ));
         }
-        let notice = self.odd(&info);
+        let key = names::key(&info.key)?;
+        let (claim, written) = self.spellings.claim(&info.job, &key);
+        let notice = self.odd(&info.job, &key, written);
         layout::keep(&mut checksums, &upload, &parts, chosen_algorithm(&info));
         let list = parts
             .into_iter()
@@ -219,17 +227,28 @@ impl Store {
             .complete_upload(&upload, list, checksums, condition)
             .await
             .map_err(|error| from_vault(&error, &what))?;
+        drop(claim);
         self.arrivals.ring();
         let mut response = completed(input, &object);
         notice::add(&mut response.headers, notice);
         Ok(response)
     }
 
-    /// What is odd about the name of an upload that becomes an object.
-    fn odd(&self, info: &UploadInfo) -> Option<String> {
-        let key = info.key.parse().ok()?;
-        let other = self.spellings.other_case(&self.vault, &info.job, &key)?;
-        Some(spellings::notice(&key, &other))
+    /// What is odd about the name of an upload that becomes an object: its bytes are here, so what
+    /// was not there when it began is said, and keeps nobody from having them.
+    fn odd(&self, job: &JobId, key: &ObjectKey, written: Option<ObjectKey>) -> Option<String> {
+        let same = written
+            .clone()
+            .filter(|other| clash(key, other) == Some(Clash::Normalization))
+            .or_else(|| names::lookalike(&self.vault, job, key));
+        let notice = if let Some(other) = same {
+            spellings::same(key, &other)
+        } else {
+            let other = self.spellings.other_case(&self.vault, job, key);
+            spellings::notice(key, &other.or(written)?)
+        };
+        self.spellings.tell(job, &notice);
+        Some(notice)
     }
 
     /// The answer to a completion whose first answer was lost: the upload is gone, and the object is

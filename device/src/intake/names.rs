@@ -2,10 +2,11 @@
 
 use http::StatusCode;
 use longhaul_protocol::ids::{InvalidId, ObjectKey};
-use longhaul_protocol::names::lookalikes;
+use longhaul_protocol::names::{Clash, clash, lookalikes};
 use longhaul_vault::{JobId, Vault};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
+use super::claims::Claim;
 use super::spellings::{self, Spellings};
 
 /// The vault's job for a bucket: they have the same name.
@@ -31,6 +32,8 @@ pub(super) fn key(text: &str) -> S3Result<ObjectKey> {
 pub(super) struct Fresh {
     pub key: ObjectKey,
     pub notice: Option<String>,
+    /// To be held until the vault has it; nothing for what only begins.
+    pub claim: Option<Claim>,
 }
 
 /// The key of something new: no other object may look the same; one may differ in case alone.
@@ -41,26 +44,33 @@ pub(super) fn fresh(
     text: &str,
 ) -> S3Result<Fresh> {
     let key = key(text)?;
-    match lookalike(vault, job, &key) {
+    // Claimed before the vault is asked: of two at once, one sees the other here or there.
+    let (claim, written) = spellings.claim(job, &key);
+    let like = |other: &ObjectKey| clash(&key, other) == Some(Clash::Normalization);
+    let same = written.clone().filter(like);
+    match same.or_else(|| lookalike(vault, job, &key)) {
         None => {
             let other = spellings.other_case(vault, job, &key);
+            let other = other.or(written);
             let notice = other.map(|other| {
                 let notice = spellings::notice(&key, &other);
                 tracing::info!(notice, "a name is there in another case");
+                spellings.tell(job, &notice);
                 notice
             });
-            Ok(Fresh { key, notice })
+            let claim = Some(claim);
+            Ok(Fresh { key, notice, claim })
         }
         Some(other) => {
             let mut error = S3Error::with_message(
                 S3ErrorCode::Custom("NameClash".into()),
                 format!(
-                    "the name {:?} looks the same as that of an object that is here, {}; both would be one file on many systems: rename one and push it again",
-                    key.as_str(),
-                    other.as_str().escape_unicode(),
+                    "{}; rename one and push it again",
+                    spellings::same(&key, &other)
                 ),
             );
             error.set_status_code(StatusCode::CONFLICT);
+            spellings.tell(job, error.message().unwrap_or_default());
             Err(error)
         }
     }
@@ -68,7 +78,7 @@ pub(super) fn fresh(
 
 /// An object of `job` whose key shows the same characters as `key`, encoded differently (NFC and
 /// NFD). Costs nothing for a key of plain ASCII.
-fn lookalike(vault: &Vault, job: &JobId, key: &ObjectKey) -> Option<ObjectKey> {
+pub(super) fn lookalike(vault: &Vault, job: &JobId, key: &ObjectKey) -> Option<ObjectKey> {
     lookalikes(key)
         .into_iter()
         .find(|other| vault.head(job, other.as_str()).is_ok())

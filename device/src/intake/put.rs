@@ -33,7 +33,8 @@ impl Store {
                 .put_snowball(input, promise, trailers, &credential)
                 .await;
         }
-        let Fresh { key, notice } = names::fresh(&self.vault, &self.spellings, &job, &input.key)?;
+        let Fresh { key, notice, claim } =
+            names::fresh(&self.vault, &self.spellings, &job, &input.key)?;
         let what = format!("object {:?}", key.as_str());
         refuse_unsupported!(input);
         let class = refuse::storage_class(input.storage_class.as_ref())?;
@@ -67,6 +68,7 @@ impl Store {
             .finish(checksums, condition)
             .await
             .map_err(|error| from_vault(&error, &what))?;
+        drop(claim);
         self.arrivals.ring();
         tracing::debug!(key = %key, version = info.version.0, bytes = info.size, "stored");
 

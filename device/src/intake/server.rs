@@ -117,7 +117,7 @@ impl Endpoint {
             credentials: parts.credentials,
             clock: parts.clock,
         };
-        let spellings = Spellings::new();
+        let spellings = Spellings::new(parts.oddities);
         let packs = PackIntake::new(
             parts.vault.clone(),
             parts.arrivals.clone(),

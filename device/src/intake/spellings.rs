@@ -13,6 +13,9 @@ use longhaul_protocol::ids::ObjectKey;
 use longhaul_protocol::names::{Clash, Folded, clash};
 use longhaul_vault::{JobId, Vault};
 
+use super::Oddities;
+use super::claims::{Claim, Claims};
+
 /// Bits of the table: 4 MiB. With a million names, one new name in a thousand is searched for nothing.
 const BITS: u64 = 1 << 25;
 /// Bits for each name.
@@ -31,17 +34,32 @@ struct Table {
     hasher: RandomState,
     /// Until the names of the last start are in it, any name may have been seen.
     filled: AtomicBool,
+    oddities: Oddities,
+    claims: Claims,
 }
 
 impl Spellings {
-    /// An empty table, to be [filled](Self::fill).
-    pub fn new() -> Self {
+    /// An empty table, to be [filled](Self::fill); what is odd about names goes to `oddities`.
+    pub fn new(oddities: Oddities) -> Self {
         let words = (0..BITS / 64).map(|_| AtomicU64::new(0)).collect();
         Self(Arc::new(Table {
             words,
             hasher: RandomState::new(),
             filled: AtomicBool::new(false),
+            oddities,
+            claims: Claims::default(),
         }))
+    }
+
+    /// Says that `key` is being written until the claim is dropped, and whether something else is
+    /// that could be mistaken for it.
+    pub fn claim(&self, job: &JobId, key: &ObjectKey) -> (Claim, Option<ObjectKey>) {
+        self.0.claims.claim(job, key)
+    }
+
+    /// Has the operators told what is odd about a name of `job`.
+    pub fn tell(&self, job: &JobId, text: &str) {
+        self.0.oddities.add(job.as_str(), text);
     }
 
     /// Takes in what the vault holds; blocks. Ends early once `stopped`.
@@ -103,6 +121,15 @@ impl Spellings {
         }
         seen
     }
+}
+
+/// What is said of `key`, where `other` is there and shows the same characters.
+pub(crate) fn same(key: &ObjectKey, other: &ObjectKey) -> String {
+    format!(
+        "the name {:?} looks the same as that of an object that is here, {}; both would be one file on many systems",
+        key.as_str(),
+        other.as_str().escape_unicode(),
+    )
 }
 
 /// What is said of `key`, where `other` is there.
@@ -194,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_new_name_has_not_been_seen_and_one_in_another_case_has() {
-        let spellings = Spellings::new();
+        let spellings = Spellings::new(Oddities::default());
         let job: JobId = "survey".parse().expect("a job");
         let other: JobId = "other".parse().expect("a job");
 

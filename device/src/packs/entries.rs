@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use longhaul_protocol::ids::{InvalidId, ObjectKey};
-use longhaul_protocol::names::{Folded, lookalikes};
+use longhaul_protocol::names::{Clash, Folded, clash, lookalikes};
 use longhaul_protocol::pack::{Decoder, EntryHeader, Event, PackError, PackLine, StopCode};
 use longhaul_protocol::value::Digest32;
 use longhaul_vault::{
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::TOLD_AT_ONCE;
 use super::feed::Cut;
 use crate::intake::TICKET_HEADER;
+use crate::intake::claims::Claim;
 use crate::intake::spellings::{self, Spellings};
 
 /// User metadata in all, in bytes (Amazon S3 user guide, "working with object metadata").
@@ -37,6 +38,8 @@ pub(super) struct Written {
     key: ObjectKey,
     blake3: Digest32,
     notice: Option<String>,
+    /// Held until the commit has ended.
+    _claim: Claim,
     pub commit: Commit<ObjectInfo>,
 }
 
@@ -95,6 +98,7 @@ struct New {
     notice: Option<String>,
     /// What was there when it began.
     before: Condition,
+    claim: Claim,
 }
 
 struct Held {
@@ -205,13 +209,19 @@ impl Entries {
             ))
         })?;
         check(header.content_type.as_deref(), &header.metadata).map_err(Refusal::Entry)?;
-        if let Some(other) = self.lookalike(&key) {
-            return Err(Refusal::Entry(format!(
+        // Claimed before the vault is asked: of two at once, one sees the other here or there.
+        let (claim, written) = self.place.spellings.claim(&self.place.job, &key);
+        let like = |other: &ObjectKey| clash(&key, other) == Some(Clash::Normalization);
+        let same = written.clone().filter(like);
+        if let Some(other) = same.or_else(|| self.lookalike(&key)) {
+            let reason = format!(
                 "the name {:?} looks the same as {}, which is here or in this pack; both would be one \
                  file on many systems: rename one and push it again",
                 key.as_str(),
                 other.as_str().escape_unicode()
-            )));
+            );
+            self.place.spellings.tell(&self.place.job, &reason);
+            return Err(Refusal::Entry(reason));
         }
         // Which of two would win depends on how long they are; the client has to say what it means.
         if !self.names.insert(half_hash(key.as_str())) {
@@ -220,7 +230,7 @@ impl Entries {
                 key.as_str()
             )));
         }
-        let notice = self.notice(&key);
+        let notice = self.notice(&key, written);
         let before = match self.place.vault.head(&self.place.job, key.as_str()) {
             Ok(info) if is_same(&info, &header) => {
                 return Ok(Current::Held(Box::new(Held {
@@ -253,6 +263,7 @@ impl Entries {
                 wanted: header.blake3,
                 notice,
                 before,
+                claim,
             }))),
             Err(error @ (VaultError::TooLong { .. } | VaultError::EmptyKey)) => {
                 Err(Refusal::Entry(error.to_string()))
@@ -274,23 +285,27 @@ impl Entries {
     }
 
     /// What is odd about `key`: a name of the box, or of this pack, that differs in case alone.
-    fn notice(&mut self, key: &ObjectKey) -> Option<String> {
+    fn notice(&mut self, key: &ObjectKey, written: Option<ObjectKey>) -> Option<String> {
         let Place {
             vault,
             job,
             spellings,
             ..
         } = &self.place;
-        let other = spellings.other_case(vault, job, key);
+        let other = spellings.other_case(vault, job, key).or(written);
         let again = !self.folded.insert(half_hash(Folded::of(key).as_str()));
-        match other {
+        let notice = match other {
             Some(other) => Some(spellings::notice(key, &other)),
             None if again => Some(format!(
                 "the name {:?} differs from another one of this pack in upper and lower case alone",
                 key.as_str()
             )),
             None => None,
+        };
+        if let Some(notice) = &notice {
+            spellings.tell(job, notice);
         }
+        notice
     }
 
     fn body(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -318,6 +333,7 @@ impl Entries {
                     wanted,
                     notice,
                     before,
+                    claim,
                 } = *new;
                 if writer.digests().blake3 == wanted.0 {
                     Told::Written(Written {
@@ -325,6 +341,7 @@ impl Entries {
                         key,
                         blake3: wanted,
                         notice,
+                        _claim: claim,
                         commit: writer.finish(Checksums::new(), before),
                     })
                 } else {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::entries::{Entries, Place, Told};
+use crate::intake::Oddities;
 use crate::intake::spellings::Spellings;
 
 /// One vault for all cases: what they leave in it is not in their way.
@@ -23,7 +24,7 @@ static VAULT: LazyLock<(Vault, tempfile::TempDir)> = LazyLock::new(|| {
 });
 
 /// What the names in it are, whatever their case.
-static SPELLINGS: LazyLock<Spellings> = LazyLock::new(Spellings::new);
+static SPELLINGS: LazyLock<Spellings> = LazyLock::new(|| Spellings::new(Oddities::default()));
 
 fn pack(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut bytes = begin();

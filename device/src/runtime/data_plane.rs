@@ -22,7 +22,7 @@ use crate::cloud::CloudClient;
 use crate::credentials::CredentialStore;
 use crate::discovery;
 use crate::disk;
-use crate::intake::{self, Arrivals, IntakeConfig, IntakeParts};
+use crate::intake::{self, Arrivals, IntakeConfig, IntakeParts, Oddities};
 use crate::journal::JournalHandle;
 use crate::lan::LanTls;
 use crate::proxy::ProxySetting;
@@ -60,6 +60,7 @@ impl DataPlane {
     ) -> Result<(), RunError> {
         let address = options.config.data_listen;
         let arrivals = Arrivals::default();
+        let oddities = Oddities::default();
         let parts = IntakeParts {
             vault: self.vault.clone(),
             credentials: self.credentials,
@@ -67,6 +68,7 @@ impl DataPlane {
             status: self.status.clone(),
             arrivals: arrivals.clone(),
             clock: Arc::new(|| clock::wall().0),
+            oddities: oddities.clone(),
         };
         let (address, serve) =
             intake::serve(IntakeConfig::new(address), parts, shutdown.child_token())
@@ -79,6 +81,11 @@ impl DataPlane {
             // Who follows the address does so until the end.
             drop(bound);
             Ok(())
+        });
+
+        let journal = self.journal.clone();
+        supervisor.spawn("the witness of names", |stop| async move {
+            oddities.tell(journal, stop).await.map_err(RunError::from)
         });
 
         let receipts = open_receipts(&options.state).await?;

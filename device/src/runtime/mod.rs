@@ -446,6 +446,7 @@ fn agent_config(
         can_update: options.slot.is_some(),
         locked,
         vault_failure: store.failure.clone(),
+        vault_open: store.vault.is_some(),
     }
 }
 

@@ -10,7 +10,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use longhaul_device::credentials::CredentialStore;
-use longhaul_device::intake::{Arrivals, IntakeConfig, IntakeParts, serve};
+use longhaul_device::intake::{Arrivals, IntakeConfig, IntakeParts, Oddities, serve};
 use longhaul_device::journal::{self, JournalHandle};
 use longhaul_device::lan;
 use longhaul_device::receipts::Receipts;
@@ -174,6 +174,7 @@ impl Lan {
             tls,
             status,
             arrivals: Arrivals::default(),
+            oddities: Oddities::default(),
             clock: Arc::new(clock),
         };
         let stop = CancellationToken::new();

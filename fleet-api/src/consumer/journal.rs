@@ -198,7 +198,8 @@ async fn apply(
         | Fact::Certificate { .. }
         | Fact::Deleted { .. }
         | Fact::Delivered { .. }
-        | Fact::Failure { .. } => {}
+        | Fact::Failure { .. }
+        | Fact::Notice { .. } => {}
     }
     Ok(())
 }

@@ -153,6 +153,7 @@ pub fn fact_kind(fact: &Fact) -> &'static str {
         Fact::Delivered { .. } => "delivered",
         Fact::DeliveryFailed { .. } => "delivery_failed",
         Fact::Failure { .. } => "failure",
+        Fact::Notice { .. } => "notice",
         Fact::Telemetry(_) => "telemetry",
     }
 }

@@ -10,6 +10,7 @@ use longhaul_vault::{
 use s3s::{S3Error, S3Result, s3_error};
 
 use super::super::body::{Fault, Sink};
+use super::super::claims::Claim;
 use super::super::error::from_vault;
 use super::super::names::{self, Fresh};
 use super::super::put::begin;
@@ -103,7 +104,7 @@ impl Extracted {
 }
 
 enum Current {
-    Writing(String, Box<ObjectWriter>),
+    Writing(String, Box<ObjectWriter>, Option<Claim>),
     Skipping,
 }
 
@@ -117,7 +118,8 @@ pub(super) struct Extract {
     decoder: Decoder,
     crc: Digest,
     current: Current,
-    commits: VecDeque<(String, Commit<ObjectInfo>)>,
+    /// What is on its way to the disk, and its name, which is claimed until it is there.
+    commits: VecDeque<(String, Commit<ObjectInfo>, Option<Claim>)>,
     done: Extracted,
 }
 
@@ -170,7 +172,7 @@ impl Extract {
             match event {
                 Event::Entry(header) => self.begin(&header)?,
                 Event::Body(body) => {
-                    if let Current::Writing(key, writer) = &mut self.current
+                    if let Current::Writing(key, writer, _) = &mut self.current
                         && let Err(error) = writer.write(body)
                     {
                         let key = std::mem::take(key);
@@ -188,7 +190,7 @@ impl Extract {
         if let Err(error) = self.decoder.finish() {
             return Err(self.not_a_tar(&error));
         }
-        while let Some((key, commit)) = self.commits.pop_front() {
+        while let Some((key, commit, _claim)) = self.commits.pop_front() {
             match commit.await {
                 Ok(_) => self.done.stored += 1,
                 Err(error) => self.failed(&key, &error)?,
@@ -219,10 +221,10 @@ impl Extract {
                 return self.refused(&shown, why);
             }
         }
-        let key = match names::fresh(&self.vault, &self.spellings, &self.job, &text) {
-            Ok(Fresh { key, notice }) => {
+        let (key, claim) = match names::fresh(&self.vault, &self.spellings, &self.job, &text) {
+            Ok(Fresh { key, notice, claim }) => {
                 self.done.noticed(notice);
-                key
+                (key, claim)
             }
             Err(error) => {
                 let why = error.message().unwrap_or("its name is refused").to_owned();
@@ -231,7 +233,7 @@ impl Extract {
         };
         match begin(&self.vault, &self.job, key.as_str(), self.metadata.clone()) {
             Ok(writer) => {
-                self.current = Current::Writing(text, Box::new(writer));
+                self.current = Current::Writing(text, Box::new(writer), claim);
                 Ok(())
             }
             Err(error) => self.failed(&text, &error),
@@ -239,16 +241,16 @@ impl Extract {
     }
 
     fn end(&mut self) -> S3Result<()> {
-        let Current::Writing(key, writer) = std::mem::replace(&mut self.current, Current::Skipping)
-        else {
+        let current = std::mem::replace(&mut self.current, Current::Skipping);
+        let Current::Writing(key, writer, claim) = current else {
             return Ok(());
         };
         self.commits
-            .push_back((key, writer.finish(Checksums::new(), Condition::Any)));
+            .push_back((key, writer.finish(Checksums::new(), Condition::Any), claim));
         if self.commits.len() <= MAX_COMMITS {
             return Ok(());
         }
-        let Some((key, oldest)) = self.commits.pop_front() else {
+        let Some((key, oldest, _claim)) = self.commits.pop_front() else {
             return Ok(());
         };
         match oldest.wait() {
