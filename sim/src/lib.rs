@@ -2,7 +2,7 @@
 //! everything at once.
 //!
 //! [`system::System`] starts the programs, [`operator::Operator`] does what an operator does at the
-//! HTTP API, [`files`] makes what a customer pushes, [`lab`] is a customer's network with everything
+//! HTTP API, [`site`] has one box up and online, [`files`] makes what a customer pushes, [`lab`] is a customer's network with everything
 //! that can be wrong with it, [`bench`] measures. [`lan_box`] is a box without a
 //! cloud, [`relay`] a line to it that can be held. Nothing here is part of the product, and
 //! nothing of the product is replaced.
@@ -15,5 +15,7 @@ pub mod operator;
 pub mod process;
 pub mod relay;
 pub mod releases;
+pub mod sign;
+pub mod site;
 pub mod system;
 pub mod wait;

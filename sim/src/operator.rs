@@ -173,6 +173,15 @@ impl Operator {
         self.json(Method::POST, path, Some(body)).await
     }
 
+    /// `PUT path`, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
+        self.json(Method::PUT, path, Some(body)).await
+    }
+
     /// `POST path`, without a body and for its effect alone.
     ///
     /// # Errors
@@ -306,6 +315,20 @@ impl Operator {
             }
         });
         Ok(ended.await?)
+    }
+
+    /// The newest entries of a box's timeline of this kind, at most a thousand looked through.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`].
+    pub async fn timeline(&self, box_id: &str, kind: &str) -> Result<Vec<Value>, ApiError> {
+        let path = format!("/v1/boxes/{box_id}/timeline?limit=1000");
+        let mut page = self.get(&path).await?;
+        let items = page["items"].as_array_mut().map(std::mem::take);
+        let mut items = items.unwrap_or_default();
+        items.retain(|item| item["kind"] == kind);
+        Ok(items)
     }
 
     /// The box as the cloud knows it.

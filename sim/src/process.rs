@@ -159,6 +159,15 @@ impl Process {
     ///
     /// [`ProcessError::Outlasted`] after the grace period, [`ProcessError::Ended`] if it failed.
     pub async fn stop(mut self) -> Result<(), ProcessError> {
+        self.end().await
+    }
+
+    /// The same for one that is followed by another.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::stop`].
+    pub async fn end(&mut self) -> Result<(), ProcessError> {
         self.signal(Signal::SIGTERM);
         match tokio::time::timeout(GRACE, self.wait()).await {
             Ok(result) => result,

@@ -39,7 +39,27 @@ impl Relay {
     ///
     /// What listening says.
     pub async fn to(target: SocketAddr) -> io::Result<Self> {
+        let (listener, _) = Self::listen().await?;
+        Self::from(listener, target)
+    }
+
+    /// Where a line will begin, for a target whose own address follows from it.
+    ///
+    /// # Errors
+    ///
+    /// What listening says.
+    pub async fn listen() -> io::Result<(TcpListener, SocketAddr)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    }
+
+    /// A free line from `listener` to `target`.
+    ///
+    /// # Errors
+    ///
+    /// What the listener says of its address.
+    pub fn from(listener: TcpListener, target: SocketAddr) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             sent: AtomicU64::new(0),

@@ -1,4 +1,4 @@
-//! Presigned `PUT`s, made ahead of a measurement: Signature Version 4 in the query (AWS, "Authenticating
+//! Presigned requests, made ahead of a measurement or in place of a client: Signature Version 4 in the query (AWS, "Authenticating
 //! Requests: Using Query Parameters").
 
 use aws_lc_rs::{digest, hmac};

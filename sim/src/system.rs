@@ -38,6 +38,9 @@ pub enum SystemError {
         /// What the system said.
         source: io::Error,
     },
+    /// A port could not be had.
+    #[error("failed to listen")]
+    Listen(#[source] io::Error),
     /// A program said something else than expected.
     #[error("{what}: {text}")]
     Unexpected {

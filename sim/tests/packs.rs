@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use longhaul_sim::files::{self, FolderPlan};
 use longhaul_sim::lan_box::{Customer, arg};
-use longhaul_sim::operator::Operator;
 use longhaul_sim::relay::Relay;
-use longhaul_sim::system::{Programs, Stage, online};
+use longhaul_sim::site::{Plan, Site};
+use longhaul_sim::system::Stage;
 use longhaul_sim::wait::until;
 use serde_json::Value;
 
-const BUCKET: &str = "survey";
 const VAULT_BYTES: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 /// The shortest file, in bytes.
@@ -27,41 +26,26 @@ const PART_FILES: u64 = 200;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_outlives_the_boxs_death_in_the_middle_of_a_pack_and_its_ticket_proves_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let stage = Stage::new(folder.path(), Programs::find().expect("built")).expect("a stage");
-    let (cloud, ready) = stage.cloud(None).await.expect("a cloud");
-    let (name, password) = stage.first_admin().expect("an administrator");
-    let operator = Operator::log_in(&ready.people_url, &ready.root_pem, &name, &password)
-        .await
-        .expect("logged in");
-    let (_tpm, tcti) = stage.software_tpm().await.expect("a TPM");
-    let id = stage.make_box(&ready, &tcti, None).await.expect("a box");
-    stage.import(&operator, &id).await.expect("imported");
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
-    let mut running = stage
-        .start_agent(&tcti, VAULT_BYTES, port)
-        .expect("started");
-    online(&operator, &id, &mut running).await.expect("online");
-    let ticket = operator.ticket(&id, BUCKET).await.expect("a ticket");
-    std::fs::write(stage.path("ticket.json"), ticket).expect("written");
+    let plan = Plan {
+        vault_bytes: VAULT_BYTES,
+        supervised: false,
+        ..Plan::default()
+    };
+    let mut site = Site::stand(folder.path(), plan).await.expect("a site");
     let plan = FolderPlan {
         small: 2_000,
         small_bytes: (SMALLEST, 12_000),
         large_bytes: 0,
         seed: 7,
     };
-    let source = stage.path("customer");
+    let source = site.stage.path("customer");
     let made = files::make(&source, plan).expect("a folder");
-    let relay = Relay::to(([127, 0, 0, 1], port).into())
+    let relay = Relay::to(([127, 0, 0, 1], site.data_port).into())
         .await
         .expect("a line");
     let customer = Customer {
-        program: stage.program("longhaul"),
-        ticket: stage.path("ticket.json"),
         url: relay.url(),
-        state: stage.path("state"),
+        ..site.customer()
     };
     // The ticket takes some seconds to reach the box.
     let known = until("the box to know the ticket", Duration::from_mins(1), || {
@@ -83,14 +67,12 @@ async fn a_push_outlives_the_boxs_death_in_the_middle_of_a_pack_and_its_ticket_p
     answered
         .await
         .expect("the box answers while the pack is open");
-    running.kill().await.expect("killed");
+    site.device.kill().await.expect("killed");
     assert!(
         push.try_wait().expect("asked").is_none(),
         "the push goes on without the box"
     );
-    running = stage
-        .start_agent(&tcti, VAULT_BYTES, port)
-        .expect("started again");
+    site.start_box().expect("started again");
     relay.release();
     let output = push.wait_with_output().await.expect("ended");
 
@@ -106,13 +88,12 @@ async fn a_push_outlives_the_boxs_death_in_the_middle_of_a_pack_and_its_ticket_p
         again < bytes - answered + MIB,
         "what was answered is not sent again: {again} of {bytes}"
     );
-    let back = stage.path("back");
+    let back = site.stage.path("back");
     let got = customer.json(0, &["get", PART, arg(&back)]).await;
     got.expect("fetched and compared");
 
-    prove(&stage, &customer, &source).await;
-    running.stop().await.expect("the box stops when asked");
-    cloud.stop().await.expect("the cloud stops when asked");
+    prove(&site.stage, &customer, &source).await;
+    site.stop().await.expect("they stop when asked");
 }
 
 /// Fetches receipts with the ticket alone, and compares the folder that was sent.

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use longhaul_provisioning::tpm::Tpm;
 use longhaul_sim::files::{self, FolderPlan};
-use longhaul_sim::operator::Operator;
-use longhaul_sim::system::{Programs, Stage, online};
+use longhaul_sim::site::{BUCKET, Plan, Site};
+use longhaul_sim::system::Stage;
 use longhaul_sim::wait::until;
 
-const BUCKET: &str = "survey";
-const VAULT_BYTES: u64 = 512 << 20;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn push(stage: &Stage, name: &str, arguments: &[&str]) -> Result<String, String> {
@@ -27,19 +25,10 @@ async fn push(stage: &Stage, name: &str, arguments: &[&str]) -> Result<String, S
 #[tokio::test(flavor = "multi_thread")]
 async fn another_state_of_the_machine_closes_the_box_until_it_is_back_and_released() {
     let folder = tempfile::tempdir().expect("a folder");
-    let stage = Stage::new(folder.path(), Programs::find().expect("built")).expect("a stage");
-    let (cloud, ready) = stage.cloud(None).await.expect("a cloud");
-    let (name, password) = stage.first_admin().expect("an administrator");
-    let operator = Operator::log_in(&ready.people_url, &ready.root_pem, &name, &password)
-        .await
-        .expect("logged in");
-    let (mut tpm, tcti) = stage.software_tpm().await.expect("a TPM");
-    let id = stage.make_box(&ready, &tcti, None).await.expect("a box");
-    stage.import(&operator, &id).await.expect("imported");
-    let mut running = stage.start_box(&tcti, VAULT_BYTES, 0).expect("started");
-    online(&operator, &id, &mut running).await.expect("online");
-    let ticket = operator.ticket(&id, BUCKET).await.expect("a ticket");
-    std::fs::write(stage.path("ticket.json"), ticket).expect("written");
+    let site = Site::stand(folder.path(), Plan::default()).await;
+    let mut site = site.expect("a site");
+    let (stage, operator) = (site.stage.clone(), site.operator.clone());
+    let id = site.box_id.clone();
     let plan = FolderPlan {
         small: 5,
         small_bytes: (100, 4_000),
@@ -52,16 +41,16 @@ async fn another_state_of_the_machine_closes_the_box_until_it_is_back_and_releas
         .expect("delivered");
 
     // Other firmware is measured: the box runs something else from here on.
-    running.stop().await.expect("stopped");
-    let at = tcti.clone();
+    site.device.end().await.expect("stopped");
+    let at = site.tcti.clone();
     let extended = tokio::task::spawn_blocking(move || Tpm::open(&at)?.extend(7, [0x66; 32]));
     extended.await.expect("ran").expect("extended");
     let before = operator.box_detail(&id).await.expect("the box");
     let before = before["server_time"].as_i64().expect("a time");
-    let mut running = stage.start_box(&tcti, VAULT_BYTES, 0).expect("started");
+    site.start_box().expect("started");
 
     let detail = until("the quarantine, and reports from it", PATIENCE, || {
-        let alive = running.check().map_err(|e| e.to_string());
+        let alive = site.device.check().map_err(|e| e.to_string());
         async {
             alive?;
             let detail = operator.box_detail(&id).await.map_err(|e| e.to_string())?;
@@ -108,15 +97,15 @@ async fn another_state_of_the_machine_closes_the_box_until_it_is_back_and_releas
     );
 
     // The machine is as it was after a restart; an operator has looked, and lets it back in.
-    running.stop().await.expect("stopped");
-    tpm.kill().await.expect("switched off");
-    let (_tpm, tcti) = stage.software_tpm().await.expect("switched on");
+    site.device.end().await.expect("stopped");
+    site.tpm.kill().await.expect("switched off");
+    (site.tpm, site.tcti) = stage.software_tpm().await.expect("switched on");
     operator
         .order(&format!("/v1/boxes/{id}/release"))
         .await
         .expect("released");
-    let mut running = stage.start_box(&tcti, VAULT_BYTES, 0).expect("started");
-    online(&operator, &id, &mut running).await.expect("online");
+    site.start_box().expect("started");
+    site.online().await.expect("online");
     let more = files::make(&stage.path("customer/more"), FolderPlan { seed: 2, ..plan });
     push(&stage, "push-after", &["--wait", "--patience=60"])
         .await
@@ -131,6 +120,5 @@ async fn another_state_of_the_machine_closes_the_box_until_it_is_back_and_releas
         let there = operator.object_digest(BUCKET, &name).await.expect("there");
         assert_eq!(there, digest, "{name}");
     }
-    running.stop().await.expect("the box stops when asked");
-    cloud.stop().await.expect("the cloud stops when asked");
+    site.stop().await.expect("they stop when asked");
 }

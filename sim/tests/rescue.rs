@@ -5,11 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use longhaul_sim::files::{self, FolderPlan};
-use longhaul_sim::operator::Operator;
-use longhaul_sim::system::{Programs, Stage, SystemError, online};
+use longhaul_sim::site::{BUCKET, Plan, Site};
+use longhaul_sim::system::{Stage, SystemError};
 use longhaul_sim::wait::until;
 
-const BUCKET: &str = "survey";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn copy(from: &Path, to: &Path) {
@@ -42,19 +41,16 @@ async fn unwrap(stage: &Stage, private: &str, wrapped: &str, out: &str) -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_whose_tpm_is_lost_is_read_whole_at_the_depot_and_nowhere_else() {
     let folder = tempfile::tempdir().expect("a folder");
-    let stage = Stage::new(folder.path(), Programs::find().expect("built")).expect("a stage");
-    let (cloud, ready) = stage.cloud(None).await.expect("a cloud");
-    let (name, password) = stage.first_admin().expect("an administrator");
-    let operator = Operator::log_in(&ready.people_url, &ready.root_pem, &name, &password)
-        .await
-        .expect("logged in");
-    let (mut tpm, tcti) = stage.software_tpm().await.expect("a TPM");
-    let id = stage.make_box(&ready, &tcti, None).await.expect("a box");
-    stage.import(&operator, &id).await.expect("imported");
-    let mut running = stage.start_box(&tcti, 512 << 20, 0).expect("started");
-    online(&operator, &id, &mut running).await.expect("online");
-    let ticket = operator.ticket(&id, BUCKET).await.expect("a ticket");
-    fs::write(stage.path("ticket.json"), ticket).expect("written");
+    let site = Site::stand(folder.path(), Plan::default()).await;
+    let Site {
+        stage,
+        operator,
+        cloud,
+        mut tpm,
+        box_id: id,
+        mut device,
+        ..
+    } = site.expect("a site");
     let plan = FolderPlan {
         small: 20,
         small_bytes: (0, 40_000),
@@ -80,7 +76,7 @@ async fn a_disk_whose_tpm_is_lost_is_read_whole_at_the_depot_and_nowhere_else() 
     fs::write(stage.path("cloud.json"), wrapped["wrapped"].to_string()).expect("written");
 
     // The power fails, and the chip with everything in it is no more.
-    running.kill().await.expect("killed");
+    device.kill().await.expect("killed");
     tpm.kill().await.expect("killed");
     fs::remove_dir_all(stage.path("tpm")).expect("removed");
     copy(&stage.path("box/vault"), &stage.path("depot"));

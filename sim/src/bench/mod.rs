@@ -18,7 +18,6 @@ mod puts;
 pub mod report;
 mod rig;
 pub mod row;
-mod sign;
 mod small;
 
 use std::io;

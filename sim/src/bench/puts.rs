@@ -3,8 +3,8 @@
 use super::load::{self, Server};
 use super::rig::{self, Rig};
 use super::row::{Beside, Better, Metric};
-use super::sign::Signer;
 use super::{Bench, BenchError, float, peers};
+use crate::sign::Signer;
 
 const RATE: Metric = Metric {
     name: "10 KiB S3 PUT, durable",

@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 
 use super::load::Server;
 use super::peers::{Command, Place, free_port};
-use super::sign::Signer;
 use super::{Bench, BenchError, cpu, delay};
 use crate::operator::Operator;
 use crate::process::Process;
+use crate::sign::Signer;
 use crate::system::{CloudReady, Stage, SystemError, online};
 use crate::wait::until;
 

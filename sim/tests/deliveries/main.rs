@@ -1,0 +1,7 @@
+//! Deliveries of a real box to a real cloud under everything that may befall them: settings that must
+//! hold through a power cut, a line that breaks, bytes that rot.
+
+mod headers;
+mod limits;
+mod names;
+mod rot;
