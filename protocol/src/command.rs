@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Message;
+use crate::forms::{Form, Takes, Way};
 use crate::ids::{BoxId, CommandId, ObjectKey};
 use crate::release::Assignment;
 use crate::value::{Jws, UnixMillis};
@@ -24,6 +25,9 @@ pub struct CommandClaims {
     pub expires: UnixMillis,
     /// Who asked for it, for the audit.
     pub issued_by: String,
+    /// Who approved it; always there, and somebody else, where [`CommandKind::is_destructive`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
     /// What to do.
     pub command: CommandKind,
 }
@@ -104,30 +108,32 @@ impl CommandKind {
     ///
     /// [`InvalidCommand`] names the parameter and its range.
     pub fn check(&self) -> Result<(), InvalidCommand> {
-        let within = |parameter, value: u16, min, max| {
-            if (min..=max).contains(&value) {
-                Ok(())
-            } else {
-                Err(InvalidCommand {
+        let (parameter, value) = match self {
+            Self::Identify { seconds } => ("identify.seconds", *seconds),
+            Self::SetTelemetryInterval { seconds } => ("set_telemetry_interval.seconds", *seconds),
+            Self::ReportNow | Self::Update(_) | Self::Retry(_) | Self::EraseBucket { .. } => {
+                return Ok(());
+            }
+        };
+        let fields = Form::of(self.name()).map_or(&[][..], |form| form.fields);
+        for field in fields {
+            if let Takes::Seconds(min, max) = field.takes
+                && !(min..=max).contains(&value)
+            {
+                return Err(InvalidCommand {
                     parameter,
                     value,
                     min,
                     max,
-                })
+                });
             }
-        };
-        match self {
-            Self::Identify { seconds } => within("identify.seconds", *seconds, 1, 600),
-            Self::SetTelemetryInterval { seconds } => {
-                within("set_telemetry_interval.seconds", *seconds, 1, 3600)
-            }
-            Self::ReportNow | Self::Update(_) | Self::Retry(_) | Self::EraseBucket { .. } => Ok(()),
         }
+        Ok(())
     }
 
     /// Whether it takes something away that nobody can bring back: the cloud asks two people.
     pub fn is_destructive(&self) -> bool {
-        matches!(self, Self::EraseBucket { .. })
+        Form::of(self.name()).is_some_and(|form| form.way == Way::TwoPeople)
     }
 }
 
@@ -202,6 +208,8 @@ pub enum Rejection {
     Unsigned,
     /// Meant for another box.
     WrongBox,
+    /// It takes something away for good and does not name two people.
+    Unapproved,
     /// Its time has not come.
     TooEarly,
     /// Its time has passed.

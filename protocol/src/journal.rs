@@ -113,6 +113,14 @@ pub enum Fact {
         /// The object.
         object: ObjectVersion,
     },
+    /// The key of everything that the box held for a bucket is destroyed: what was not delivered by
+    /// then never will be.
+    Erased {
+        /// The bucket.
+        bucket: String,
+        /// How many objects that were.
+        objects: u64,
+    },
     /// The vault's key, encrypted for the depot; the newest one counts.
     VaultKey(WrappedKey),
     /// The object is in the bucket and the cloud has verified it.

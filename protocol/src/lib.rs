@@ -10,6 +10,7 @@ pub mod command;
 pub mod diag;
 pub mod enrol;
 pub mod envelope;
+pub mod forms;
 pub mod ids;
 pub mod inventory;
 pub mod journal;

@@ -231,6 +231,10 @@ fn journal() {
             sealed: Blob(vec![6; 48]),
             made_at: NOW,
         }),
+        Fact::Erased {
+            bucket: "survey".into(),
+            objects: 12,
+        },
         Fact::Delivered {
             object: object(),
             upload: id("u-1"),
@@ -283,6 +287,7 @@ fn commands() {
         not_before: NOW,
         expires: NOW.plus_secs(60),
         issued_by: "ada".into(),
+        approved_by: None,
         command,
     };
     golden(
@@ -298,7 +303,11 @@ fn commands() {
     let erase = CommandKind::EraseBucket {
         bucket: "survey".into(),
     };
-    golden("command-erase-bucket", &claims(erase));
+    let approved = CommandClaims {
+        approved_by: Some("bob".into()),
+        ..claims(erase)
+    };
+    golden("command-erase-bucket", &approved);
     golden(
         "command-set-telemetry-interval",
         &claims(CommandKind::SetTelemetryInterval { seconds: 5 }),

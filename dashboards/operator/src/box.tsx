@@ -7,13 +7,14 @@ import { useList, useLive, useSoon } from "./hooks";
 import { Ladder } from "./ladder";
 import { Age, Mark, Section, Trouble } from "./marks";
 import { Numbers } from "./numbers";
+import { Proposals } from "./proposals";
 import { Software } from "./software";
 import { Standing } from "./standing";
 import { AddTicket, Tickets } from "./tickets";
 import { Timeline } from "./timeline";
 import { Transfers } from "./transfers";
 import { UplinkCard } from "./uplink";
-import type { BoxDetail, Code, Command, Point, Ticket, TimelineItem, Transfer } from "./types";
+import type { BoxDetail, Code, Command, Point, Proposal, Ticket, TimelineItem, Transfer } from "./types";
 
 const CHART_MS = 60 * 60_000;
 const POINTS = 2000;
@@ -28,6 +29,7 @@ export function BoxPage({ id }: { id: string }) {
   const transfers = useList<Transfer>(`${base}/transfers`, {}, 10);
   const timeline = useList<TimelineItem>(`${base}/timeline`, {}, 100);
   const tickets = useList<Ticket>(`${base}/tickets`);
+  const proposals = useList<Proposal>("/v1/proposals", { state: "open", box_id: id });
   const [adding, setAdding] = useState(false);
 
   const readDetail = () =>
@@ -43,7 +45,7 @@ export function BoxPage({ id }: { id: string }) {
       (found) => setSeries({ points: found.items, step: found.step_ms }),
       (error: unknown) => setTrouble(told(error)),
     );
-  const readAll = () => Promise.all([readDetail(), commands.read(), transfers.read(), timeline.read(), tickets.read()]);
+  const readAll = () => Promise.all([readDetail(), commands.read(), transfers.read(), timeline.read(), tickets.read(), proposals.read()]);
 
   useEffect(() => {
     void readDetail();
@@ -107,7 +109,8 @@ export function BoxPage({ id }: { id: string }) {
             <Ladder rungs={box.rungs} codes={codes} />
           </Section>
           <Software detail={detail} />
-          <Commands id={id} list={commands} state={box.state} />
+          <Proposals list={proposals} changed={readAll} />
+          <Commands id={id} list={commands} state={box.state} proposed={proposals.read} />
         </div>
         <div>
           <Section title="Telemetry" aside={<Age at={detail.telemetry_at} />}>

@@ -4,14 +4,16 @@ import { brief, words } from "./format";
 import { type List, useAct } from "./hooks";
 import { Age, Mark, Section, Trouble } from "./marks";
 import { More } from "./table";
+import { Tell } from "./tell";
 import type { Box, Command } from "./types";
 
 /** A command that nobody fetched within this time is not carried out any more. */
 const EXPIRES_IN_SECS = 60;
 
 /** What a box was told, and a way to tell it more. */
-export function Commands({ id, list, state }: { id: string; list: List<Command>; state: Box["state"] }) {
+export function Commands({ id, list, state, proposed }: { id: string; list: List<Command>; state: Box["state"]; proposed: () => Promise<unknown> }) {
   const act = useAct();
+  const [telling, setTelling] = useState(false);
   const [seconds, setSeconds] = useState(30);
   const send = (command: { kind: string; seconds?: number }) =>
     void act.run(() =>
@@ -29,6 +31,7 @@ export function Commands({ id, list, state }: { id: string; list: List<Command>;
           <button disabled={act.busy} onClick={() => send({ kind: "report_now" })}>
             Report now
           </button>
+          <button onClick={() => setTelling(true)}>More…</button>
           <form
             onSubmit={(event) => {
               event.preventDefault();
@@ -49,6 +52,7 @@ export function Commands({ id, list, state }: { id: string; list: List<Command>;
           </form>
         </div>
       )}
+      {telling && <Tell id={id} told={() => Promise.all([list.read(), proposed()])} close={() => setTelling(false)} />}
       {state !== "active" && <p class="quiet">A box that is {words(state)} gets no commands.</p>}
       <Trouble text={act.trouble ?? list.trouble} />
       {list.items?.length === 0 && <p class="quiet">No commands yet.</p>}
@@ -59,7 +63,11 @@ export function Commands({ id, list, state }: { id: string; list: List<Command>;
             <span class="what">
               {words(c.kind)}{" "}
               {c.percent != null && c.state === "accepted" && <progress max={100} value={c.percent} aria-label="progress" />}{" "}
-              <span class="quiet">by {c.created_by}</span>
+              <span class="quiet">
+                by {c.created_by}
+                {c.proposal?.approved_by != null && `, approved by ${c.proposal.approved_by}`}
+              </span>
+              {c.proposal !== undefined && <p class="quiet">{c.proposal.reason}</p>}
               {(c.reason ?? c.progress) != null && <p>{c.reason ?? c.progress}</p>}
               {c.result != null && brief(c.result) !== "" && <p class="quiet">{brief(c.result)}</p>}
             </span>

@@ -52,6 +52,8 @@ export function saying(item: TimelineItem, commands: ReadonlyMap<string, string>
       return { kind: "ok", what: "signed the receipts of what it took", more: "" };
     case "deleted":
       return { kind: "offline", what: `${key} was deleted by its owner`, more: into };
+    case "erased":
+      return { kind: "aborted", what: `${text(detail.bucket)} was erased on the box`, more: `${text(detail.objects)} objects` };
     case "delivered":
       return { kind: "verified", what: `${key} is safe in the cloud`, more: into };
     case "delivery_failed":

@@ -165,6 +165,42 @@ export interface Command {
   expires: number;
   updated: number;
   rollout?: string | null;
+  proposal?: { proposed_by: string; approved_by?: string | null; reason: string };
+}
+
+/** What a field of a command can be: as much of JSON schema as the cloud uses. */
+export interface KindField {
+  type: string | string[];
+  description?: string;
+  minimum?: number;
+  maximum?: number;
+  minLength?: number;
+  maxLength?: number;
+  pattern?: string;
+  "x-unit"?: string;
+}
+
+export interface CommandKind {
+  kind: string;
+  title: string;
+  description: string;
+  way: "direct" | "two_people" | "rollout";
+  schema: { properties: Record<string, KindField>; required: string[] };
+}
+
+export interface Proposal {
+  id: string;
+  box_id?: string;
+  kind: string;
+  command: Record<string, unknown>;
+  reason: string;
+  proposed_by: string;
+  proposer: string;
+  created: number;
+  expires: number;
+  state: "open" | "approved" | "refused" | "withdrawn" | "expired";
+  decided_by?: string;
+  note?: string;
 }
 
 export interface Transfer {

@@ -60,6 +60,7 @@ test("every golden fact of a box's journal is said in words", () => {
     "ok | signed the receipts of what it took | ",
     "offline | line 7/ä.seg was deleted by its owner | survey-2026",
     " | encrypted its vault's key for the depot | ",
+    "aborted | survey was erased on the box | 12 objects",
     "verified | line 7/ä.seg is safe in the cloud | survey-2026",
     "failed | line 7/ä.seg cannot be delivered | the bucket refuses this name",
     "failed | vault failed | frame 3 of segment 9 is damaged",

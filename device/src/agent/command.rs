@@ -73,6 +73,8 @@ struct Claims {
     not_before: UnixMillis,
     expires: UnixMillis,
     issued_by: String,
+    #[serde(default)]
+    approved_by: Option<String>,
     command: serde_json::Value,
 }
 
@@ -151,6 +153,18 @@ impl Judge {
         if let Err(e) = command.check() {
             return Err(Refusal::new(Some(claims.id), Rejection::Unsupported, e));
         }
+        // The cloud asks two people; a cloud that was made to ask one gets nothing destroyed.
+        let two = claims
+            .approved_by
+            .as_ref()
+            .is_some_and(|by| *by != claims.issued_by);
+        if command.is_destructive() && !two {
+            return Err(Refusal::new(
+                Some(claims.id),
+                Rejection::Unapproved,
+                "what takes something away for good names two people",
+            ));
+        }
         Ok(Verdict::New(CommandClaims {
             v: claims.v,
             id: claims.id,
@@ -159,6 +173,7 @@ impl Judge {
             not_before: claims.not_before,
             expires: claims.expires,
             issued_by: claims.issued_by,
+            approved_by: claims.approved_by,
             command,
         }))
     }

@@ -110,6 +110,7 @@ fn claims(id: &str, counter: u64, command: CommandKind) -> CommandClaims {
         not_before: NOW.plus_secs(-10),
         expires: NOW.plus_secs(600),
         issued_by: "ada".to_owned(),
+        approved_by: None,
         command,
     }
 }

@@ -218,9 +218,21 @@ impl Driver {
 
     fn erase(&mut self, command: CommandId, bucket: String) {
         let (eraser, events) = (self.eraser.clone(), self.events.clone());
+        let journal = self.journal.clone();
         self.tasks.spawn(async move {
             let done = match eraser {
-                Some(eraser) => eraser.erase(bucket).await,
+                Some(eraser) => {
+                    let gone = eraser.erase(bucket.clone()).await;
+                    // Before the result: if the power goes between the two, the command is carried
+                    // out again and both are said again.
+                    if let Ok(objects) = gone {
+                        let fact = Fact::Erased { bucket, objects };
+                        if let Err(error) = journal.append(fact).await {
+                            tracing::error!(%error, "the erasure is not in the journal");
+                        }
+                    }
+                    gone
+                }
                 None => Err("the vault is closed".to_owned()),
             };
             let outcome = match done {

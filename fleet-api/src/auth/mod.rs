@@ -57,6 +57,8 @@ pub enum Caller {
         hash: String,
         /// The tenant that it speaks for; a customer always has one, others never.
         tenant: Option<TenantId>,
+        /// The account that answers for it.
+        owner: Option<String>,
     },
     /// A customer with a ticket, on the few routes that are open to them.
     Customer(TicketHolder),
@@ -88,6 +90,15 @@ impl Caller {
         match self {
             Self::Nobody | Self::Customer(_) => None,
             Self::Operator { tenant, .. } | Self::Token { tenant, .. } => tenant.as_ref(),
+        }
+    }
+
+    /// The account that answers for what they do; a program whose maker is not known has none.
+    pub fn account(&self) -> Option<&str> {
+        match self {
+            Self::Nobody | Self::Customer(_) => None,
+            Self::Operator { name, .. } => Some(name),
+            Self::Token { owner, .. } => owner.as_deref(),
         }
     }
 
@@ -174,6 +185,7 @@ async fn by_token(people: &People, hash: &str) -> Result<Option<Caller>, Problem
         role: row.role,
         hash: hash.to_owned(),
         tenant,
+        owner: row.owner,
     }))
 }
 

@@ -32,6 +32,7 @@ pub(super) async fn run(fleet: Fleet, stop: CancellationToken) {
             _ = tick.tick() => {}
         }
         note("ending overdue commands", fleet.commands_expire().await);
+        note("ending proposals", fleet.proposals_expire().await);
         note("trying out destinations", fleet.destinations_look().await);
         if count % SELDOM == 0 {
             let now = fleet.now();

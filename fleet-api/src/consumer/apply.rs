@@ -12,7 +12,7 @@ use longhaul_protocol::twin::Reported;
 use longhaul_protocol::value::UnixMillis;
 
 use super::{Effect, journal};
-use crate::fleet::{Fleet, FleetError, FleetEventKind, rollout_end};
+use crate::fleet::{Fleet, FleetError, FleetEventKind, command_end, rollout_end};
 use crate::store::Tx;
 use crate::store::boxes::{box_set_applied, box_set_birth, box_set_death, box_set_seen};
 use crate::store::commands::{self, CommandNews, command_advance, command_get};
@@ -230,6 +230,7 @@ async fn command(
         return Ok(());
     }
     if state == commands::CommandState::Rejected {
+        command_end(tx, &row, state, news, now.0).await?;
         let (state, reason) = (RolloutBoxState::Failed, news.reason);
         rollout_end(tx, row.rollout_id.as_deref(), box_id, state, reason, now.0).await?;
     }
@@ -250,6 +251,7 @@ fn rejection(reason: Rejection) -> &'static str {
         Rejection::Malformed => "malformed",
         Rejection::Unsigned => "unsigned",
         Rejection::WrongBox => "wrong_box",
+        Rejection::Unapproved => "unapproved",
         Rejection::TooEarly => "too_early",
         Rejection::Expired => "expired",
         Rejection::Replayed => "replayed",

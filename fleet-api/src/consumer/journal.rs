@@ -1,7 +1,7 @@
 //! The journal: committed exactly once, then acknowledged; each new fact moves what it is about.
 
 use longhaul_protocol::command::CommandKind;
-use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::ids::{BoxId, CommandId};
 use longhaul_protocol::journal::{Fact, JournalAck, JournalBatch, JournalEntry, Outcome};
 use longhaul_protocol::recovery::WrappedKey;
 use longhaul_protocol::release::{UpdateStatus, UpdateStep};
@@ -10,7 +10,7 @@ use longhaul_provisioning::receipt;
 
 use super::Effect;
 use super::apply::plausible;
-use crate::fleet::{Fleet, FleetError, FleetEventKind, Wish, rollout_end};
+use crate::fleet::{Fleet, FleetError, FleetEventKind, Wish, command_end, rollout_end};
 use crate::store::Tx;
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::boxes::box_set_seen;
@@ -19,7 +19,7 @@ use crate::store::journal::{JournalCommit, journal_commit, journal_skip};
 use crate::store::receipts::{receipt_leaf_insert, receipt_root_insert};
 use crate::store::rollouts::{RolloutBoxState, RolloutNews, rollout_box_advance};
 use crate::store::telemetry::telemetry_insert;
-use crate::store::uploads::{UploadState, upload_advance, upload_find};
+use crate::store::uploads::{UploadState, upload_advance, upload_erase, upload_find};
 use crate::store::vault_keys::vault_key_set;
 
 /// Commits a batch and applies the entries in it that are new.
@@ -105,59 +105,7 @@ async fn apply(
 ) -> Result<(), FleetError> {
     match &entry.fact {
         Fact::CommandResult { id, outcome } => {
-            let Some(row) = command_get(tx, id)
-                .await?
-                .filter(|row| row.box_id == *box_id)
-            else {
-                tracing::warn!(%box_id, %id, "result of a command that the box was not sent");
-                return Ok(());
-            };
-            let result;
-            let (state, news) = match outcome {
-                Outcome::Done { detail } => {
-                    result = detail.to_string().replace("\\u0000", "\\ufffd");
-                    let news = CommandNews {
-                        percent: Some(100),
-                        result: Some(&result),
-                        ..CommandNews::default()
-                    };
-                    (CommandState::Done, news)
-                }
-                Outcome::Failed { reason } => {
-                    let news = CommandNews {
-                        reason: Some(reason),
-                        ..CommandNews::default()
-                    };
-                    (CommandState::Failed, news)
-                }
-            };
-            if !command_advance(tx, id, state, news, now.0).await? {
-                return Ok(());
-            }
-            if state == CommandState::Failed {
-                let (state, rollout) = (RolloutBoxState::Failed, row.rollout_id.as_deref());
-                rollout_end(tx, rollout, box_id, state, news.reason, now.0).await?;
-            }
-            // The next desired state must not undo what the command did.
-            if state == CommandState::Done
-                && let Ok(CommandKind::SetTelemetryInterval { seconds }) =
-                    serde_json::from_str(&row.detail)
-            {
-                let wish = Wish {
-                    telemetry_secs: Some(seconds),
-                    ..Wish::default()
-                };
-                fleet.desired_renew(tx, box_id, wish).await?;
-                effects.push(Effect::Desired(box_id.clone()));
-            }
-            effects.push(Effect::Tell(
-                box_id.clone(),
-                FleetEventKind::Command {
-                    id: id.clone(),
-                    state: state.to_string(),
-                    command: None,
-                },
-            ));
+            command_result(fleet, tx, box_id, (id, outcome), now, effects).await?;
         }
         Fact::Update(status) => update(tx, box_id, status, now, effects).await?,
         Fact::Stored {
@@ -175,6 +123,18 @@ async fn apply(
                     bucket: object.bucket.clone(),
                     key: object.key.clone(),
                     bytes: *bytes,
+                },
+            ));
+        }
+        Fact::Erased { bucket, objects } => {
+            let reason = "erased on the box before it was delivered";
+            let ended = upload_erase(tx, box_id, bucket, reason, now.0).await?;
+            tracing::info!(%box_id, bucket, objects, ended, "a bucket was erased on its box");
+            effects.push(Effect::Tell(
+                box_id.clone(),
+                FleetEventKind::BucketErased {
+                    bucket: bucket.clone(),
+                    objects: *objects,
                 },
             ));
         }
@@ -201,6 +161,71 @@ async fn apply(
         | Fact::Failure { .. }
         | Fact::Notice { .. } => {}
     }
+    Ok(())
+}
+
+/// Ends a command, once.
+async fn command_result(
+    fleet: &Fleet,
+    tx: &mut Tx,
+    box_id: &BoxId,
+    (id, outcome): (&CommandId, &Outcome),
+    now: UnixMillis,
+    effects: &mut Vec<Effect>,
+) -> Result<(), FleetError> {
+    let Some(row) = command_get(tx, id)
+        .await?
+        .filter(|row| row.box_id == *box_id)
+    else {
+        tracing::warn!(%box_id, %id, "result of a command that the box was not sent");
+        return Ok(());
+    };
+    let result;
+    let (state, news) = match outcome {
+        Outcome::Done { detail } => {
+            result = detail.to_string().replace("\\u0000", "\\ufffd");
+            let news = CommandNews {
+                percent: Some(100),
+                result: Some(&result),
+                ..CommandNews::default()
+            };
+            (CommandState::Done, news)
+        }
+        Outcome::Failed { reason } => {
+            let news = CommandNews {
+                reason: Some(reason),
+                ..CommandNews::default()
+            };
+            (CommandState::Failed, news)
+        }
+    };
+    if !command_advance(tx, id, state, news, now.0).await? {
+        return Ok(());
+    }
+    command_end(tx, &row, state, news, now.0).await?;
+    if state == CommandState::Failed {
+        let (state, rollout) = (RolloutBoxState::Failed, row.rollout_id.as_deref());
+        rollout_end(tx, rollout, box_id, state, news.reason, now.0).await?;
+    }
+    // The next desired state must not undo what the command did.
+    if state == CommandState::Done
+        && let Ok(CommandKind::SetTelemetryInterval { seconds }) = serde_json::from_str(&row.detail)
+    {
+        let wish = Wish {
+            telemetry_secs: Some(seconds),
+            ..Wish::default()
+        };
+        fleet.desired_renew(tx, box_id, wish).await?;
+        effects.push(Effect::Desired(box_id.clone()));
+    }
+    effects.push(Effect::Tell(
+        box_id.clone(),
+        FleetEventKind::Command {
+            id: id.clone(),
+            state: state.to_string(),
+            command: None,
+        },
+    ));
     Ok(())
 }
 

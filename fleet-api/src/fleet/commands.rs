@@ -5,26 +5,47 @@ use longhaul_protocol::command::{CommandClaims, CommandKind, SignedCommand};
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::{BoxId, CommandId, RolloutId};
 use longhaul_protocol::topic::Dn;
-use longhaul_protocol::value::Jws;
+use longhaul_protocol::value::{Jws, UnixMillis};
 use longhaul_provisioning::jws::Kind;
 use serde_json::json;
 
 use super::boxes::known;
+use super::proposals::{TwoPeople, takes_commands};
 use super::{Actor, Fleet, FleetError, FleetEventKind, audit, fresh};
 use crate::store::Tx;
 use crate::store::boxes::{BoxState, box_get, box_next_counter};
 use crate::store::commands::{
-    CommandNews, CommandState, NewCommand, command_advance, command_expire, command_get,
-    command_insert, command_list_open,
+    CommandNews, CommandRow, CommandState, NewCommand, command_advance, command_expire,
+    command_get, command_insert, command_list_open,
 };
 use crate::store::rollouts::{RolloutBoxState, RolloutNews, rollout_box_advance};
 
 /// The longest that a command may wait, in seconds: 90 days.
-const MAX_VALID_SECS: u32 = 90 * 86_400;
+pub(super) const MAX_VALID_SECS: u32 = 90 * 86_400;
 /// How long after its end a command that was begun may still report, in milliseconds: a day.
 const ACCEPTED_GRACE_MS: i64 = 86_400 * 1000;
 /// A command is valid from a little before it was signed: clocks differ. In seconds.
 const BACKDATE_SECS: i64 = 300;
+
+/// On whose word a command is signed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Authority<'a> {
+    /// One person's, for what can be put right again.
+    One(&'a Actor),
+    /// A rollout's.
+    Rollout(&'a Actor, &'a RolloutId),
+    /// Two people's.
+    Two(&'a TwoPeople<'a>),
+}
+
+impl Authority<'_> {
+    fn actor(&self) -> &Actor {
+        match self {
+            Self::One(actor) | Self::Rollout(actor, _) => actor,
+            Self::Two(two) => two.actor(),
+        }
+    }
+}
 
 /// A command that is committed and waits to be sent.
 pub(super) struct Signed {
@@ -51,7 +72,13 @@ impl Fleet {
         let _turn = self.lock(box_id).await;
         let mut tx = self.db().write().await?;
         let signed = self
-            .command_sign(&mut tx, actor, box_id, command, valid_for_secs, None)
+            .command_sign(
+                &mut tx,
+                Authority::One(actor),
+                box_id,
+                command,
+                valid_for_secs,
+            )
             .await?;
         tx.commit().await?;
         let id = signed.id.clone();
@@ -63,12 +90,17 @@ impl Fleet {
     pub(super) async fn command_sign(
         &self,
         tx: &mut Tx,
-        actor: &Actor,
+        authority: Authority<'_>,
         box_id: &BoxId,
         command: CommandKind,
         valid_for_secs: u32,
-        rollout: Option<&RolloutId>,
     ) -> Result<Signed, FleetError> {
+        if command.is_destructive() && !matches!(authority, Authority::Two(_)) {
+            return Err(FleetError::forbidden(format!(
+                "{} takes two people: propose it, and somebody else approves it",
+                command.name()
+            )));
+        }
         command
             .check()
             .map_err(|e| FleetError::invalid(e.to_string()))?;
@@ -78,21 +110,26 @@ impl Fleet {
             )));
         }
         let row = known(box_get(tx, box_id).await?, box_id)?;
-        match row.state {
-            BoxState::Active | BoxState::Inventoried => {}
-            BoxState::Quarantined | BoxState::Revoked => {
-                return Err(FleetError::conflict(format!(
-                    "box {box_id} is {} and gets no commands",
-                    row.state
-                )));
-            }
-        }
+        takes_commands(box_id, row.state)?;
         let now = self.now();
         let gone = || FleetError::not_found(format!("no box {box_id}"));
         let counter = box_next_counter(tx, box_id, now.0 / 1000)
             .await?
             .ok_or_else(gone)?;
         let id: CommandId = fresh("cmd")?;
+        let actor = authority.actor();
+        let (issued_by, approved_by, proposal) = match authority {
+            Authority::One(by) | Authority::Rollout(by, _) => (by.0.clone(), None, None),
+            Authority::Two(two) => (
+                two.proposer().to_owned(),
+                Some(two.approver().to_owned()),
+                Some(two.proposal()),
+            ),
+        };
+        let rollout = match authority {
+            Authority::Rollout(_, rollout) => Some(rollout),
+            _ => None,
+        };
         let claims = CommandClaims {
             v: VERSION,
             id: id.clone(),
@@ -100,7 +137,8 @@ impl Fleet {
             counter: u64::try_from(counter).unwrap_or(0),
             not_before: now.plus_secs(-BACKDATE_SECS),
             expires: now.plus_secs(i64::from(valid_for_secs)),
-            issued_by: actor.0.clone(),
+            issued_by,
+            approved_by,
             command: command.clone(),
         };
         let internal = |e: serde_json::Error| FleetError::internal("failed to write a command", e);
@@ -118,13 +156,14 @@ impl Fleet {
             kind: command.name(),
             detail: &detail,
             jws: &jws.0,
-            created_by: &actor.0,
+            created_by: &claims.issued_by,
             not_before: claims.not_before.0,
             expires: claims.expires.0,
             rollout_id: rollout.map(RolloutId::as_str),
+            proposal_id: proposal,
         };
         command_insert(tx, &new, now.0).await?;
-        let what = json!({ "command": id, "kind": command.name() });
+        let what = json!({ "command": id, "kind": command.name(), "proposal": proposal });
         audit(tx, actor, "command.send", box_id.as_str(), what, now).await?;
         Ok(Signed {
             id,
@@ -252,6 +291,11 @@ impl Fleet {
             let Some(row) = command_get(&mut tx, id).await? else {
                 continue;
             };
+            let ended = CommandNews {
+                reason: row.reason.as_deref(),
+                ..CommandNews::default()
+            };
+            command_end(&mut tx, &row, CommandState::Expired, ended, now.0).await?;
             let state = RolloutBoxState::Expired;
             let reason = row.reason.as_deref();
             rollout_end(
@@ -275,6 +319,31 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Takes down in the audit how a command ended that two people agreed on.
+pub(crate) async fn command_end(
+    tx: &mut Tx,
+    row: &CommandRow,
+    state: CommandState,
+    news: CommandNews<'_>,
+    now: i64,
+) -> Result<(), FleetError> {
+    let Some(proposal) = &row.proposal_id else {
+        return Ok(());
+    };
+    let result: Option<serde_json::Value> =
+        news.result.and_then(|text| serde_json::from_str(text).ok());
+    let what = json!({
+        "command": row.command_id, "kind": row.kind, "proposal": proposal,
+        "state": state.as_str(), "reason": news.reason, "result": result,
+    });
+    let by = match state {
+        CommandState::Expired => Actor("upkeep".to_owned()),
+        _ => Actor(format!("box:{}", row.box_id)),
+    };
+    let subject = row.box_id.as_str();
+    audit(tx, &by, "command.end", subject, what, UnixMillis(now)).await
 }
 
 /// Takes down that a command of a rollout ended without an update's own last word.

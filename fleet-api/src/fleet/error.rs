@@ -54,6 +54,11 @@ impl FleetError {
         Self::new(FleetErrorKind::Conflict, text)
     }
 
+    /// This caller may not.
+    pub fn forbidden(text: impl Into<String>) -> Self {
+        Self::new(FleetErrorKind::Forbidden, text)
+    }
+
     /// Something that is needed is missing for now.
     pub fn unavailable(text: impl Into<String>) -> Self {
         Self::new(FleetErrorKind::Unavailable, text)

@@ -73,6 +73,13 @@ pub enum FleetEventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         command: Option<CommandKind>,
     },
+    /// What needs two people was proposed, decided or ran out of time.
+    Proposal {
+        /// Which.
+        id: String,
+        /// Where it stands, as in the store.
+        state: String,
+    },
     /// An update took a step.
     Update {
         /// The rollout.
@@ -90,6 +97,13 @@ pub enum FleetEventKind {
         key: ObjectKey,
         /// Its length.
         bytes: u64,
+    },
+    /// A box destroyed the key of everything that it held for a bucket.
+    BucketErased {
+        /// The bucket.
+        bucket: String,
+        /// How many objects that were.
+        objects: u64,
     },
     /// An object was verified in the bucket.
     ObjectVerified {

@@ -8,6 +8,7 @@ use longhaul_protocol::release::Assignment;
 use longhaul_protocol::value::UnixMillis;
 use serde_json::json;
 
+use super::commands::Authority;
 use super::{
     Actor, Fleet, FleetError, FleetEventKind, NewRollout, RolloutBox, RolloutView, audit, fresh,
 };
@@ -58,7 +59,13 @@ impl Fleet {
             let command = CommandKind::Update(assignment.clone());
             let valid = rollout.valid_for_secs;
             let one = self
-                .command_sign(&mut tx, actor, box_id, command, valid, Some(&id))
+                .command_sign(
+                    &mut tx,
+                    Authority::Rollout(actor, &id),
+                    box_id,
+                    command,
+                    valid,
+                )
                 .await?;
             rollout_box_insert(&mut tx, &id, box_id, Some(one.id.as_str()), now.0).await?;
             signed.push((box_id, one));

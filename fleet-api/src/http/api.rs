@@ -226,7 +226,10 @@ impl Api {
             .map_err(|_| Problem::not_found("there is nothing at this path"))?;
         let route = self.routes[*found.value]
             .get(head.method.as_str())
-            .ok_or_else(Problem::method_not_allowed)?;
+            .ok_or_else(|| {
+                let methods: Vec<_> = self.routes[*found.value].keys().cloned().collect();
+                Problem::method_not_allowed(methods.join(", "))
+            })?;
         let parts = found.params.iter();
         let parts = parts.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Ok((route, parts.collect()))

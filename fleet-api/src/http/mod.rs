@@ -146,7 +146,7 @@ async fn answer(
     } else if head.method == Method::GET {
         dashboard::file(&head.path)
     } else {
-        problem::Problem::method_not_allowed().into_response()
+        problem::Problem::method_not_allowed("GET".to_owned()).into_response()
     };
     harden(response.headers_mut());
     if is_head {

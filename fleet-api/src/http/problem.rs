@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use ::http::{HeaderValue, StatusCode, header};
-use longhaul_protocol::enrol;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use warp::reply::{Reply as _, Response};
 
 use crate::fleet::{FleetError, FleetErrorKind};
@@ -15,13 +16,79 @@ pub struct Problem {
     status: StatusCode,
     name: &'static str,
     detail: String,
+    /// What few refusals have: kept apart so that a result stays small.
+    extra: Option<Box<Extra>>,
+}
+
+#[derive(Debug, Default)]
+struct Extra {
     retry_after_secs: Option<u64>,
+    allow: Option<String>,
+    faults: Vec<Fault>,
+    more: Map<String, Value>,
+}
+
+/// Where in a request something is wrong (RFC 9457, section 3's example).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Fault {
+    /// What is wrong there.
+    detail: String,
+    /// JSON Pointer into the body, as a URI fragment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<String>,
+    /// Name of the query's or path's parameter, or of the header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<String>,
+    /// Where in that parameter, in characters from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<usize>,
+}
+
+impl Fault {
+    /// A field of the body.
+    pub fn at(field: &str, detail: impl Into<String>) -> Self {
+        let field = field.replace('~', "~0").replace('/', "~1");
+        Self::pointing(format!("#/{field}"), detail)
+    }
+
+    /// A place in the body.
+    pub fn pointing(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            detail: detail.into(),
+            pointer: Some(pointer.into()),
+            parameter: None,
+            position: None,
+        }
+    }
+
+    /// A parameter, and a place in it where one is known.
+    pub fn parameter(name: &str, position: Option<usize>, detail: impl Into<String>) -> Self {
+        Self {
+            detail: detail.into(),
+            pointer: None,
+            parameter: Some(name.to_owned()),
+            position,
+        }
+    }
+}
+
+/// What is written.
+#[derive(Serialize)]
+struct Document {
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 /// The document, for the API's description.
 #[derive(utoipa::ToSchema)]
 #[schema(as = Problem)]
-#[expect(dead_code, reason = "describes what the protocol's type serialises")]
+#[expect(dead_code, reason = "describes what is written")]
 pub struct ProblemSchema {
     /// `urn:longhaul:problem:{name}`: stable, for programs.
     r#type: String,
@@ -31,6 +98,8 @@ pub struct ProblemSchema {
     status: u16,
     /// What failed, on what, and what to do.
     detail: Option<String>,
+    /// Where in the request, if that is known.
+    errors: Option<Vec<Fault>>,
 }
 
 impl Problem {
@@ -39,13 +108,31 @@ impl Problem {
             status,
             name,
             detail: detail.into(),
-            retry_after_secs: None,
+            extra: None,
         }
+    }
+
+    fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
     }
 
     /// The request itself is wrong.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid-request", detail)
+    }
+
+    /// The request is wrong at these places, of which there is at least one.
+    pub fn faults(faults: Vec<Fault>) -> Self {
+        let said: Vec<_> = faults
+            .iter()
+            .map(|f| {
+                let at = f.pointer.as_deref().or(f.parameter.as_deref());
+                format!("{}: {}", at.unwrap_or_default(), f.detail)
+            })
+            .collect();
+        let mut problem = Self::invalid(said.join("; "));
+        problem.extra().faults = faults;
+        problem
     }
 
     /// Nobody is logged in.
@@ -64,12 +151,14 @@ impl Problem {
     }
 
     /// There is such a thing, but not with this method.
-    pub fn method_not_allowed() -> Self {
-        Self::new(
+    pub fn method_not_allowed(allowed: String) -> Self {
+        let mut problem = Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method-not-allowed",
-            "this path does not take this method",
-        )
+            format!("this path takes {allowed}"),
+        );
+        problem.extra().allow = Some(allowed);
+        problem
     }
 
     /// The state does not allow it.
@@ -111,14 +200,14 @@ impl Problem {
             "too-many-attempts",
             format!("too many failed attempts; try again in {secs} s"),
         );
-        problem.retry_after_secs = Some(secs);
+        problem.extra().retry_after_secs = Some(secs);
         problem
     }
 
     /// Something that is needed is not there right now.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
-        problem.retry_after_secs = Some(5);
+        problem.extra().retry_after_secs = Some(5);
         problem
     }
 
@@ -139,11 +228,14 @@ impl Problem {
 
     /// The response.
     pub fn into_response(self) -> Response {
-        let document = enrol::Problem {
-            kind: format!("urn:longhaul:problem:{}", self.name),
+        let extra = self.extra.map_or_else(Extra::default, |extra| *extra);
+        let document = Document {
+            r#type: format!("urn:longhaul:problem:{}", self.name),
             title: self.name.replace('-', " "),
             status: self.status.as_u16(),
             detail: self.detail,
+            errors: extra.faults,
+            more: extra.more,
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = body.into_response();
@@ -154,8 +246,14 @@ impl Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(secs) = self.retry_after_secs {
+        if let Some(secs) = extra.retry_after_secs {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if let Some(allow) = extra
+            .allow
+            .and_then(|text| HeaderValue::from_str(&text).ok())
+        {
+            headers.insert(header::ALLOW, allow);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(

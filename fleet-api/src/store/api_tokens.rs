@@ -26,6 +26,8 @@ pub struct ApiTokenRow {
     pub revoked: Option<i64>,
     /// The tenant that it speaks for; for the role `customer` only.
     pub tenant_id: Option<String>,
+    /// The account that answers for it: whoever made it, or made the token that made it.
+    pub owner: Option<String>,
 }
 
 /// Takes down a token under the hash of its secret.
@@ -33,8 +35,8 @@ pub async fn api_token_insert(tx: &mut Tx, token_hash: &str, row: &ApiTokenRow) 
     execute!(
         tx,
         "INSERT INTO api_tokens (token_id, token_hash, name, role, created_by, created, expires, \
-             tenant_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             tenant_id, owner) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         row.token_id.as_str(),
         token_hash,
         row.name.as_str(),
@@ -43,6 +45,7 @@ pub async fn api_token_insert(tx: &mut Tx, token_hash: &str, row: &ApiTokenRow) 
         row.created,
         row.expires,
         row.tenant_id.as_deref(),
+        row.owner.as_deref(),
     )?;
     Ok(())
 }
@@ -57,7 +60,7 @@ pub async fn api_token_find(
         optional,
         tx,
         ApiTokenRow,
-        "SELECT token_id, name, role, created_by, created, expires, revoked, tenant_id \
+        "SELECT token_id, name, role, created_by, created, expires, revoked, tenant_id, owner \
          FROM api_tokens \
          WHERE token_hash = $1 AND revoked IS NULL AND (expires IS NULL OR expires > $2)",
         token_hash,
@@ -74,7 +77,7 @@ pub async fn api_token_list(
         all,
         tx,
         ApiTokenRow,
-        "SELECT token_id, name, role, created_by, created, expires, revoked, tenant_id \
+        "SELECT token_id, name, role, created_by, created, expires, revoked, tenant_id, owner \
          FROM api_tokens WHERE (CAST($1 AS TEXT) IS NULL OR tenant_id = $1) \
          ORDER BY created DESC, token_id LIMIT 1000",
         tenant.map(TenantId::as_str)

@@ -75,6 +75,8 @@ pub struct CommandRow {
     pub updated: i64,
     /// The rollout that it belongs to.
     pub rollout_id: Option<String>,
+    /// The proposal that two people agreed on.
+    pub proposal_id: Option<String>,
 }
 
 /// A command that was just signed.
@@ -100,6 +102,8 @@ pub struct NewCommand<'a> {
     pub expires: i64,
     /// The rollout that it belongs to.
     pub rollout_id: Option<&'a str>,
+    /// The proposal that two people agreed on.
+    pub proposal_id: Option<&'a str>,
 }
 
 /// What is new about a command; what is absent stays.
@@ -120,8 +124,8 @@ pub async fn command_insert(tx: &mut Tx, new: &NewCommand<'_>, now: i64) -> Stor
     execute!(
         tx,
         "INSERT INTO commands (command_id, box_id, counter, kind, detail, jws, created_by, \
-             created, not_before, expires, state, updated, rollout_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'queued', $8, $11)",
+             created, not_before, expires, state, updated, rollout_id, proposal_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'queued', $8, $11, $12)",
         new.command_id.as_str(),
         new.box_id.as_str(),
         new.counter,
@@ -133,6 +137,7 @@ pub async fn command_insert(tx: &mut Tx, new: &NewCommand<'_>, now: i64) -> Stor
         new.not_before,
         new.expires,
         new.rollout_id,
+        new.proposal_id,
     )?;
     Ok(())
 }

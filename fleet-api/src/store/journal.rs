@@ -149,6 +149,7 @@ pub fn fact_kind(fact: &Fact) -> &'static str {
         Fact::Stored { .. } => "stored",
         Fact::Sealed { .. } => "sealed",
         Fact::Deleted { .. } => "deleted",
+        Fact::Erased { .. } => "erased",
         Fact::VaultKey(_) => "vault_key",
         Fact::Delivered { .. } => "delivered",
         Fact::DeliveryFailed { .. } => "delivery_failed",

@@ -24,6 +24,7 @@ pub mod operators;
 pub mod orders;
 pub mod packs;
 pub mod presence;
+pub mod proposals;
 pub mod receipts;
 pub mod releases;
 pub mod rollouts;

@@ -185,6 +185,30 @@ pub async fn upload_advance(
     Ok(rows == 1)
 }
 
+/// Ends everything that was on its way from a box to a bucket whose key the box has destroyed, or
+/// waited there for somebody's help; yields how many. What is just being taken out of a pack that
+/// has arrived ends by itself.
+pub async fn upload_erase(
+    tx: &mut Tx,
+    box_id: &BoxId,
+    bucket: &str,
+    reason: &str,
+    now: i64,
+) -> StoreResult<u64> {
+    execute!(
+        tx,
+        "UPDATE uploads SET state = 'aborted', reason = $3, updated = $4 \
+         WHERE box_id = $1 AND bucket = $2 AND state IN ('started', 'completing', 'failed') \
+           AND NOT (state = 'completing' AND EXISTS (SELECT 1 FROM pack_entries \
+             JOIN packs ON packs.pack_id = pack_entries.pack_id \
+             WHERE pack_entries.upload_id = uploads.upload_id AND packs.state = 'sent'))",
+        box_id.as_str(),
+        plain(bucket),
+        reason,
+        now,
+    )
+}
+
 /// A box's uploads, newest first, from the one before `(created, id)`; for a tenant, those to its
 /// buckets.
 pub async fn upload_list(

@@ -55,6 +55,7 @@ impl<'a> Operator<'a> {
             expires: None,
             revoked: None,
             tenant_id: None,
+            owner: None,
         };
         let mut tx = bench.fleet.db().write().await.expect("a transaction");
         let hash = secret::hash(&token);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { row } from "./fleet.mjs";
 
+const SECOND = { name: "sam", password: "another long enough password" };
 const LABEL = "Pier 4, rack 2";
 
 export async function quarantine({ page, shot }) {
@@ -18,6 +19,55 @@ export async function quarantine({ page, shot }) {
   await page.getByRole("dialog").getByRole("button", { name: "Release" }).click();
   await title.getByText("active", { exact: true }).waitFor();
   await page.getByRole("button", { name: "Identify" }).waitFor();
+}
+
+/** One operator proposes, another approves: a bucket's data are gone from the box. */
+export async function erase({ page, stage, visitor, shot }) {
+  await page.getByRole("link", { name: "Access", exact: true }).click();
+  await page.getByRole("button", { name: "Add an operator" }).click();
+  await page.getByLabel("Name", { exact: true }).fill(SECOND.name);
+  await page.getByLabel("First password").fill(SECOND.password);
+  await page.getByLabel("Role").selectOption("operator");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.getByRole("region", { name: "Operators" }).getByText(SECOND.name, { exact: true }).waitFor();
+
+  await page.goto(`${stage.url}/#/boxes/${stage.box_id}`);
+  const propose = async () => {
+    await page.getByRole("button", { name: "More…" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByLabel("Command", { exact: true }).selectOption("erase_bucket");
+    await dialog.getByLabel("Bucket", { exact: true }).fill(stage.bucket);
+    await dialog.getByLabel("Reason", { exact: true }).fill("The survey is over.");
+    await dialog.getByRole("button", { name: "Propose" }).click();
+  };
+  const waits = (of) => of.getByRole("region", { name: "Waits for a second person" });
+  await propose();
+  await waits(page).getByText("The survey is over.").waitFor();
+  assert.equal(await waits(page).getByRole("button", { name: "Approve…" }).count(), 0, "nobody approves their own");
+  await shot("45-proposed");
+
+  const second = await visitor();
+  await second.goto(stage.url);
+  await second.getByLabel("Name", { exact: true }).fill(SECOND.name);
+  await second.getByLabel("Password").fill(SECOND.password);
+  await second.getByRole("button", { name: "Log in" }).click();
+  await second.getByRole("link", { name: LABEL }).click();
+  await waits(second).getByRole("button", { name: "Refuse…" }).click();
+  await second.getByLabel("Why not").fill("Ask the customer first.");
+  await second.getByRole("dialog").getByRole("button", { name: "Refuse" }).click();
+  await waits(page).waitFor({ state: "detached" });
+
+  await propose();
+  await waits(second).getByRole("button", { name: "Approve…" }).click();
+  await second.getByLabel(/^Type/).fill(stage.bucket);
+  await shot("46-approve", second);
+  await second.getByRole("dialog").getByRole("button", { name: "Approve" }).click();
+  const newest = page.getByRole("region", { name: "Commands", exact: true }).getByRole("listitem").first();
+  await newest.filter({ hasText: "erase bucket" }).getByText("done", { exact: true }).waitFor();
+  await newest.getByText(`approved by ${SECOND.name}`).waitFor();
+  await page.getByText(`${stage.bucket} was erased on the box`).first().waitFor();
+  await shot("47-erased");
+  await second.context().close();
 }
 
 export async function looks({ page, stage, shot }) {

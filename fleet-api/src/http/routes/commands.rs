@@ -1,25 +1,20 @@
 //! Commands to boxes.
 
-use longhaul_protocol::command::{CommandKind, RetryScope};
-use longhaul_protocol::ids::{CommandId, ObjectKey};
+use longhaul_protocol::ids::CommandId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, find};
+use super::command_body::NewCommand;
 use super::endpoint;
 use super::paging::{PartQuery, TimePlace, page};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
-use crate::objects::names::check_bucket;
 use crate::store::Tx;
 use crate::store::commands::{CommandRow, CommandState, command_get, command_list};
 use crate::store::operators::Role;
-
-/// How long a command may be begun, where the caller does not say.
-const DEFAULT_VALID_SECS: u32 = 3600;
-/// Longest time that a command may be begun: what waits longer surprises whoever has forgotten it.
-const MAX_VALID_SECS: u32 = 30 * 86_400;
+use crate::store::proposals::{ProposalRow, proposal_get};
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<CommandCreate>()
@@ -33,79 +28,6 @@ endpoint! {
     CommandCreate = POST "/v1/boxes/{box_id}/commands" as "commandCreate", Scope::Role(Role::Operator), CREATED;
     "Signs a command and sends it, now or when the box connects before it expires."
     (BoxPath, Nothing, Json<NewCommand>) -> Json<CommandView> = create
-}
-
-/// What to do, and until when it may be begun.
-#[derive(Deserialize, ToSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-#[schema(example = json!({ "kind": "identify", "seconds": 60 }))]
-pub enum NewCommand {
-    /// Blink and say on every indicator which box this is.
-    Identify {
-        /// For how long, 1 to 600 seconds.
-        seconds: u16,
-        /// How long it may be begun, in seconds; an hour if absent.
-        expires_in_secs: Option<u32>,
-    },
-    /// Try again to deliver objects that were given up: all of them, those of a bucket, or one.
-    Retry {
-        /// Only those bound for this bucket.
-        bucket: Option<String>,
-        /// Only this object of the bucket.
-        #[schema(value_type = Option<String>)]
-        key: Option<ObjectKey>,
-        /// How long it may be begun, in seconds; an hour if absent.
-        expires_in_secs: Option<u32>,
-    },
-    /// Send telemetry and reported state now.
-    ReportNow {
-        /// How long it may be begun, in seconds; an hour if absent.
-        expires_in_secs: Option<u32>,
-    },
-    /// Send telemetry at this interval from now on.
-    SetTelemetryInterval {
-        /// 1 to 3,600 seconds.
-        seconds: u16,
-        /// How long it may be begun, in seconds; an hour if absent.
-        expires_in_secs: Option<u32>,
-    },
-}
-
-impl NewCommand {
-    fn split(self) -> Result<(CommandKind, Option<u32>), Problem> {
-        Ok(match self {
-            Self::Retry {
-                bucket,
-                key,
-                expires_in_secs,
-            } => {
-                let scope = match (bucket, key) {
-                    (None, None) => RetryScope::All,
-                    (Some(bucket), None) => RetryScope::Bucket { bucket },
-                    (Some(bucket), Some(key)) => RetryScope::Object { bucket, key },
-                    (None, Some(_)) => {
-                        return Err(Problem::invalid("a key needs the bucket that it is in"));
-                    }
-                };
-                if let Some(bucket) = scope.bucket() {
-                    check_bucket(bucket).map_err(Problem::invalid)?;
-                }
-                (CommandKind::Retry(scope), expires_in_secs)
-            }
-            Self::Identify {
-                seconds,
-                expires_in_secs,
-            } => (CommandKind::Identify { seconds }, expires_in_secs),
-            Self::ReportNow { expires_in_secs } => (CommandKind::ReportNow, expires_in_secs),
-            Self::SetTelemetryInterval {
-                seconds,
-                expires_in_secs,
-            } => (
-                CommandKind::SetTelemetryInterval { seconds },
-                expires_in_secs,
-            ),
-        })
-    }
 }
 
 /// One command.
@@ -143,6 +65,52 @@ pub struct CommandView {
     updated: i64,
     /// The rollout that it belongs to.
     rollout: Option<String>,
+    /// What two people agreed on, where it took two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proposal: Option<Agreed>,
+}
+
+/// The proposal behind a command that took two people.
+#[derive(Serialize, ToSchema)]
+pub struct Agreed {
+    /// The proposal.
+    id: String,
+    /// Who proposed it.
+    proposed_by: String,
+    /// When.
+    proposed: i64,
+    /// Why.
+    reason: String,
+    /// Who approved it.
+    approved_by: Option<String>,
+    /// When.
+    approved: Option<i64>,
+}
+
+impl From<ProposalRow> for Agreed {
+    fn from(row: ProposalRow) -> Self {
+        Self {
+            id: row.proposal_id,
+            proposed_by: row.proposed_by,
+            proposed: row.created,
+            reason: row.reason,
+            approved_by: row.decided_by,
+            approved: row.decided,
+        }
+    }
+}
+
+impl CommandView {
+    async fn of(tx: &mut Tx, row: CommandRow) -> Result<Self, Problem> {
+        let proposal = match &row.proposal_id {
+            Some(id) => proposal_get(tx, id).await?.map(Agreed::from),
+            None => None,
+        };
+        Ok(Self {
+            proposal,
+            ..row.into()
+        })
+    }
 }
 
 impl From<CommandRow> for CommandView {
@@ -163,21 +131,13 @@ impl From<CommandRow> for CommandView {
             result: row.result.and_then(|text| serde_json::from_str(&text).ok()),
             updated: row.updated,
             rollout: row.rollout_id,
+            proposal: None,
         }
     }
 }
 
 async fn create(call: Call<CommandCreate>) -> Result<Json<CommandView>, Problem> {
-    let (command, valid) = call.body.0.split()?;
-    command
-        .check()
-        .map_err(|e| Problem::invalid(e.to_string()))?;
-    let valid = valid.unwrap_or(DEFAULT_VALID_SECS);
-    if !(1..=MAX_VALID_SECS).contains(&valid) {
-        return Err(Problem::invalid(format!(
-            "expires_in_secs is {valid}; it must be 1 to {MAX_VALID_SECS}"
-        )));
-    }
+    let (command, valid) = call.body.0.read()?;
     let actor = call.caller.actor();
     let id = call
         .people
@@ -185,7 +145,8 @@ async fn create(call: Call<CommandCreate>) -> Result<Json<CommandView>, Problem>
         .command_send(&actor, &call.path.box_id, command, valid)
         .await?;
     let mut tx = call.people.db.read().await?;
-    find_command(&mut tx, &id).await.map(|c| Json(c.into()))
+    let row = find_command(&mut tx, &id).await?;
+    CommandView::of(&mut tx, row).await.map(Json)
 }
 
 async fn find_command(tx: &mut Tx, id: &CommandId) -> Result<CommandRow, Problem> {
@@ -214,7 +175,11 @@ async fn list(call: Call<CommandList>) -> Result<Json<CommandPage>, Problem> {
     let before = part.place.as_ref().map(TimePlace::place);
     let rows = command_list(&mut tx, id, before, part.limit).await?;
     let next = part.next(&rows, |last| (last.created, last.command_id.to_string()))?;
-    Ok(Json(CommandPage::new(rows, next, &call.people)))
+    let mut views = Vec::with_capacity(rows.len());
+    for row in rows {
+        views.push(CommandView::of(&mut tx, row).await?);
+    }
+    Ok(Json(CommandPage::new(views, next, &call.people)))
 }
 
 /// Which command.
@@ -235,7 +200,7 @@ endpoint! {
 async fn get(call: Call<CommandGet>) -> Result<Json<CommandView>, Problem> {
     let mut tx = call.people.db.read().await?;
     let row = find_command(&mut tx, &call.path.command_id).await?;
-    Ok(Json(row.into()))
+    CommandView::of(&mut tx, row).await.map(Json)
 }
 
 endpoint! {
@@ -249,5 +214,6 @@ async fn cancel(call: Call<CommandCancel>) -> Result<Json<CommandView>, Problem>
     let (actor, id) = (call.caller.actor(), &call.path.command_id);
     call.people.fleet.command_cancel(&actor, id).await?;
     let mut tx = call.people.db.read().await?;
-    find_command(&mut tx, id).await.map(|c| Json(c.into()))
+    let row = find_command(&mut tx, id).await?;
+    CommandView::of(&mut tx, row).await.map(Json)
 }

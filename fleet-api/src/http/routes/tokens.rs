@@ -147,6 +147,7 @@ async fn create(call: Call<TokenCreate>) -> Result<Json<MadeToken>, Problem> {
         expires: new.expires_in_secs.map(|s| now.plus_secs(s.into()).0),
         revoked: None,
         tenant_id: tenant.as_ref().map(ToString::to_string),
+        owner: call.caller.account().map(str::to_owned),
     };
     let mut tx = call.people.db.write().await?;
     check_exists(&mut tx, tenant.as_ref()).await?;

@@ -6,6 +6,7 @@ mod garbage;
 mod live;
 mod metrics;
 mod openapi;
+mod proposals;
 mod random;
 mod schema;
 pub mod site;

@@ -165,6 +165,7 @@ impl Site {
             expires: None,
             revoked: None,
             tenant_id: tenant.map(str::to_owned),
+            owner: Some("test".to_owned()),
         };
         let mut tx = self.people.db.write().await.expect("begins");
         api_token_insert(&mut tx, &secret::hash(&text), &row)

@@ -136,7 +136,9 @@ fn decision(id: &str, world: &World) -> Decision {
         | "rolloutAbort" | "rolloutCreate" | "rolloutGet" | "rolloutList" | "telemetryList"
         | "tenantBucketSet" | "tenantCreate" | "tenantGet" | "tenantList" | "timelineList"
         | "uplinkGet" | "uplinkPause" | "uplinkResume" | "uplinkSet" | "destinationGet"
-        | "destinationProbe" | "vaultKeyGet" => Decision::Staff,
+        | "destinationProbe" | "vaultKeyGet" | "proposalCreate" | "proposalList"
+        | "proposalGet" | "proposalApprove" | "proposalRefuse" | "proposalWithdraw"
+        | "commandKindList" => Decision::Staff,
         _ => panic!("{id} is new: decide what customers may do with it, and say so here"),
     }
 }

@@ -70,6 +70,7 @@ async fn add_command(db: &Db, box_id: &BoxId, id: &str, expires: i64, now: i64) 
         not_before: now,
         expires,
         rollout_id: None,
+        proposal_id: None,
     };
     command_insert(&mut tx, &new, now).await.expect("inserts");
     tx.commit().await.expect("commits");

@@ -34,7 +34,7 @@ on_both! {
         assert_eq!(session_delete_of(&mut tx, "ada").await.expect("none"), 0);
         assert!(operator_list(&mut tx).await.expect("lists").is_empty());
 
-        let token = ApiTokenRow { token_id: "t".into(), name: "ci".into(), role: Role::Operator,
+        let token = ApiTokenRow { token_id: "t".into(), name: "ci".into(), role: Role::Operator, owner: None,
             created_by: "ada".into(), created: 1, expires: Some(100), revoked: None, tenant_id: None };
         api_token_insert(&mut tx, "hash", &token).await.expect("inserts");
         assert_eq!(api_token_find(&mut tx, "hash", 99).await.expect("finds"), Some(token));
