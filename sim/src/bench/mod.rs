@@ -9,6 +9,7 @@ mod bulk;
 pub mod cpu;
 pub mod delay;
 mod far;
+pub mod files;
 mod load;
 mod memory;
 mod million;
@@ -106,7 +107,7 @@ pub enum BenchError {
 }
 
 impl BenchError {
-    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
@@ -242,7 +243,7 @@ impl Bench<'_> {
     }
 }
 
-fn remove(folder: &Path) -> Result<(), BenchError> {
+pub(crate) fn remove(folder: &Path) -> Result<(), BenchError> {
     match std::fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BenchError::Io {
             what: format!("remove {}", folder.display()),
@@ -265,6 +266,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// A whole number as a sample.
 #[expect(clippy::cast_precision_loss, reason = "counts and bytes below 2^52")]
-fn float(number: u64) -> f64 {
+pub(crate) fn float(number: u64) -> f64 {
     number as f64
 }

@@ -49,17 +49,46 @@ pub fn terminal(rows: &[Row]) -> String {
     text
 }
 
+/// What a page is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// Its heading.
+    pub title: &'static str,
+    /// The target of `make` that measures it.
+    pub target: &'static str,
+    /// What runs beside what, in a few sentences.
+    pub terms: &'static str,
+}
+
 /// `docs/benchmarks/transfer.md`.
-pub fn page(rows: &[Row], machine: &Machine, plot: &str) -> String {
+pub const TRANSFER: Subject = Subject {
+    title: "Transfer: what it costs",
+    target: "bench-transfer",
+    terms: "Client and server share it, over loopback. Our box: TLS, every byte encrypted, verified and synced to the\n\
+        disk before it is acknowledged. The servers beside it: plain HTTP, no encryption, no sync.",
+};
+
+/// `docs/benchmarks/fleet.md`.
+pub const FLEET: Subject = Subject {
+    title: "Fleet: what many boxes cost",
+    target: "bench-fleet",
+    terms: "Servers and simulated boxes share it, over loopback: what the boxes cost is not counted, but it\n\
+        takes time from the servers. All boxes use TLS 1.3 and show their own certificate, to our edge and to mosquitto alike.",
+};
+
+/// The results as a page of the repository.
+pub fn page(subject: &Subject, rows: &[Row], machine: &Machine, plot: &str) -> String {
     let mut text = format!(
-        "# Transfer: what it costs\n\n\
-         Written by the program; nothing here is typed in. `make bench-transfer` measures everything again, `ONLY=topic` one topic.\n\n\
-         {}, {} cores, {} GiB. Client and server share it, over loopback. Our box: TLS, every byte encrypted, verified and synced to the\n\
-         disk before it is acknowledged. The servers beside it: plain HTTP, no encryption, no sync. Medians; `x` is how many times better\n\
+        "# {}\n\n\
+         Written by the program; nothing here is typed in. `make {}` measures everything again, `ONLY=topic` one topic.\n\n\
+         {}, {} cores, {} GiB. {} Medians; `x` is how many times better\n\
          than what stands beside it in the same run.\n\n",
+        subject.title,
+        subject.target,
         machine.processor,
         machine.cores,
         machine.memory >> 30,
+        subject.terms,
     );
     let _ = writeln!(text, "| {} |", HEADINGS.join(" | "));
     let _ = writeln!(text, "|{}", "---|".repeat(HEADINGS.len()));
@@ -162,7 +191,7 @@ mod tests {
             cores: 2,
             memory: 8 << 30,
         };
-        let text = page(&rows(), &machine, "transfer.svg");
+        let text = page(&TRANSFER, &rows(), &machine, "transfer.svg");
 
         assert!(
             text.contains("| cost | 0.3 ms | 0.15 | no |  |  |"),

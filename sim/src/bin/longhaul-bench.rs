@@ -1,14 +1,14 @@
 //! Measures what a transfer costs, beside the tools that people use today, and writes it down.
 
 use std::error::Error;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use longhaul_sim::bench::report::{self, Detail, Machine};
-use longhaul_sim::bench::row::{Origin, Row, merged};
-use longhaul_sim::bench::{Settings, Topic, chain, cpu, measure, plot};
+use longhaul_sim::bench::files::{write_detail, write_rows};
+use longhaul_sim::bench::report;
+use longhaul_sim::bench::row::Origin;
+use longhaul_sim::bench::{Settings, Topic, chain, measure};
 
 /// Measure the transfer beside its peers; `make bench-transfer` runs this.
 #[derive(Debug, Parser)]
@@ -93,7 +93,7 @@ async fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
                 if let Some(out) = &cli.out {
                     write_detail(out, &found.detail, &settings.origin.date)?;
                     // What is measured is not lost if the next topic fails.
-                    write_rows(out, rows.clone(), cores)?;
+                    write_rows(out, "transfer", &report::TRANSFER, rows.clone(), cores)?;
                 }
             }
             Err(error) => {
@@ -104,33 +104,4 @@ async fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
     }
     println!("\n{}", report::terminal(&rows));
     Ok(all)
-}
-
-fn write_detail(out: &Path, detail: &Detail, date: &str) -> io::Result<()> {
-    let folder = out.join("details");
-    std::fs::create_dir_all(&folder)?;
-    let text = report::details(detail, date);
-    std::fs::write(folder.join(format!("{}.md", detail.topic)), text)
-}
-
-/// Writes the rows, beside those of earlier runs that were not measured again.
-fn write_rows(out: &Path, rows: Vec<Row>, cores: usize) -> Result<(), Box<dyn Error>> {
-    let path = out.join("transfer.json");
-    let old: Vec<Row> = match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
-    let rows = merged(old, rows);
-    let (processor, memory) = cpu::machine()?;
-    let machine = Machine {
-        processor,
-        cores,
-        memory,
-    };
-    let page = report::page(&rows, &machine, "transfer.svg");
-    std::fs::write(out.join("transfer.svg"), plot::svg(&rows))?;
-    std::fs::write(out.join("transfer.md"), page)?;
-    std::fs::write(path, serde_json::to_string_pretty(&rows)? + "\n")?;
-    Ok(())
 }
