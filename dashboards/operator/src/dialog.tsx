@@ -16,6 +16,9 @@ export function Dialog({ title, close, children }: { title: string; close: () =>
   );
 }
 
+/** What `send` yields where the dialog is to stay open. */
+export const STAY = Symbol("stay");
+
 /** Asks in a dialog: a form whose answer is sent, and that closes when it was taken. */
 export function Ask({ title, verb, danger, ready, send, close, children }: {
   title: string;
@@ -36,7 +39,7 @@ export function Ask({ title, verb, danger, ready, send, close, children }: {
         ref={form}
         onSubmit={(event) => {
           event.preventDefault();
-          void act.run(() => send().then(shut));
+          void act.run(() => send().then((said) => (said === STAY ? undefined : shut())));
         }}
       >
         {children}

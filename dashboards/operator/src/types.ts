@@ -188,6 +188,40 @@ export interface CommandKind {
   schema: { properties: Record<string, KindField>; required: string[] };
 }
 
+/** Whom a command for many would reach. */
+export interface Blast {
+  preview: string;
+  boxes: number;
+  offline: number;
+  quarantined: number;
+  revoked: number;
+  sites: { site: string; boxes: number }[];
+  site_count: number;
+  orders: string[];
+  order_count: number;
+  active_transfers: number;
+  takes_two_people: boolean;
+}
+
+export interface Bulk {
+  id: string;
+  filter: string;
+  kind: string;
+  command: Record<string, unknown>;
+  state: "proposed" | "sending" | "sent" | "cancelled" | "refused";
+  created_by: string;
+  created: number;
+  counts: Record<string, number>;
+}
+
+export interface BulkBox {
+  box_id: string;
+  state: string;
+  percent?: number;
+  reason?: string;
+  updated?: number;
+}
+
 export interface Proposal {
   id: string;
   box_id?: string;

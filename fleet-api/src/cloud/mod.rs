@@ -211,6 +211,8 @@ impl Cloud {
         }
         let unpacked = fleet.clone();
         tasks.front("unpacker", |stop| unpack::run(unpacked, stop));
+        let bulk = fleet.clone();
+        tasks.front("bulk commands", |stop| bulk.bulk_run(stop));
         tasks.front("upkeep", |stop| keep::run(kept, stop));
 
         let watched = fleet.clone();

@@ -73,6 +73,11 @@ pub enum FleetEventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         command: Option<CommandKind>,
     },
+    /// A bulk command was made, came further, or was taken back.
+    Bulk {
+        /// Which.
+        id: String,
+    },
     /// What needs two people was proposed, decided or ran out of time.
     Proposal {
         /// Which.

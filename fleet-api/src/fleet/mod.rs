@@ -7,6 +7,7 @@
 mod admission;
 mod alerts;
 mod boxes;
+mod bulk;
 mod commands;
 mod desired;
 mod destinations;
@@ -33,10 +34,11 @@ use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::inventory::CloudEndpoint;
 use longhaul_protocol::topic::Dn;
 use longhaul_protocol::value::UnixMillis;
-use tokio::sync::{Mutex, MutexGuard, broadcast};
+use tokio::sync::{Mutex, MutexGuard, Notify, broadcast};
 
 pub use admission::Admitted;
 pub use alerts::NewChannel;
+pub use bulk::{Blast, BulkError, NewBulk};
 pub(crate) use commands::{command_end, rollout_end};
 pub(crate) use desired::Wish;
 pub use destinations::Destination;
@@ -104,6 +106,8 @@ struct Inner {
     parts: FleetParts,
     events: broadcast::Sender<FleetEvent>,
     unpack: Wake,
+    /// Rings when a bulk command is to be sent.
+    bulk: Notify,
     /// Held from drawing a counter until the message is queued, so that what a box gets rises.
     locks: Vec<Mutex<()>>,
 }
@@ -118,6 +122,7 @@ impl Fleet {
                 parts,
                 events,
                 unpack: Wake::default(),
+                bulk: Notify::new(),
                 locks,
             }),
         }

@@ -9,9 +9,11 @@ use longhaul_protocol::ids::{BoxId, CommandId};
 use serde_json::json;
 
 use super::boxes::known;
+use super::bulk::NewBulk;
 use super::commands::{Authority, MAX_VALID_SECS, Signed};
 use super::{Actor, Fleet, FleetError, FleetEventKind, audit};
 use crate::store::boxes::{BoxState, box_get};
+use crate::store::bulk::{BulkRow, BulkState, bulk_advance};
 use crate::store::operators::{Role, operator_get};
 use crate::store::proposals::{
     Decision, ProposalRow, ProposalState, proposal_decide, proposal_expire, proposal_get,
@@ -51,10 +53,23 @@ pub struct NewProposal {
 #[derive(Debug)]
 pub(super) struct TwoPeople<'a> {
     proposal: &'a ProposalRow,
-    second: &'a Person,
+    approver: &'a str,
+    actor: Actor,
 }
 
-impl TwoPeople<'_> {
+impl<'a> TwoPeople<'a> {
+    /// Who has agreed on a proposal before.
+    pub fn agreed(proposal: &'a ProposalRow) -> Option<Self> {
+        let approver = proposal.decider.as_deref()?;
+        let actor = Actor(proposal.decided_by.clone()?);
+        let two = proposal.state == ProposalState::Approved && proposal.proposer != approver;
+        two.then_some(Self {
+            proposal,
+            approver,
+            actor,
+        })
+    }
+
     /// The account that proposed.
     pub fn proposer(&self) -> &str {
         &self.proposal.proposer
@@ -62,12 +77,12 @@ impl TwoPeople<'_> {
 
     /// The account that approved.
     pub fn approver(&self) -> &str {
-        &self.second.account
+        self.approver
     }
 
     /// Who approved, as in the audit.
     pub fn actor(&self) -> &Actor {
-        &self.second.actor
+        &self.actor
     }
 
     /// The proposal.
@@ -121,9 +136,59 @@ impl Fleet {
         Ok(row.proposal_id)
     }
 
+    /// Writes down a bulk command for another person to decide; the caller commits.
+    pub(super) async fn proposal_of_bulk(
+        &self,
+        tx: &mut Tx,
+        person: &Person,
+        bulk: &BulkRow,
+        new: &NewBulk,
+    ) -> Result<String, FleetError> {
+        let reason = new.reason.clone().unwrap_or_default();
+        check_reason(&reason)?;
+        may_still(tx, &person.account).await?;
+        let now = self.now();
+        let row = ProposalRow {
+            proposal_id: new_id("pro"),
+            box_id: None,
+            bulk_id: Some(bulk.bulk_id.clone()),
+            kind: bulk.kind.clone(),
+            detail: bulk.detail.clone(),
+            valid_for_secs: bulk.valid_for_secs,
+            reason,
+            proposed_by: person.actor.0.clone(),
+            proposer: person.account.clone(),
+            created: now.0,
+            expires: now.plus_secs(i64::from(new.decide_within_secs)).0,
+            state: ProposalState::Open,
+            decided_by: None,
+            decider: None,
+            decided: None,
+            note: None,
+            command_id: None,
+        };
+        proposal_insert(tx, &row).await?;
+        let what = json!({
+            "proposal": row.proposal_id, "kind": row.kind, "reason": row.reason,
+            "account": row.proposer, "expires": row.expires,
+        });
+        audit(tx, &person.actor, "proposal.make", &bulk.bulk_id, what, now).await?;
+        Ok(row.proposal_id)
+    }
+
     /// Approves what somebody else proposed: it is signed and sent.
     pub async fn proposal_approve(&self, person: &Person, id: &str) -> Result<(), FleetError> {
-        let box_id = self.proposal_box(id).await?;
+        let mut tx = self.db().read().await?;
+        let row = proposal_get(&mut tx, id)
+            .await?
+            .ok_or_else(|| unknown(id))?;
+        drop(tx);
+        let Some(name) = &row.box_id else {
+            return self.proposal_approve_bulk(person, id).await;
+        };
+        let box_id: BoxId = name
+            .parse()
+            .map_err(|e| FleetError::internal("a stored box has no name", e))?;
         let _turn = self.lock(&box_id).await;
         let mut tx = self.db().write().await?;
         let row = waiting(&mut tx, id, self.now().0).await?;
@@ -132,24 +197,36 @@ impl Fleet {
             .map_err(|e| FleetError::internal("a stored command does not parse", e))?;
         let two = TwoPeople {
             proposal: &row,
-            second: person,
+            approver: &person.account,
+            actor: person.actor.clone(),
         };
         let valid = u32::try_from(row.valid_for_secs).unwrap_or(MAX_VALID_SECS);
         let signed = self
             .command_sign(&mut tx, Authority::Two(&two), &box_id, command, valid)
             .await?;
-        self.decide(
-            &mut tx,
-            &row,
-            person,
-            ProposalState::Approved,
-            None,
-            Some(&signed),
-        )
-        .await?;
+        let (state, sent) = (ProposalState::Approved, Some(&signed));
+        self.decide(&mut tx, &row, person, state, None, sent)
+            .await?;
         tx.commit().await?;
-        self.tell_proposal(&row, ProposalState::Approved);
+        self.tell_proposal(&row, state);
         self.command_publish(&box_id, signed).await
+    }
+
+    async fn proposal_approve_bulk(&self, person: &Person, id: &str) -> Result<(), FleetError> {
+        let mut tx = self.db().write().await?;
+        let row = waiting(&mut tx, id, self.now().0).await?;
+        second(&mut tx, &row, person).await?;
+        let state = ProposalState::Approved;
+        self.decide(&mut tx, &row, person, state, None, None)
+            .await?;
+        let bulk = row.bulk_id.as_deref().unwrap_or_default();
+        if !bulk_advance(&mut tx, bulk, BulkState::Proposed, BulkState::Sending).await? {
+            return Err(decided(id));
+        }
+        tx.commit().await?;
+        self.tell_proposal(&row, state);
+        self.inner.bulk.notify_one();
+        Ok(())
     }
 
     /// Refuses what somebody else proposed.
@@ -190,6 +267,7 @@ impl Fleet {
         }
         self.decide(&mut tx, &row, person, state, note, None)
             .await?;
+        not_sent(&mut tx, &row).await?;
         tx.commit().await?;
         self.tell_proposal(&row, state);
         Ok(())
@@ -201,6 +279,7 @@ impl Fleet {
         let mut tx = self.db().write().await?;
         let expired = proposal_expire(&mut tx, now.0).await?;
         for row in &expired {
+            not_sent(&mut tx, row).await?;
             let what = json!({ "proposal": row.proposal_id, "proposed_by": row.proposed_by });
             let cloud = Actor("upkeep".to_owned());
             audit(&mut tx, &cloud, "proposal.expire", subject(row), what, now).await?;
@@ -246,16 +325,6 @@ impl Fleet {
         audit(tx, &person.actor, action, subject(row), what, now).await
     }
 
-    async fn proposal_box(&self, id: &str) -> Result<BoxId, FleetError> {
-        let mut tx = self.db().read().await?;
-        let row = proposal_get(&mut tx, id)
-            .await?
-            .ok_or_else(|| unknown(id))?;
-        let name = row.box_id.as_deref().unwrap_or_default();
-        name.parse()
-            .map_err(|e| FleetError::internal("a stored box has no name", e))
-    }
-
     fn tell_proposal(&self, row: &ProposalRow, state: ProposalState) {
         let box_id = row.box_id.as_deref().and_then(|id| id.parse().ok());
         let id = row.proposal_id.clone();
@@ -271,12 +340,7 @@ fn check(new: &NewProposal) -> Result<(), FleetError> {
             new.command.name()
         )));
     }
-    let length = new.reason.trim().chars().count();
-    if length == 0 || length > 1000 || new.reason.contains('\0') {
-        return Err(FleetError::invalid(
-            "say in 1 to 1,000 characters why it shall be done",
-        ));
-    }
+    check_reason(&new.reason)?;
     if !(60..=MAX_DECIDE_SECS).contains(&new.decide_within_secs) {
         return Err(FleetError::invalid(format!(
             "a proposal waits 60 to {MAX_DECIDE_SECS} seconds, not {}",
@@ -288,6 +352,24 @@ fn check(new: &NewProposal) -> Result<(), FleetError> {
             "a command is valid for 1 to {MAX_VALID_SECS} seconds, not {}",
             new.valid_for_secs
         )));
+    }
+    Ok(())
+}
+
+fn check_reason(reason: &str) -> Result<(), FleetError> {
+    let length = reason.chars().count();
+    if reason.trim().is_empty() || length > 1000 || reason.contains('\0') {
+        return Err(FleetError::invalid(
+            "say in 1 to 1,000 characters why it shall be done",
+        ));
+    }
+    Ok(())
+}
+
+/// Ends the bulk command behind a proposal that was not approved.
+async fn not_sent(tx: &mut Tx, row: &ProposalRow) -> Result<(), FleetError> {
+    if let Some(bulk) = &row.bulk_id {
+        bulk_advance(tx, bulk, BulkState::Proposed, BulkState::Refused).await?;
     }
     Ok(())
 }

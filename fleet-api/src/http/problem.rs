@@ -61,6 +61,13 @@ impl Fault {
         }
     }
 
+    /// The same, with a place in the field's text.
+    #[must_use]
+    pub fn position(mut self, position: usize) -> Self {
+        self.position = Some(position);
+        self
+    }
+
     /// A parameter, and a place in it where one is known.
     pub fn parameter(name: &str, position: Option<usize>, detail: impl Into<String>) -> Self {
         Self {
@@ -133,6 +140,26 @@ impl Problem {
         let mut problem = Self::invalid(said.join("; "));
         problem.extra().faults = faults;
         problem
+    }
+
+    /// The same with every place below `prefix`, a JSON Pointer.
+    #[must_use]
+    pub fn below(mut self, prefix: &str) -> Self {
+        let faults = self.extra.as_mut().map(|extra| &mut extra.faults);
+        for fault in faults.into_iter().flatten() {
+            if let Some(pointer) = &mut fault.pointer {
+                pointer.insert_str(1, prefix);
+            }
+        }
+        self
+    }
+
+    /// The same with a member of its own.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.extra().more.insert(name.to_owned(), value);
+        self
     }
 
     /// Nobody is logged in.

@@ -159,6 +159,19 @@ pub async fn proposal_decide(
     Ok(rows == 1)
 }
 
+/// Ends a proposal that waits because what it is about was taken back.
+pub async fn proposal_void(tx: &mut Tx, id: &str, by: &str, now: i64) -> StoreResult<()> {
+    execute!(
+        tx,
+        "UPDATE proposals SET state = 'withdrawn', decided_by = $2, decided = $3 \
+         WHERE proposal_id = $1 AND state = 'open'",
+        id,
+        by,
+        now,
+    )?;
+    Ok(())
+}
+
 /// Ends what nobody has decided in time; yields it.
 pub async fn proposal_expire(tx: &mut Tx, now: i64) -> StoreResult<Vec<ProposalRow>> {
     fetch!(

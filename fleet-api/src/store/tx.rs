@@ -202,6 +202,54 @@ pub(super) fn to_i64(what: &'static str, value: u64) -> StoreResult<i64> {
     i64::try_from(value).map_err(|_| StoreError::TooLarge { what, value })
 }
 
+/// A piece of a statement that is put together: text of the program's own, or a bound value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Piece {
+    /// SQL; never anything from a caller.
+    Sql(&'static str),
+    /// A bound text.
+    Text(String),
+    /// A bound number.
+    Int(i64),
+    /// A bound truth.
+    Bool(bool),
+}
+
+impl From<&'static str> for Piece {
+    fn from(sql: &'static str) -> Self {
+        Self::Sql(sql)
+    }
+}
+
+/// Runs a query that was put together.
+pub(super) async fn rows<R>(tx: &mut Tx, statement: Vec<Piece>) -> StoreResult<Vec<R>>
+where
+    R: for<'r> sqlx::FromRow<'r, sqlx::sqlite::SqliteRow>
+        + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>
+        + Send
+        + Unpin,
+{
+    // A macro, as for everything that has to compile for either database.
+    macro_rules! rows_on {
+        ($db:ty, $tx:expr) => {{
+            let mut query = sqlx::QueryBuilder::<$db>::new("");
+            for piece in statement {
+                match piece {
+                    Piece::Sql(sql) => query.push(sql),
+                    Piece::Text(text) => query.push_bind(text),
+                    Piece::Int(number) => query.push_bind(number),
+                    Piece::Bool(truth) => query.push_bind(truth),
+                };
+            }
+            query.build_query_as::<R>().fetch_all(&mut **$tx).await?
+        }};
+    }
+    Ok(match tx {
+        Tx::Sqlite(t) => rows_on!(Sqlite, t),
+        Tx::Postgres(t) => rows_on!(Postgres, t),
+    })
+}
+
 /// Runs a statement; yields the number of rows that it changed.
 macro_rules! execute {
     ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, BoxView, find, find_for};
 use super::endpoint;
-use super::paging::{Part, page};
+use super::paging::{Part, filter, page};
 use crate::fleet::FleetEventKind;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
@@ -19,6 +19,7 @@ use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::boxes::{
     BoxFilter, BoxSample, BoxState, box_count, box_list_sampled, box_set_label,
 };
+use crate::store::bulk::BOX_FIELDS;
 use crate::store::operators::Role;
 use crate::store::telemetry::telemetry_latest;
 use crate::store::twins::reported_get;
@@ -53,6 +54,9 @@ pub struct BoxQuery {
     online: Option<bool>,
     /// With this text in name, label, site or hardware only.
     q: Option<String>,
+    /// Which boxes, in the filter grammar: `state:active and site~"pier 4" and seen>1h`.
+    #[param(max_length = 1000)]
+    filter: Option<String>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// Rows at the most, 1 to 1,000.
@@ -125,6 +129,7 @@ async fn list(call: Call<BoxList>) -> Result<Json<BoxPage>, Problem> {
         online: query.online,
         tenant: call.caller.tenant().cloned(),
         text: query.q.filter(|q| !q.is_empty()),
+        filter: filter(query.filter.as_deref(), &BOX_FIELDS, &call.people)?,
     };
     let mut tx = call.people.db.read().await?;
     let rows = box_list_sampled(&mut tx, &filter, part.place.as_ref(), part.limit).await?;

@@ -17,9 +17,9 @@ use crate::objects::names::check_bucket;
 use crate::store::operators::Role;
 
 /// How long a command may be begun, where the caller does not say.
-const DEFAULT_VALID_SECS: u32 = 3600;
+pub(super) const DEFAULT_VALID_SECS: u32 = 3600;
 /// Longest time that a command may be begun: what waits longer surprises whoever has forgotten it.
-const MAX_VALID_SECS: u32 = 30 * 86_400;
+pub(super) const MAX_VALID_SECS: u32 = 30 * 86_400;
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<CommandKindList>()
@@ -124,6 +124,25 @@ impl PartialSchema for NewCommand {
 
 impl ToSchema for NewCommand {}
 
+/// Any command that people send, for descriptions.
+pub struct AnyCommand;
+
+impl PartialSchema for AnyCommand {
+    fn schema() -> RefOr<Schema> {
+        let mut kinds = OneOfBuilder::new();
+        for form in FORMS.iter().filter(|form| form.way != Way::Rollout) {
+            for schema in form.alternatives(&Map::new(), &[]) {
+                if let Ok(schema) = serde_json::from_value::<Schema>(schema) {
+                    kinds = kinds.item(schema);
+                }
+            }
+        }
+        RefOr::T(Schema::OneOf(kinds.build()))
+    }
+}
+
+impl ToSchema for AnyCommand {}
+
 /// What shall be done once a second person has approved it.
 #[derive(Deserialize)]
 pub struct NewProposal(Map<String, Value>);
@@ -174,9 +193,9 @@ impl NewProposal {
 }
 
 /// Longest reason, in characters.
-const MAX_REASON: usize = 1000;
+pub(super) const MAX_REASON: usize = 1000;
 /// How long a proposal waits, where the caller does not say: a day.
-const DEFAULT_DECIDE_SECS: u32 = 86_400;
+pub(super) const DEFAULT_DECIDE_SECS: u32 = 86_400;
 
 impl PartialSchema for NewProposal {
     fn schema() -> RefOr<Schema> {

@@ -7,6 +7,7 @@ mod audit;
 mod box_history;
 mod box_view;
 mod boxes;
+mod bulk;
 mod command_body;
 mod commands;
 mod destinations;
@@ -76,6 +77,7 @@ pub fn api() -> Api {
     let api = commands::add(api);
     let api = command_body::add(api);
     let api = proposals::add(api);
+    let api = bulk::add(api);
     let api = alerts::add(api);
     let api = alert_rules::add(api);
     let api = alert_channels::add(api);

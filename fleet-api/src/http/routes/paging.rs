@@ -4,8 +4,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
+use crate::http::People;
 use crate::http::cursor;
-use crate::http::problem::Problem;
+use crate::http::problem::{Fault, Problem};
+use crate::store::filter::{Filter, FilterField};
 
 /// Rows in one answer, where the caller does not say.
 const DEFAULT_LIMIT: u32 = 100;
@@ -27,6 +29,18 @@ impl PartQuery {
     pub fn part<P: DeserializeOwned>(&self) -> Result<Part<P>, Problem> {
         Part::new(self.cursor.as_deref(), self.limit)
     }
+}
+
+/// Reads a list's `filter`.
+pub(super) fn filter(
+    text: Option<&str>,
+    fields: &[FilterField],
+    people: &People,
+) -> Result<Filter, Problem> {
+    Filter::parse(text.unwrap_or_default(), fields, people.clock.now()).map_err(|error| {
+        let fault = Fault::parameter("filter", Some(error.position), error.text);
+        Problem::faults(vec![fault])
+    })
 }
 
 /// A part of a list, checked.

@@ -1,6 +1,7 @@
 //! The people's port, as its callers see it.
 
 mod auth;
+mod bulk;
 mod fleet;
 mod garbage;
 mod live;

@@ -138,7 +138,8 @@ fn decision(id: &str, world: &World) -> Decision {
         | "uplinkGet" | "uplinkPause" | "uplinkResume" | "uplinkSet" | "destinationGet"
         | "destinationProbe" | "vaultKeyGet" | "proposalCreate" | "proposalList"
         | "proposalGet" | "proposalApprove" | "proposalRefuse" | "proposalWithdraw"
-        | "commandKindList" => Decision::Staff,
+        | "commandKindList" | "bulkPreviewCreate" | "bulkCreate" | "bulkList" | "bulkGet"
+        | "bulkBoxList" | "bulkCancel" => Decision::Staff,
         _ => panic!("{id} is new: decide what customers may do with it, and say so here"),
     }
 }

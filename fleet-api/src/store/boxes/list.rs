@@ -4,8 +4,9 @@ use longhaul_protocol::ids::BoxId;
 use sqlx::FromRow;
 
 use super::{BoxRow, BoxState};
+use crate::store::filter::{Filter, like_anywhere};
 use crate::store::tenants::TenantId;
-use crate::store::tx::plain;
+use crate::store::tx::{Piece, rows};
 use crate::store::{StoreResult, Tx};
 
 /// Which boxes are wanted; an absent condition holds for all.
@@ -19,6 +20,39 @@ pub struct BoxFilter {
     pub tenant: Option<TenantId>,
     /// With this text in name, label, site or hardware; case does not matter.
     pub text: Option<String>,
+    /// What else is asked; see [`super::super::bulk::BOX_FIELDS`].
+    pub filter: Filter,
+}
+
+impl BoxFilter {
+    /// `SELECT columns FROM boxes WHERE ..`, in the order of names from the one after `after`.
+    fn select(&self, columns: &'static str, after: Option<&BoxId>, limit: u32) -> Vec<Piece> {
+        let mut statement: Vec<Piece> = vec![
+            "SELECT ".into(),
+            columns.into(),
+            " FROM boxes WHERE box_id > ".into(),
+            Piece::Text(after.map_or("", BoxId::as_str).to_owned()),
+        ];
+        let mut and = |sql: &'static str, value: Piece| statement.extend([sql.into(), value]);
+        if let Some(state) = self.state {
+            and(" AND state = ", Piece::Text(state.as_str().to_owned()));
+        }
+        if let Some(online) = self.online {
+            and(" AND connected = ", Piece::Bool(online));
+        }
+        if let Some(tenant) = &self.tenant {
+            and(" AND tenant_id = ", Piece::Text(tenant.as_str().to_owned()));
+        }
+        if let Some(text) = &self.text {
+            let all = " AND lower(box_id || ' ' || label || ' ' || site || ' ' || hardware) LIKE ";
+            and(all, Piece::Text(like_anywhere(text)));
+            statement.push(" ESCAPE '\\'".into());
+        }
+        self.filter.push(&mut statement);
+        statement.push(" ORDER BY box_id LIMIT ".into());
+        statement.push(Piece::Int(i64::from(limit)));
+        statement
+    }
 }
 
 /// Boxes in the order of their names, from the one after `after`.
@@ -28,26 +62,7 @@ pub async fn box_list(
     after: Option<&BoxId>,
     limit: u32,
 ) -> StoreResult<Vec<BoxRow>> {
-    let text = filter.text.as_deref().map(like_anywhere);
-    fetch!(
-        all,
-        tx,
-        BoxRow,
-        "SELECT * FROM boxes \
-         WHERE box_id > $1 \
-           AND (CAST($2 AS TEXT) IS NULL OR state = $2) \
-           AND (CAST($3 AS BOOLEAN) IS NULL OR connected = $3) \
-           AND (CAST($6 AS TEXT) IS NULL OR tenant_id = $6) \
-           AND (CAST($4 AS TEXT) IS NULL OR \
-                lower(box_id || ' ' || label || ' ' || site || ' ' || hardware) LIKE $4 ESCAPE '\\') \
-         ORDER BY box_id LIMIT $5",
-        after.map_or("", BoxId::as_str),
-        filter.state.map(BoxState::as_str),
-        filter.online,
-        text.as_deref(),
-        i64::from(limit),
-        filter.tenant.as_ref().map(TenantId::as_str),
-    )
+    rows(tx, filter.select("*", after, limit)).await
 }
 
 /// A box with its last sample.
@@ -74,34 +89,15 @@ pub async fn box_list_sampled(
     after: Option<&BoxId>,
     limit: u32,
 ) -> StoreResult<Vec<BoxSample>> {
-    let text = filter.text.as_deref().map(like_anywhere);
-    fetch!(
-        all,
-        tx,
-        BoxSample,
-        "SELECT boxes.*, \
+    let columns = "boxes.*, \
            (SELECT t.at FROM telemetry t WHERE t.box_id = boxes.box_id \
             ORDER BY t.at DESC LIMIT 1) AS sample_at, \
            (SELECT t.detail FROM telemetry t WHERE t.box_id = boxes.box_id \
             ORDER BY t.at DESC LIMIT 1) AS sample, \
            (SELECT r.detail FROM reported r WHERE r.box_id = boxes.box_id) AS reported, \
            (SELECT count(*) FROM alerts a WHERE a.box_id = boxes.box_id \
-            AND a.state <> 'resolved' AND a.state <> 'pending') AS alerts \
-         FROM boxes \
-         WHERE box_id > $1 \
-           AND (CAST($2 AS TEXT) IS NULL OR state = $2) \
-           AND (CAST($3 AS BOOLEAN) IS NULL OR connected = $3) \
-           AND (CAST($6 AS TEXT) IS NULL OR tenant_id = $6) \
-           AND (CAST($4 AS TEXT) IS NULL OR \
-                lower(box_id || ' ' || label || ' ' || site || ' ' || hardware) LIKE $4 ESCAPE '\\') \
-         ORDER BY box_id LIMIT $5",
-        after.map_or("", BoxId::as_str),
-        filter.state.map(BoxState::as_str),
-        filter.online,
-        text.as_deref(),
-        i64::from(limit),
-        filter.tenant.as_ref().map(TenantId::as_str),
-    )
+            AND a.state <> 'resolved' AND a.state <> 'pending') AS alerts";
+    rows(tx, filter.select(columns, after, limit)).await
 }
 
 /// How many boxes there are by state and session: `(state, connected, count)`.
@@ -113,17 +109,4 @@ pub async fn box_count(tx: &mut Tx) -> StoreResult<Vec<(String, bool, i64)>> {
         "SELECT state, connected, count(*) FROM boxes \
          GROUP BY state, connected ORDER BY state, connected"
     )
-}
-
-/// A `LIKE` pattern for texts that contain `text`, whatever characters it has.
-fn like_anywhere(text: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in plain(text).to_lowercase().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
 }
