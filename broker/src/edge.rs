@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use longhaul_protocol::backbone::EdgeId;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::topic::Dn;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -15,8 +16,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admission::Admission;
+use crate::backbone::nats::{self, Calls, NatsOutlet};
 use crate::backbone::router::{self, Outlet, RouterBackbone};
 use crate::backbone::{Backbone, BackboneError};
+use crate::bus::{Bus, BusError};
 use crate::config::{self, EdgeConfig};
 use crate::half_open::HalfOpen;
 use crate::handshake::Arrival;
@@ -24,7 +27,7 @@ use crate::incoming::{Incoming, cost};
 use crate::mailbox::Delivery;
 use crate::reason::Reason;
 use crate::registry::Registry;
-use crate::server::Server;
+use crate::server::{Server, TlsSource};
 use crate::stats::{Counters, Stats};
 
 /// Connections that the kernel keeps for the edge to accept.
@@ -64,6 +67,9 @@ pub enum StartError {
     /// The backbone could not be started.
     #[error("failed to start the backbone")]
     Backbone(#[from] BackboneError),
+    /// The NATS cluster cannot be used.
+    #[error("failed to use the NATS cluster")]
+    Bus(#[from] BusError),
 }
 
 /// Why a running edge ended by itself; the process should end with it.
@@ -95,26 +101,56 @@ impl Edge {
         admission: Arc<dyn Admission>,
         shutdown: CancellationToken,
     ) -> Result<(Self, Incoming), StartError> {
-        if cost(config.max_packet_len()) > config::len(config.backlog_bytes) {
-            return Err(StartError::BacklogTooSmall {
-                backlog: config.backlog_bytes,
-                packet: config.max_packet_bytes,
-            });
-        }
+        let backlog = checked_backlog(&config)?;
+        let (backbone, outlet, incoming) = router::start(backlog).await?;
+        let backbone = Arc::new(backbone);
+        let behind = Behind::Router(Arc::clone(&backbone), outlet);
+        let edge = Self::start_with(config, Box::new(tls), admission, backbone, behind, shutdown)?;
+        Ok((edge, incoming))
+    }
+
+    /// The same as one of many edges, `id`, on a NATS cluster: others take what boxes say. Whoever
+    /// calls must do what [`Calls`] ask for.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if the configuration, the listener or the cluster does not allow it.
+    pub async fn start_behind(
+        bus: Bus,
+        id: EdgeId,
+        config: EdgeConfig,
+        tls: impl Fn() -> Arc<rustls::ServerConfig> + Send + Sync + 'static,
+        admission: Arc<dyn Admission>,
+        shutdown: CancellationToken,
+    ) -> Result<(Self, Calls), StartError> {
+        let backlog = checked_backlog(&config)?;
+        let (backbone, outlet, calls) = nats::start(bus, id, backlog).await?;
+        let backbone = Arc::new(backbone);
+        let behind = Behind::Nats(outlet);
+        let edge = Self::start_with(config, Box::new(tls), admission, backbone, behind, shutdown)?;
+        Ok((edge, calls))
+    }
+
+    fn start_with(
+        config: EdgeConfig,
+        tls: TlsSource,
+        admission: Arc<dyn Admission>,
+        backbone: Arc<dyn Backbone>,
+        behind: Behind,
+        shutdown: CancellationToken,
+    ) -> Result<Self, StartError> {
         let failed = |source| StartError::Listen {
             address: config.listen,
             source,
         };
         let listener = listen(config.listen).map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let (backbone, outlet, incoming) = router::start(config::len(config.backlog_bytes)).await?;
-        let backbone = Arc::new(backbone);
         let server = Arc::new(Server {
-            tls: Box::new(tls),
+            tls,
             admission,
             registry: Arc::new(Registry::new(config::len(config.max_sessions))),
             half_open: Arc::new(HalfOpen::new(config::len(config.max_half_open))),
-            backbone: Arc::clone(&backbone) as Arc<dyn Backbone>,
+            backbone,
             counters: Arc::new(Counters::default()),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -123,19 +159,18 @@ impl Edge {
         let (outcome_tx, outcome) = watch::channel(None);
         let supervised = Arc::clone(&server);
         tokio::spawn(async move {
-            let outcome = supervise(supervised, listener, backbone, outlet, shutdown).await;
+            let outcome = supervise(supervised, listener, behind, shutdown).await;
             if let Err(error) = &outcome {
                 error!(error = error as &dyn std::error::Error, "the edge failed");
             }
             outcome_tx.send_replace(Some(outcome));
         });
         info!(%local_addr, "listening for boxes");
-        let edge = Self {
+        Ok(Self {
             server,
             local_addr,
             outcome,
-        };
-        Ok((edge, incoming))
+        })
     }
 
     /// Serves a connection that another listener has accepted, and in whose hello it found that
@@ -169,6 +204,13 @@ impl Edge {
     /// The boxes that are connected, sorted.
     pub fn connected(&self) -> Vec<BoxId> {
         let mut boxes = self.server.registry.connected();
+        boxes.sort_unstable();
+        boxes
+    }
+
+    /// The boxes that have been connected for so long, sorted.
+    pub fn connected_for(&self, time: std::time::Duration) -> Vec<BoxId> {
+        let mut boxes = self.server.registry.connected_for(time);
         boxes.sort_unstable();
         boxes
     }
@@ -219,16 +261,58 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)
 }
 
+/// The backlog, if a box could send its largest packet into it.
+fn checked_backlog(config: &EdgeConfig) -> Result<usize, StartError> {
+    let backlog = config::len(config.backlog_bytes);
+    if cost(config.max_packet_len()) > backlog {
+        return Err(StartError::BacklogTooSmall {
+            backlog: config.backlog_bytes,
+            packet: config.max_packet_bytes,
+        });
+    }
+    Ok(backlog)
+}
+
+/// What stands behind the edge, and must be run for messages to leave it.
+enum Behind {
+    Router(Arc<RouterBackbone>, Outlet),
+    Nats(NatsOutlet),
+}
+
+impl Behind {
+    /// Carries messages until `end`, and then what was accepted before.
+    async fn run(
+        self,
+        registry: Arc<Registry>,
+        end: CancellationToken,
+    ) -> Result<(), BackboneError> {
+        match self {
+            Self::Router(backbone, outlet) => {
+                let ending = async {
+                    end.cancelled().await;
+                    backbone.end();
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    result = outlet.run() => result,
+                    () = ending => Ok(()),
+                }
+            }
+            Self::Nats(outlet) => outlet.run(registry, end).await,
+        }
+    }
+}
+
 /// Runs the edge's tasks; stops, drains and ends them in order.
 async fn supervise(
     server: Arc<Server>,
     listener: TcpListener,
-    backbone: Arc<RouterBackbone>,
-    outlet: Outlet,
+    behind: Behind,
     shutdown: CancellationToken,
 ) -> Result<(), EdgeError> {
+    let end = CancellationToken::new();
     let mut accept = tokio::spawn(Arc::clone(&server).accept(listener));
-    let mut outlet = tokio::spawn(outlet.run());
+    let mut outlet = tokio::spawn(behind.run(Arc::clone(&server.registry), end.clone()));
     let failure = tokio::select! {
         () = shutdown.cancelled() => None,
         ended = &mut accept => {
@@ -257,7 +341,7 @@ async fn supervise(
         return Err(failure);
     }
     // What was accepted comes out before the end does.
-    backbone.end();
+    end.cancel();
     match outlet.await {
         // A consumer that leaves during a shutdown is part of it.
         Ok(Ok(()) | Err(BackboneError::ConsumerGone)) => Ok(()),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use longhaul_protocol::backbone::EdgeId;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::topic::Up;
 use tokio::sync::{Semaphore, mpsc};
@@ -19,6 +20,8 @@ pub struct Upward {
     pub payload: Bytes,
     /// When the edge took it.
     pub received: Instant,
+    /// The edge that took it, where there may be several.
+    pub edge: Option<EdgeId>,
 }
 
 /// The messages that the edge has accepted, in each box's order.

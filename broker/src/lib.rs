@@ -5,13 +5,15 @@
 //! `socket -> transport -> wire -> session -> backbone -> Incoming` towards the cloud, and
 //! `Edge::publish -> mailbox -> session -> transport -> socket` towards a box.
 //!
-//! [`Edge::start`] runs it in the caller's process. Sessions live as long as their connections,
+//! [`Edge::start`] runs it in the caller's process, and [`Edge::start_behind`] as one of many on a
+//! NATS cluster ([`Bus`]). Sessions live as long as their connections,
 //! nothing is retained and nothing is shared: truth lives in the cloud's database and in the
 //! boxes' journals (`docs/adr/0001`, `docs/adr/0002`).
 #![forbid(unsafe_code)]
 
 mod admission;
 mod backbone;
+mod bus;
 mod clock;
 mod config;
 mod connection;
@@ -34,6 +36,8 @@ mod wire;
 
 pub use admission::{Admission, Refused};
 pub use backbone::BackboneError;
+pub use backbone::nats::Calls;
+pub use bus::{Bus, BusConfig, BusError, BusStats, Inflow};
 pub use config::EdgeConfig;
 pub use edge::{ALPN, Edge, EdgeError, StartError};
 pub use identity::{BOX_URN, IdentityError, identity_from_certificate};

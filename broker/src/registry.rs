@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use longhaul_protocol::ids::BoxId;
 use parking_lot::Mutex;
@@ -39,6 +40,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Handle {
     pub mailbox: Mailbox,
+    since: Instant,
     live: AtomicBool,
     closing: Mutex<Option<Reason>>,
     close: Notify,
@@ -71,6 +73,7 @@ impl Registry {
     pub fn enter(self: &Arc<Self>, box_id: &BoxId, mailbox: Mailbox) -> Result<Seat, Full> {
         let handle = Arc::new(Handle {
             mailbox,
+            since: Instant::now(),
             live: AtomicBool::new(false),
             closing: Mutex::new(None),
             close: Notify::new(),
@@ -119,6 +122,14 @@ impl Registry {
         let state = self.state.lock();
         let live = state.boxes.iter().filter(|(_, e)| e.newest.is_live());
         live.map(|(box_id, _)| box_id.clone()).collect()
+    }
+
+    /// Those of them that came in so long ago.
+    pub fn connected_for(&self, time: Duration) -> Vec<BoxId> {
+        let state = self.state.lock();
+        let old = |e: &Entry| e.newest.is_live() && e.newest.since.elapsed() >= time;
+        let boxes = state.boxes.iter().filter(|(_, e)| old(e));
+        boxes.map(|(box_id, _)| box_id.clone()).collect()
     }
 
     pub fn connected_count(&self) -> usize {

@@ -163,6 +163,7 @@ impl Server {
             Err(Panic) => return self.panicked(),
         };
         drop(certificate);
+        let reach = self.backbone.seat(&box_id, seat.handle());
         let mut connection = self.connect(transport, &box_id, &seat, terms);
         let end = guarded(Box::pin(connection.run())).await;
         let end = end.unwrap_or_else(|Panic| {
@@ -171,6 +172,7 @@ impl Server {
         });
         info!(%box_id, %end, "disconnected");
         let transport = connection.into_transport();
+        drop(reach);
         Box::pin(self.leave(transport, seat, &box_id, end, will)).await;
     }
 

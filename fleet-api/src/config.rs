@@ -36,9 +36,63 @@ pub enum ConfigError {
     /// Only half of a mail server is configured.
     #[error("mail needs smtp_url and smtp_from: {0} is missing")]
     Mail(&'static str),
+    /// What a backbone needs is missing.
+    #[error("a backbone needs {0}")]
+    Backbone(&'static str),
+    /// What a process that does a part of the work needs is missing.
+    #[error("--role {role} needs {what}: it shares the work with other processes")]
+    Role {
+        /// The role.
+        role: Role,
+        /// What is missing.
+        what: &'static str,
+    },
     /// Not an address.
     #[error("not an address to listen on: {0:?}; examples: 8443, :8443, 127.0.0.1:8443, [::]:8443")]
     Listen(String),
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    #[default]
+    All,
+    /// What boxes connect to: their sessions, enrolment, delivery.
+    Edge,
+    /// What people and programs connect to.
+    Api,
+    /// What happens behind: takes boxes' messages down, takes packs apart, watches.
+    Worker,
+}
+
+impl Role {
+    /// Whether boxes connect here.
+    pub const fn has_edge(self) -> bool {
+        matches!(self, Self::All | Self::Edge)
+    }
+
+    /// Whether people connect here.
+    pub const fn has_api(self) -> bool {
+        matches!(self, Self::All | Self::Api)
+    }
+
+    /// Whether the work behind is done here.
+    pub const fn has_work(self) -> bool {
+        matches!(self, Self::All | Self::Worker)
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::Edge => "edge",
+            Self::Api => "api",
+            Self::Worker => "worker",
+        })
+    }
 }
 
 /// Where to listen: `8443`, `:8443` or `127.0.0.1:8443`; port 0 picks a free one.
@@ -106,6 +160,24 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub database: Option<String>,
+    /// What this process does. All but `all` need --backbone, --database and an S3 service.
+    #[arg(long, env = "LONGHAUL_ROLE", value_name = "ROLE")]
+    pub role: Option<Role>,
+    /// Servers of the NATS cluster between several processes, for example `nats://a:4222,nats://b:4222`.
+    #[arg(
+        long,
+        env = "LONGHAUL_BACKBONE",
+        value_name = "URLS",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    pub backbone: Vec<String>,
+    /// This process's certificate and key for the backbone, in one PEM file.
+    #[arg(long, env = "LONGHAUL_BACKBONE_CERTIFICATE", value_name = "FILE")]
+    pub backbone_certificate: Option<PathBuf>,
+    /// Certificate of the backbone's authority, PEM.
+    #[arg(long, env = "LONGHAUL_BACKBONE_ROOTS", value_name = "FILE")]
+    pub backbone_roots: Option<PathBuf>,
     /// Use this S3 service instead of the built-in object store; boxes must reach it too.
     #[arg(long, env = "LONGHAUL_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
@@ -166,6 +238,17 @@ pub struct RemoteStore {
     pub trust: StoreTrust,
 }
 
+/// A NATS cluster between the processes.
+#[derive(Clone, Debug)]
+pub struct Backbone {
+    /// Its servers.
+    pub servers: Vec<String>,
+    /// Certificate chain and key of this process.
+    pub certificate: PathBuf,
+    /// Whose certificates the servers have.
+    pub roots: PathBuf,
+}
+
 /// A mail server.
 #[derive(Clone)]
 pub struct Smtp {
@@ -199,6 +282,10 @@ pub struct Config {
     pub listen_s3: SocketAddr,
     /// Names and addresses under which this cloud is reached; never empty.
     pub public_hosts: Vec<String>,
+    /// What this process does.
+    pub role: Role,
+    /// A NATS cluster; absent where this process does everything.
+    pub backbone: Option<Backbone>,
     /// A PostgreSQL URL; absent for SQLite.
     pub database: Option<String>,
     /// An S3 service elsewhere; absent for the built-in one.
@@ -234,6 +321,14 @@ impl Settings {
             } else {
                 self.public_host
             },
+            role: self.role.or(other.role),
+            backbone: if self.backbone.is_empty() {
+                other.backbone
+            } else {
+                self.backbone
+            },
+            backbone_certificate: self.backbone_certificate.or(other.backbone_certificate),
+            backbone_roots: self.backbone_roots.or(other.backbone_roots),
             database: self.database.or(other.database),
             s3_endpoint: self.s3_endpoint.or(other.s3_endpoint),
             s3_region: self.s3_region.or(other.s3_region),
@@ -252,6 +347,17 @@ impl Settings {
         let or = |address: Option<ListenAddress>, port| address.map_or(any(port), |a| a.0);
         let remote_store = self.remote_store()?;
         let notify = self.notify()?;
+        let backbone = self.backbone()?;
+        let role = self.role.unwrap_or_default();
+        let need = [
+            (backbone.is_some(), "--backbone"),
+            (self.database.is_some(), "--database"),
+            (remote_store.is_some(), "an S3 service (--s3-endpoint)"),
+        ];
+        let missing = need.into_iter().find(|(there, _)| !there);
+        if let (true, Some((_, what))) = (role != Role::All, missing) {
+            return Err(ConfigError::Role { role, what });
+        }
         let mut public_hosts = self.public_host;
         for always in [
             "localhost".to_owned(),
@@ -272,10 +378,37 @@ impl Settings {
             listen_mqtt: or(self.listen_mqtt, 8883),
             listen_s3: or(self.listen_s3, 9000),
             public_hosts,
+            role,
+            backbone,
             database: self.database,
             remote_store,
             notify,
         })
+    }
+
+    fn backbone(&self) -> Result<Option<Backbone>, ConfigError> {
+        let paths = (
+            self.backbone_certificate.clone(),
+            self.backbone_roots.clone(),
+        );
+        if self.backbone.is_empty() {
+            return match paths {
+                (None, None) => Ok(None),
+                _ => Err(ConfigError::Backbone("the servers' addresses (--backbone)")),
+            };
+        }
+        if self.database.is_none() {
+            return Err(ConfigError::Backbone("a shared database (--database)"));
+        }
+        let certificate = paths
+            .0
+            .ok_or(ConfigError::Backbone("--backbone-certificate"))?;
+        let roots = paths.1.ok_or(ConfigError::Backbone("--backbone-roots"))?;
+        Ok(Some(Backbone {
+            servers: self.backbone.clone(),
+            certificate,
+            roots,
+        }))
     }
 
     fn notify(&self) -> Result<Notify, ConfigError> {
@@ -396,6 +529,28 @@ mod tests {
         assert_eq!(config.listen_boxes.to_string(), "0.0.0.0:9");
         assert_eq!(config.listen_mqtt.to_string(), "127.0.0.1:2");
         assert_eq!(config.host(), "a.example");
+    }
+
+    #[test]
+    fn a_part_of_the_work_needs_what_the_parts_share() {
+        let mut settings = Settings {
+            role: Some(Role::Worker),
+            ..Settings::default()
+        };
+        let what = |settings: &Settings| match settings.clone().complete() {
+            Err(error) => error.to_string(),
+            Ok(_) => String::new(),
+        };
+        assert!(what(&settings).contains("--backbone"));
+        settings.backbone = vec!["nats://a:4222".to_owned()];
+        assert!(what(&settings).contains("--database"));
+        settings.database = Some("postgres://db".to_owned());
+        assert!(what(&settings).contains("--backbone-certificate"));
+        settings.backbone_certificate = Some("cloud.pem".into());
+        settings.backbone_roots = Some("ca.pem".into());
+        assert!(what(&settings).contains("S3"));
+        settings.role = None;
+        assert_eq!(what(&settings), "");
     }
 
     #[test]

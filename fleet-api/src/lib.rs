@@ -13,6 +13,7 @@ pub mod http;
 pub mod identity;
 pub mod listen;
 pub mod metrics;
+pub mod nats;
 pub mod objects;
 pub mod store;
 pub mod unpack;

@@ -33,8 +33,10 @@ const ENTRIES: usize = 64;
 const ENTRIES_BYTES: usize = 4 << 20;
 /// Requests to the object store at a time.
 const AT_ONCE: usize = 16;
-/// How long a claim holds, in milliseconds; extended with every commit.
-const CLAIM_MS: i64 = 60_000;
+/// How long a claim holds, in milliseconds; extended while the work goes on.
+const CLAIM_MS: i64 = 8_000;
+/// How often it is extended.
+const EXTEND: Duration = Duration::from_secs(2);
 /// A pack that could not be taken apart is tried again after this, in milliseconds.
 const AGAIN_MS: i64 = 5_000;
 /// How often work is looked for where nobody wakes the worker: another process was told of it.
@@ -157,7 +159,11 @@ async fn next(fleet: &Fleet) -> Result<bool, UnpackError> {
     let Some(row) = claimed else {
         return Ok(false);
     };
-    match unpack(fleet, &row).await {
+    let unpacked = tokio::select! {
+        unpacked = unpack(fleet, &row) => unpacked,
+        lost = extend(fleet, &row.pack_id) => Err(lost.into()),
+    };
+    match unpacked {
         Ok(()) => finish(fleet, &row, PackState::Unpacked, None).await?,
         Err(UnpackError::Lost(reason)) => {
             tracing::warn!(pack = %row.pack_id, box_id = %row.box_id, reason, "a pack is lost");
@@ -172,6 +178,22 @@ async fn next(fleet: &Fleet) -> Result<bool, UnpackError> {
         }
     }
     Ok(true)
+}
+
+/// Extends a claim again and again; ends only where that fails.
+async fn extend(fleet: &Fleet, id: &PackId) -> FleetError {
+    loop {
+        tokio::time::sleep(EXTEND).await;
+        let extended = async {
+            let until = fleet.now().0.saturating_add(CLAIM_MS);
+            let mut tx = fleet.db().write().await?;
+            pack_claim_until(&mut tx, id, until).await?;
+            tx.commit().await
+        };
+        if let Err(error) = extended.await {
+            return error.into();
+        }
+    }
 }
 
 /// Ends a pack: what is not verified by now begins anew.

@@ -5,6 +5,7 @@
 //! understands a newer writer; unknown versions are refused with an error that names them.
 #![warn(missing_docs)]
 
+pub mod backbone;
 pub mod beacon;
 pub mod command;
 pub mod diag;

@@ -15,6 +15,7 @@ use rcgen::{CertificateParams, Issuer, KeyPair, KeyUsagePurpose, SubjectPublicKe
 use rustls_pki_types::CertificateDer;
 
 pub use authority::Authority;
+pub(crate) use authority::{base, extended_key_usage};
 pub use issue::{Identity, LEAF_BACKDATE_SECS, MAX_LDEVID_SECS, ServerNames};
 
 use crate::files::{self, FileError};

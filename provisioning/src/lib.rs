@@ -3,6 +3,7 @@
 //! Nothing here decides when; callers pass `now`. Without the feature `tpm` there is no TPM code:
 //! a cloud verifies evidence in pure Rust.
 
+pub mod backbone;
 pub mod ca;
 pub mod csr;
 pub mod evidence;

@@ -65,6 +65,7 @@ pub fn decode(mut bytes: Bytes, epoch: Instant) -> Option<HubMessage> {
                 channel,
                 payload: bytes,
                 received,
+                edge: None,
             }))
         }
         CANARY => Some(HubMessage::Canary(bytes.try_get_u64().ok()?)),

@@ -2,15 +2,20 @@
 
 mod credit;
 mod hub_message;
+pub mod nats;
 pub mod router;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::topic::Up;
+use tokio_util::sync::DropGuard;
 
 pub use credit::{Bank, Credit};
+
+use crate::registry::Handle;
 
 /// A message of a box, on its way into the backbone.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +29,7 @@ pub struct Message<'a> {
 /// The future of room in the backbone.
 pub type Reserving = Pin<Box<dyn Future<Output = Option<Credit>> + Send>>;
 
-/// Carries messages from boxes to the cloud, in each box's order, without loss.
+/// Carries messages between boxes and the cloud, in each box's order.
 ///
 /// Room is reserved first and then used, so a message that was accepted always fits.
 pub trait Backbone: Send + Sync + 'static {
@@ -39,11 +44,17 @@ pub trait Backbone: Send + Sync + 'static {
 
     /// Takes a message over. It may be acknowledged to the box now.
     fn submit(&self, message: Message<'_>, credit: Credit);
+
+    /// A box has its seat here: what is sent to it elsewhere is to reach `handle`, until the guard
+    /// is dropped.
+    fn seat(&self, _box_id: &BoxId, _handle: &Arc<Handle>) -> Option<DropGuard> {
+        None
+    }
 }
 
 /// Why the backbone ended by itself. The process should end too: what was accepted and is not
 /// yet stored by the cloud is sent again by the boxes, from their journals.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackboneError {
     /// The router's thread ended.
@@ -61,4 +72,7 @@ pub enum BackboneError {
     /// Whoever reads the messages has gone.
     #[error("nobody takes the boxes' messages any more")]
     ConsumerGone,
+    /// The NATS cluster does not allow what this role needs.
+    #[error("the NATS cluster refused: {0}")]
+    NotAllowed(String),
 }

@@ -22,10 +22,12 @@ use crate::store::{StoreResult, Tx, new_id};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(15);
+/// How often the lock is extended, or asked for.
+const HOLD: Duration = Duration::from_secs(2);
 /// The lock's name.
 const LOCK: &str = "alerts";
 /// How long the lock holds after the last transaction of a process that is no more, in milliseconds.
-const LOCK_MS: i64 = 30_000;
+const LOCK_MS: i64 = 6_000;
 /// Boxes that are looked at in one transaction.
 const PAGE: u32 = 500;
 /// Who opens and resolves, in the history.
@@ -34,16 +36,32 @@ const ACTOR: &str = "longhaul";
 /// Looks until `stop`.
 pub async fn run(fleet: Fleet, stop: CancellationToken) {
     let holder = new_id("watch");
-    let mut tick = tokio::time::interval(LOOK);
+    let every = if fleet.db().is_shared() { HOLD } else { LOOK };
+    let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut next = tokio::time::Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = tick.tick() => {}
         }
-        if let Err(error) = look(&fleet, &holder).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "looking for alerts failed");
+        let now = tokio::time::Instant::now();
+        let due = now >= next;
+        let looked = if due {
+            look(&fleet, &holder).await
+        } else {
+            hold(&fleet, &holder).await
+        };
+        match looked {
+            // A little early, so that no look is left out for the sake of one tick.
+            Ok(true) if due => next = now + LOOK - HOLD / 2,
+            Ok(true) => {}
+            // Whoever takes over looks at once.
+            Ok(false) => next = now,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "looking for alerts failed");
+            }
         }
     }
     if let Ok(mut tx) = fleet.db().write().await
@@ -248,7 +266,7 @@ async fn write(
         tracing::info!(box_id = %row.box_id, rule = row.rule_id, alert = row.alert_id, change, "alert");
         let kind = FleetEventKind::Alert {
             id: row.alert_id,
-            change,
+            change: change.into(),
         };
         fleet.tell(Some(&row.box_id), kind);
     }

@@ -9,11 +9,13 @@ use longhaul_fleet_api::audit;
 use longhaul_fleet_api::clock::Clock;
 use longhaul_fleet_api::cloud::Cloud;
 use longhaul_fleet_api::config::{Config, ConfigError, Settings};
+use longhaul_fleet_api::nats::{self, NatsCertificates, NatsServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Longhaul's cloud: enrolment, MQTT edge, API, dashboard and object store in one process.
+/// Longhaul's cloud: enrolment, MQTT edge, API, dashboard and object store in one process, or (--role)
+/// in several.
 ///
 /// With no configuration everything is kept under ./longhaul-data: certificate authorities,
 /// database, objects. The first start prints the first administrator's password once. When every
@@ -38,6 +40,17 @@ enum Command {
     /// Check or write out the audit; the cloud may run meanwhile.
     #[command(subcommand)]
     Audit(Audit),
+    /// What stands around the cloud.
+    #[command(subcommand)]
+    Config(Around),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Around {
+    /// Print the configuration of one server of a NATS cluster, for --backbone.
+    Nats(NatsServer),
+    /// Make the certificates of a NATS cluster's servers and of the roles that use it.
+    NatsCertificates(NatsCertificates),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -66,6 +79,7 @@ fn main() -> ExitCode {
         Some(Command::Run(run)) => (run, None),
         Some(Command::Audit(Audit::Verify(run))) => (run, Some(true)),
         Some(Command::Audit(Audit::Export(run))) => (run, Some(false)),
+        Some(Command::Config(around)) => return print(around),
         None => (cli.run, None),
     };
     log_to_stderr(run.json);
@@ -81,6 +95,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),
     }
+}
+
+fn print(around: Around) -> ExitCode {
+    match around {
+        Around::Nats(server) => print!("{}", nats::server_configuration(&server)),
+        Around::NatsCertificates(asked) => match nats::certificates(&asked, Clock::System.now()) {
+            Ok(written) => written
+                .iter()
+                .for_each(|path| println!("{}", path.display())),
+            Err(error) => return failed(&error),
+        },
+    }
+    ExitCode::SUCCESS
 }
 
 fn configured(run: Run) -> Result<Config, ConfigError> {

@@ -108,6 +108,7 @@ pub(super) async fn certificate(
     tx.commit().await?;
     if state == Some(BoxState::Inventoried) {
         fleet.admitted().activate(box_id);
+        fleet.tell_states();
     }
     fleet.tell(Some(box_id), FleetEventKind::BoxEnrolled);
     tracing::info!(%box_id, serial, "issued a box's certificate");
@@ -156,7 +157,7 @@ async fn refused(
     note(&mut tx, "box.refuse", box_id, &detail, now.0).await?;
     tx.commit().await?;
     if changed {
-        fleet.admitted().set(box_id, BoxState::Quarantined);
+        fleet.admit_as(box_id, BoxState::Quarantined);
     }
     let reason = text.clone();
     fleet.tell(Some(box_id), FleetEventKind::BoxRefused { reason });

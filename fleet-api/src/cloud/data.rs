@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,9 @@ pub enum DataError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// What all processes share is not there.
+    #[error("{0} is missing: copy pki/ and seal.key from the process that made them")]
+    NotShared(PathBuf),
     /// There is no randomness.
     #[error("the system has no randomness")]
     Randomness,
@@ -63,10 +67,14 @@ pub(super) struct S3Keys {
 struct Ready<'a> {
     pid: u32,
     host: &'a str,
-    people_port: u16,
-    people_url: String,
-    boxes_port: u16,
-    mqtt_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    people_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    people_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boxes_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mqtt_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     s3_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +116,17 @@ impl DataDir {
         // Left by a process that was killed.
         dir.remove_ready();
         Ok(dir)
+    }
+
+    /// Refuses a folder without what all processes share: one of many must not make its own.
+    pub(super) fn expect_shared(&self) -> Result<(), DataError> {
+        for name in ["pki", "seal.key"] {
+            let path = self.path.join(name);
+            if !path.exists() {
+                return Err(DataError::NotShared(path));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -154,14 +173,15 @@ impl DataDir {
         root: &Path,
     ) -> Result<Vec<u8>, DataError> {
         let url = |port: u16| format!("https://{}:{port}", config.url_host());
-        let s3_port = addresses.s3.map(|a| a.port());
+        let port = |address: Option<SocketAddr>| address.map(|a| a.port());
+        let s3_port = port(addresses.s3);
         let ready = Ready {
             pid: std::process::id(),
             host: config.host(),
-            people_port: addresses.people.port(),
-            people_url: url(addresses.people.port()),
-            boxes_port: addresses.boxes.port(),
-            mqtt_port: addresses.mqtt.port(),
+            people_port: port(addresses.people),
+            people_url: port(addresses.people).map(url),
+            boxes_port: port(addresses.boxes),
+            mqtt_port: port(addresses.mqtt),
             s3_port,
             s3_url: s3_port.map(url),
             s3_keys: s3_port.map(|_| self.s3_keys_path()),

@@ -22,24 +22,31 @@ const ALERTS_MS: i64 = 90 * 86_400 * 1000;
 /// may have been begun a moment ago.
 const ORPHAN_MS: i64 = 3_600 * 1000;
 
-/// Runs until `stop`.
-pub(super) async fn run(fleet: Fleet, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for count in 0_u32.. {
+/// Renews this process's own certificates, until `stop`.
+pub(super) async fn renew(fleet: Fleet, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(TICK * SELDOM);
+    loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
+        if let Err(error) = fleet.identity().renew(fleet.now()) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "failed to renew the cloud's certificates");
+        }
+    }
+}
+
+/// Does the rest, for as long as it is this process's turn.
+pub(super) async fn run(fleet: Fleet) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for count in 0_u32.. {
+        tick.tick().await;
         note("ending overdue commands", fleet.commands_expire().await);
         note("ending proposals", fleet.proposals_expire().await);
         note("trying out destinations", fleet.destinations_look().await);
         if count % SELDOM == 0 {
-            let now = fleet.now();
-            if let Err(error) = fleet.identity().renew(now) {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "failed to renew the cloud's certificates");
-            }
             note("forgetting old telemetry", forget(&fleet).await);
             note("forgetting old alerts", forget_alerts(&fleet).await);
             note(

@@ -1,17 +1,22 @@
-//! The whole cloud in one process: starts every part, watches them, stops them in order.
+//! The cloud in one process, or a process's part of it: starts every part, watches them, stops them in
+//! order.
 //!
 //! A part that ends before it is told to ends the process with its error: whoever supervises the
 //! process starts it anew, and everything that was acknowledged is on disk.
 
 mod data;
 mod keep;
+mod parts;
+mod sessions;
 mod tasks;
+mod turn;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use longhaul_broker::{Edge, EdgeConfig, Incoming};
+use longhaul_broker::Edge;
+use longhaul_protocol::backbone::EdgeId;
 use longhaul_protocol::inventory::CloudEndpoint;
 use longhaul_protocol::upload::StoreTrust;
 use tokio::net::TcpListener;
@@ -20,17 +25,10 @@ use tokio_util::sync::CancellationToken;
 pub use data::DataError;
 pub use tasks::TaskError;
 
-use crate::alerts::deliver::Senders;
-use crate::alerts::email::Mailer;
-use crate::alerts::webhook::Webhooks;
-use crate::alerts::{deliver, trust, watch};
 use crate::auth;
-use crate::boxes_port::BoxesPort;
 use crate::clock::Clock;
-use crate::config::{Config, Smtp};
-use crate::consumer;
-use crate::fleet::{Admitted, Fleet, FleetParts};
-use crate::http::People;
+use crate::config::{Config, Role};
+use crate::fleet::{Admitted, Fleet, FleetParts, Line};
 use crate::identity::{CloudIdentity, IdentityError};
 use crate::listen::Listen;
 use crate::objects::bucket::{BucketError, BucketTarget, Buckets};
@@ -39,14 +37,9 @@ use crate::objects::s3;
 use crate::store::boxes::box_disconnect_all;
 use crate::store::seal::{SealError, SealKey};
 use crate::store::{Db, StoreError};
-use crate::unpack;
 use data::DataDir;
 use tasks::Tasks;
 
-/// Connections of people at once.
-const PEOPLE: usize = 4096;
-/// Connections of boxes at once: each holds one for as long as it delivers.
-const BOXES: usize = 20_000;
 /// Connections to the object store at once.
 const S3: usize = 8192;
 
@@ -84,6 +77,12 @@ pub enum CloudError {
         /// Why.
         source: std::io::Error,
     },
+    /// The backbone cannot be used.
+    #[error(transparent)]
+    Bus(#[from] longhaul_broker::BusError),
+    /// The backbone's certificates cannot be used.
+    #[error("the backbone's certificates are unusable")]
+    BusIdentity(#[from] longhaul_provisioning::ca::CaError),
     /// The MQTT edge did not start.
     #[error("the MQTT edge did not start")]
     Edge(#[from] longhaul_broker::StartError),
@@ -121,20 +120,23 @@ pub struct Cloud {
 /// Where the parts listen.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
-    /// The people's port.
-    pub people: SocketAddr,
-    /// The boxes' port.
-    pub boxes: SocketAddr,
-    /// The MQTT port.
-    pub mqtt: SocketAddr,
+    /// The people's port, if this process has it.
+    pub people: Option<SocketAddr>,
+    /// The boxes' port, if this process has it.
+    pub boxes: Option<SocketAddr>,
+    /// The MQTT port, if this process has it.
+    pub mqtt: Option<SocketAddr>,
     /// The built-in object store, if it is used.
     pub s3: Option<SocketAddr>,
 }
 
 impl Cloud {
-    /// Starts everything; once it returns, every port is open.
+    /// Starts everything that is this process's part; once it returns, every port is open.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, CloudError> {
         let data = DataDir::open(&config.data)?;
+        if config.role != Role::All {
+            data.expect_shared()?;
+        }
         let identity = CloudIdentity::open(data.path(), config.server_names(), clock.now())?;
         let identity = Arc::new(identity);
         let root_path = data.write_root(&identity.pki().root_pem())?;
@@ -143,10 +145,23 @@ impl Cloud {
             None => Db::open_sqlite(&data.path().join("cloud.db")).await?,
         };
         let seal = SealKey::load_or_create(&data.path().join("seal.key"))?;
+        let id = EdgeId(uuid::Uuid::now_v7().as_u128());
+        let bus = match &config.backbone {
+            Some(backbone) => Some(parts::bus(backbone, config.role, id).await?),
+            None => None,
+        };
 
-        let people = open(config.listen_people, "--listen-people").await?;
-        let boxes = open(config.listen_boxes, "--listen-boxes").await?;
         let mut tasks = Tasks::default();
+        let people = if config.role.has_api() {
+            Some(open(config.listen_people, "--listen-people").await?)
+        } else {
+            None
+        };
+        let boxes = if config.role.has_edge() {
+            Some(open(config.listen_boxes, "--listen-boxes").await?)
+        } else {
+            None
+        };
         let (target, disk, s3) =
             object_store(&config, &data, &identity, &clock, &mut tasks).await?;
         let region = target.region.clone();
@@ -154,27 +169,27 @@ impl Cloud {
 
         // Before the edge opens: a box that is refused once stays away for a while.
         let admitted = Arc::new(Admitted::load(&db).await?);
-        if config.database.is_none() {
+        if !db.is_shared() {
             // No other process serves boxes, so none is connected.
             let mut tx = db.write().await?;
             box_disconnect_all(&mut tx, clock.now().0).await?;
             tx.commit().await?;
         }
-        let (edge, incoming) = edge(&config, &identity, &admitted, &tasks).await?;
+        let joined = parts::join(&config, &identity, &admitted, &tasks, bus.clone(), id).await?;
         let addresses = Addresses {
-            people: local(&people, config.listen_people),
-            boxes: local(&boxes, config.listen_boxes),
-            mqtt: edge.local_addr(),
+            people: people.as_ref().map(|l| local(l, config.listen_people)),
+            boxes: boxes.as_ref().map(|l| local(l, config.listen_boxes)),
+            mqtt: joined.edge.as_ref().map(Edge::local_addr),
             s3,
         };
-        let people_port = addresses.people.port();
+        let people_port = addresses.people.unwrap_or(config.listen_people).port();
         let fleet = Fleet::new(FleetParts {
             people_url: format!("https://{}:{people_port}", config.url_host()),
             db,
             clock,
             identity: Arc::clone(&identity),
             seal,
-            edge: edge.clone(),
+            line: Line::new(joined.edge.clone(), bus, id),
             admitted,
             buckets,
             region,
@@ -182,50 +197,29 @@ impl Cloud {
             endpoints: endpoints(&config, &addresses),
             reach: config.notify.reach,
         });
-        let first_admin = auth::first_admin(fleet.db(), fleet.now().0).await?;
-
-        tasks.watch_edge(edge.clone());
-        tasks.consumer("MQTT consumer", consumer::run(fleet.clone(), incoming));
-        let listen = Listen {
-            listener: boxes,
-            tls: shown(&identity, |tls| &tls.boxes),
-            max_connections: BOXES,
-            mqtt: Some(edge),
+        let first_admin = if config.role.has_api() {
+            auth::first_admin(fleet.db(), fleet.now().0).await?
+        } else {
+            None
         };
-        let port = BoxesPort::new(fleet.clone())?;
-        tasks.front("boxes' port", |stop| listen.serve(port, stop));
-        let listen = Listen {
-            listener: people,
-            tls: shown(&identity, |tls| &tls.people),
-            max_connections: PEOPLE,
-            mqtt: None,
-        };
-        let (db, clock) = (fleet.db().clone(), fleet.clock().clone());
-        let served = fleet.clone();
-        tasks.front("people's port", |stop| {
-            crate::http::serve(listen, People::new(db, served, clock, stop))
-        });
-        let kept = fleet.clone();
-        if config.database.is_none() {
-            unpack::resume(&fleet).await?;
+        parts::between(&fleet, joined, boxes, &mut tasks).await?;
+        if let Some(people) = people {
+            parts::people(&fleet, people, &mut tasks).await?;
         }
-        let unpacked = fleet.clone();
-        tasks.front("unpacker", |stop| unpack::run(unpacked, stop));
-        let bulk = fleet.clone();
-        tasks.front("bulk commands", |stop| bulk.bulk_run(stop));
-        tasks.front("upkeep", |stop| keep::run(kept, stop));
-
-        let watched = fleet.clone();
-        tasks.front("alert watch", |stop| watch::run(watched, stop));
-        let (told, senders) = (fleet.clone(), senders(&config)?);
-        tasks.front("alert delivery", |stop| deliver::run(told, senders, stop));
+        if config.role.has_work() {
+            parts::work(&fleet, &config, &mut tasks).await?;
+        }
+        let kept = fleet.clone();
+        tasks.front("certificates", |stop| keep::renew(kept, stop));
 
         let ready = data.ready(&config, &addresses, &root_path)?;
+        let shown = |address: Option<SocketAddr>| address.map(|a| a.to_string());
         tracing::info!(
-            people = %addresses.people,
-            boxes = %addresses.boxes,
-            mqtt = %addresses.mqtt,
-            s3 = addresses.s3.map(|a| a.to_string()),
+            role = %config.role,
+            people = shown(addresses.people),
+            boxes = shown(addresses.boxes),
+            mqtt = shown(addresses.mqtt),
+            s3 = shown(addresses.s3),
             "the cloud is up"
         );
         Ok(Self {
@@ -312,21 +306,6 @@ fn shown(
     Arc::new(move || Arc::clone(which(&identity.tls())))
 }
 
-async fn edge(
-    config: &Config,
-    identity: &Arc<CloudIdentity>,
-    admitted: &Arc<Admitted>,
-    tasks: &Tasks,
-) -> Result<(Edge, Incoming), CloudError> {
-    let shown = shown(identity, |tls| &tls.mqtt);
-    let config = EdgeConfig {
-        listen: config.listen_mqtt,
-        ..EdgeConfig::default()
-    };
-    let admitted = Arc::clone(admitted);
-    Ok(Edge::start(config, move || shown(), admitted, tasks.edge_token()).await?)
-}
-
 /// The object store: somebody else's, or our own, which starts to be served here.
 async fn object_store(
     config: &Config,
@@ -377,22 +356,11 @@ async fn object_store(
     Ok((target, Some(disk), Some(address)))
 }
 
-/// What tells of alerts.
-fn senders(config: &Config) -> Result<Senders, CloudError> {
-    let mail = config.notify.smtp.as_ref();
-    let tls = trust::public()?;
-    let mailer = |m: &Smtp| Mailer::new(&m.url, &m.from, Arc::clone(&tls));
-    Ok(Senders {
-        mailer: mail.map(mailer).transpose()?,
-        webhooks: Webhooks::new(config.notify.reach, tls),
-    })
-}
-
 fn endpoints(config: &Config, addresses: &Addresses) -> Vec<CloudEndpoint> {
     vec![CloudEndpoint {
         host: config.host().to_owned(),
-        https_port: addresses.boxes.port(),
-        mqtt_port: addresses.mqtt.port(),
+        https_port: addresses.boxes.unwrap_or(config.listen_boxes).port(),
+        mqtt_port: addresses.mqtt.unwrap_or(config.listen_mqtt).port(),
     }]
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use longhaul_broker::Edge;
+use longhaul_broker::{Bus, Edge, Inflow};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,9 @@ pub enum TaskError {
     /// The MQTT edge failed.
     #[error("the MQTT edge failed")]
     Edge(#[source] longhaul_broker::EdgeError),
+    /// The backbone cannot be used any more.
+    #[error("the backbone failed")]
+    Backbone(#[source] longhaul_broker::BackboneError),
     /// It was told to end and did not.
     #[error("the {0} did not end in time")]
     Stuck(&'static str),
@@ -132,6 +135,25 @@ impl Tasks {
     pub(super) fn watch_edge(&mut self, edge: Edge) {
         self.edge.spawn("MQTT edge", async move {
             edge.stopped().await.map_err(TaskError::Edge)
+        });
+    }
+
+    /// Watches the backbone.
+    pub(super) fn watch_bus(&mut self, bus: Bus) {
+        let stop = self.back.stop.clone();
+        self.back.spawn("backbone", async move {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                failure = bus.failed() => Err(TaskError::Backbone(failure)),
+            }
+        });
+    }
+
+    /// Takes boxes' messages from the backbone, for a consumer.
+    pub(super) fn inflow(&mut self, inflow: Inflow) {
+        let stop = self.edge.stop.clone();
+        self.edge.spawn("inflow", async move {
+            inflow.run(stop).await.map_err(TaskError::Backbone)
         });
     }
 

@@ -14,7 +14,9 @@ use longhaul_protocol::value::UnixMillis;
 use super::{Effect, journal};
 use crate::fleet::{Fleet, FleetError, FleetEventKind, command_end, rollout_end};
 use crate::store::Tx;
-use crate::store::boxes::{box_set_applied, box_set_birth, box_set_death, box_set_seen};
+use crate::store::boxes::{
+    box_set_applied, box_set_birth, box_set_death, box_set_edge, box_set_seen,
+};
 use crate::store::commands::{self, CommandNews, command_advance, command_get};
 use crate::store::presence::{PresenceKind, presence_insert};
 use crate::store::rollouts::RolloutBoxState;
@@ -35,7 +37,10 @@ pub(super) async fn apply(
     let now = fleet.now();
     match message.channel {
         Up::Presence => match parsed::<Presence>(box_id, bytes) {
-            Some(envelope) => presence(tx, box_id, envelope.body, now, effects).await,
+            Some(envelope) => {
+                let edge = fleet.line().took(message.edge);
+                presence(tx, box_id, &edge, envelope.body, now, effects).await
+            }
             None => Ok(()),
         },
         Up::Telemetry => match parsed::<Telemetry>(box_id, bytes) {
@@ -79,6 +84,7 @@ fn parsed<T: Message>(box_id: &BoxId, bytes: &[u8]) -> Option<Envelope<T>> {
 async fn presence(
     tx: &mut Tx,
     box_id: &BoxId,
+    edge: &str,
     presence: Presence,
     now: UnixMillis,
     effects: &mut Vec<Effect>,
@@ -90,6 +96,7 @@ async fn presence(
             if !box_set_birth(tx, box_id, &birth, now.0).await? {
                 return Ok(());
             }
+            box_set_edge(tx, box_id, edge).await?;
             let session = birth.session.as_str();
             presence_insert(tx, box_id, PresenceKind::Birth, session, &detail, now.0).await?;
             tracing::info!(%box_id, session, agent_version = birth.agent_version, "box is online");

@@ -9,6 +9,7 @@ mod apply;
 mod journal;
 
 use longhaul_broker::{Incoming, Upward};
+use longhaul_protocol::backbone::Call;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::journal::JournalAck;
 use longhaul_protocol::topic::Dn;
@@ -42,6 +43,10 @@ pub async fn run(fleet: Fleet, mut incoming: Incoming) {
         group.clear();
         if incoming.recv_many(&mut group, GROUP).await == 0 {
             return;
+        }
+        if fleet.db().is_shared() {
+            // Rows are locked in one order by all who take messages; each box's own order stays.
+            group.sort_by(|a: &Upward, b| a.box_id.cmp(&b.box_id));
         }
         let effects = match take(&fleet, &group).await {
             Ok(effects) => effects,
@@ -100,9 +105,12 @@ async fn carry_out(fleet: &Fleet, effect: Effect) {
             return;
         }
         Effect::Born { box_id, applied } => {
-            let desired = fleet.desired_send(&box_id, Some(applied)).await;
-            let commands = fleet.commands_resend(&box_id).await;
-            (box_id, desired.and(commands))
+            let line = fleet.line();
+            if !line.holds(&box_id) && line.call(&box_id, Call::Born { applied }) {
+                return;
+            }
+            let result = fleet.born(&box_id, applied).await;
+            (box_id, result)
         }
         Effect::Desired(box_id) => {
             let result = fleet.desired_send(&box_id, None).await;

@@ -36,6 +36,14 @@ impl Admitted {
         self.0.write().insert(box_id.clone(), state);
     }
 
+    /// Takes over what the database had a moment ago: a box that was thrown out stays out.
+    pub fn follow(&self, box_id: &BoxId, state: BoxState) {
+        let mut boxes = self.0.write();
+        if boxes.get(box_id) != Some(&BoxState::Revoked) {
+            boxes.insert(box_id.clone(), state);
+        }
+    }
+
     /// Takes over that a box has enrolled, unless it was put into another state since.
     pub fn activate(&self, box_id: &BoxId) {
         let mut boxes = self.0.write();

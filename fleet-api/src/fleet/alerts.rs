@@ -62,7 +62,7 @@ impl Fleet {
         tx.commit().await?;
         let kind = FleetEventKind::Alert {
             id: id.to_owned(),
-            change: "acknowledged",
+            change: "acknowledged".into(),
         };
         self.tell(Some(&row.box_id), kind);
         Ok(row)

@@ -45,7 +45,7 @@ impl Fleet {
         let state = box_get(&mut tx, &parsed.box_id).await?.map(|row| row.state);
         tx.commit().await?;
         if let Some(state) = state {
-            self.admitted().set(&parsed.box_id, state);
+            self.admit_as(&parsed.box_id, state);
         }
         if is_new {
             self.tell(Some(&parsed.box_id), FleetEventKind::BoxAdded);
@@ -103,8 +103,8 @@ impl Fleet {
         }
         tx.commit().await?;
         // In this order there is no gap: whoever connects after the first line is refused.
-        self.admitted().set(box_id, BoxState::Revoked);
-        self.edge().disconnect(box_id, Reason::Banned);
+        self.admit_as(box_id, BoxState::Revoked);
+        self.line().disconnect(box_id, Reason::Banned);
         self.tell(Some(box_id), FleetEventKind::BoxRevoked);
         Ok(())
     }
@@ -125,7 +125,7 @@ impl Fleet {
         let (subject, detail) = (box_id.as_str(), json!({}));
         audit(&mut tx, actor, "box.quarantine", subject, detail, now).await?;
         tx.commit().await?;
-        self.admitted().set(box_id, BoxState::Quarantined);
+        self.admit_as(box_id, BoxState::Quarantined);
         let reason = format!("quarantined by {actor}");
         self.tell(Some(box_id), FleetEventKind::BoxRefused { reason });
         Ok(())
@@ -153,7 +153,7 @@ impl Fleet {
         )
         .await?;
         tx.commit().await?;
-        self.admitted().set(box_id, BoxState::Active);
+        self.admit_as(box_id, BoxState::Active);
         self.tell(Some(box_id), FleetEventKind::BoxEnrolled);
         Ok(())
     }

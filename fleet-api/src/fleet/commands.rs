@@ -1,6 +1,7 @@
 //! Signed commands: drawn, signed and stored in one transaction, then sent; sent again at every
 //! birth until the box has answered or they have expired.
 
+use longhaul_protocol::backbone::Call;
 use longhaul_protocol::command::{CommandClaims, CommandKind, SignedCommand};
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::{BoxId, CommandId, RolloutId};
@@ -50,8 +51,16 @@ impl Authority<'_> {
 /// A command that is committed and waits to be sent.
 pub(super) struct Signed {
     pub id: CommandId,
-    pub jws: Jws,
     pub kind: CommandKind,
+}
+
+/// Which of a box's commands are to be sent.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Which {
+    /// All that the box has not answered: its session has just begun.
+    Open,
+    /// Those that were never sent.
+    Unsent,
 }
 
 impl Fleet {
@@ -165,11 +174,7 @@ impl Fleet {
         command_insert(tx, &new, now.0).await?;
         let what = json!({ "command": id, "kind": command.name(), "proposal": proposal });
         audit(tx, actor, "command.send", box_id.as_str(), what, now).await?;
-        Ok(Signed {
-            id,
-            jws,
-            kind: command,
-        })
+        Ok(Signed { id, kind: command })
     }
 
     /// Sends what is committed, if the box is connected.
@@ -178,12 +183,16 @@ impl Fleet {
         box_id: &BoxId,
         signed: Signed,
     ) -> Result<(), FleetError> {
-        let queued = self.publish(box_id, Dn::Command, &SignedCommand { jws: signed.jws });
         let mut state = CommandState::Queued;
-        if queued {
-            state = CommandState::Sent;
-            self.command_mark_sent(std::slice::from_ref(&signed.id))
-                .await?;
+        if self.db().is_shared() && !self.line().holds(box_id) {
+            // Whoever holds the box sends it, in its turn.
+            self.line().call(box_id, Call::Commands);
+        } else {
+            // With what other processes have signed before: a box refuses a counter that falls.
+            let sent = self.commands_write(box_id, Which::Unsent).await?;
+            if sent.contains(&signed.id) {
+                state = CommandState::Sent;
+            }
         }
         self.tell(
             Some(box_id),
@@ -209,16 +218,50 @@ impl Fleet {
 
     /// Sends everything open to a box that was just born, in the order of the counters.
     pub(crate) async fn commands_resend(&self, box_id: &BoxId) -> Result<(), FleetError> {
+        self.commands_write_and_tell(box_id, Which::Open).await
+    }
+
+    /// Sends what was never sent, if the box has its session here.
+    pub(crate) async fn commands_push(&self, box_id: &BoxId) -> Result<(), FleetError> {
+        self.commands_write_and_tell(box_id, Which::Unsent).await
+    }
+
+    async fn commands_write_and_tell(
+        &self,
+        box_id: &BoxId,
+        which: Which,
+    ) -> Result<(), FleetError> {
         let _turn = self.lock(box_id).await;
+        for id in self.commands_write(box_id, which).await? {
+            let state = CommandState::Sent.to_string();
+            let command = None;
+            self.tell(Some(box_id), FleetEventKind::Command { id, state, command });
+        }
+        Ok(())
+    }
+
+    /// Sends open commands to a box that has its session here, in the order of the counters; yields
+    /// those that are sent for the first time. The caller holds the box's lock.
+    async fn commands_write(
+        &self,
+        box_id: &BoxId,
+        which: Which,
+    ) -> Result<Vec<CommandId>, FleetError> {
+        if !self.line().holds(box_id) {
+            return Ok(Vec::new());
+        }
         let mut tx = self.db().read().await?;
         let state = box_get(&mut tx, box_id).await?.map(|row| row.state);
         let open = command_list_open(&mut tx, box_id, self.now().0).await?;
         drop(tx);
-        if state != Some(BoxState::Active) {
-            return Ok(());
-        }
         let mut first_sent = Vec::new();
+        if state != Some(BoxState::Active) {
+            return Ok(first_sent);
+        }
         for row in open {
+            if which == Which::Unsent && row.state != CommandState::Queued {
+                continue;
+            }
             let command = SignedCommand { jws: Jws(row.jws) };
             if !self.publish(box_id, Dn::Command, &command) {
                 break;
@@ -230,12 +273,7 @@ impl Fleet {
         if !first_sent.is_empty() {
             self.command_mark_sent(&first_sent).await?;
         }
-        for id in first_sent {
-            let state = CommandState::Sent.to_string();
-            let command = None;
-            self.tell(Some(box_id), FleetEventKind::Command { id, state, command });
-        }
-        Ok(())
+        Ok(first_sent)
     }
 
     /// Stops sending a command that the box has not begun.

@@ -1,20 +1,22 @@
 //! What happens in the fleet, as it happens: for live views. Losing one is acceptable, the
 //! database has it.
 
+use std::borrow::Cow;
+
 use longhaul_protocol::command::CommandKind;
 use longhaul_protocol::ids::{BoxId, CommandId, ObjectKey, RolloutId};
 use longhaul_protocol::release::UpdateStep;
 use longhaul_protocol::telemetry::Telemetry;
 use longhaul_protocol::value::UnixMillis;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One happening.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct FleetEvent {
     /// The cloud's clock.
     pub at: UnixMillis,
     /// The box that it is about; absent for what concerns the whole fleet.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub box_id: Option<BoxId>,
     /// What happened.
     #[serde(flatten)]
@@ -22,7 +24,7 @@ pub struct FleetEvent {
 }
 
 /// What can happen.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FleetEventKind {
@@ -70,7 +72,7 @@ pub enum FleetEventKind {
         /// Where it stands, as in the store.
         state: String,
         /// What it is; only when it is new.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         command: Option<CommandKind>,
     },
     /// A bulk command was made, came further, or was taken back.
@@ -128,7 +130,7 @@ pub enum FleetEventKind {
         /// Which.
         id: String,
         /// `opened`, `acknowledged` or `resolved`.
-        change: &'static str,
+        change: Cow<'static, str>,
     },
     /// A rollout began or changed.
     Rollout {

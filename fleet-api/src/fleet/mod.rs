@@ -13,6 +13,7 @@ mod desired;
 mod destinations;
 mod error;
 mod event;
+mod line;
 mod objects;
 mod orphans;
 mod proposals;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use longhaul_broker::{Delivery, Edge};
+use longhaul_broker::Delivery;
 use longhaul_protocol::envelope::{self, Message};
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::inventory::CloudEndpoint;
@@ -45,6 +46,7 @@ pub use destinations::Destination;
 pub(crate) use destinations::abilities;
 pub use error::{FleetError, FleetErrorKind};
 pub use event::{FleetEvent, FleetEventKind};
+pub use line::Line;
 pub use proposals::{MAX_DECIDE_SECS, NewProposal, Person};
 pub use receipts::{ReceiptPage, ReceiptQuery};
 pub use rollouts::MAX_ROLLOUT_BOXES;
@@ -59,6 +61,7 @@ use crate::clock::Clock;
 use crate::identity::CloudIdentity;
 use crate::objects::bucket::Buckets;
 use crate::store::audit::{AuditEntry, audit_append};
+use crate::store::boxes::BoxState;
 use crate::store::seal::SealKey;
 use crate::store::{Db, StoreError, Tx};
 use crate::unpack::Wake;
@@ -80,8 +83,8 @@ pub struct FleetParts {
     pub identity: Arc<CloudIdentity>,
     /// Seals secrets in the database.
     pub seal: SealKey,
-    /// The MQTT edge.
-    pub edge: Edge,
+    /// The way to boxes and to other processes.
+    pub line: Line,
     /// Who the edge lets in.
     pub admitted: Arc<Admitted>,
     /// The object store.
@@ -153,6 +156,10 @@ impl Fleet {
         &self.inner.parts.identity
     }
 
+    pub(crate) fn identity_shared(&self) -> &Arc<CloudIdentity> {
+        &self.inner.parts.identity
+    }
+
     /// Who the edge lets in.
     pub fn admitted(&self) -> &Admitted {
         &self.inner.parts.admitted
@@ -182,18 +189,52 @@ impl Fleet {
         &self.inner.parts.seal
     }
 
-    pub(crate) fn edge(&self) -> &Edge {
-        &self.inner.parts.edge
+    pub(crate) fn line(&self) -> &Line {
+        &self.inner.parts.line
     }
 
     /// Tells whoever listens.
     pub(crate) fn tell(&self, box_id: Option<&BoxId>, kind: FleetEventKind) {
-        // Nobody listening is fine.
-        let _ = self.inner.events.send(FleetEvent {
+        let event = FleetEvent {
             at: self.now(),
             box_id: box_id.cloned(),
             kind,
-        });
+        };
+        // It comes back from there, to this process as to every other.
+        if let Some(bus) = self.line().bus() {
+            match serde_json::to_vec(&event) {
+                Ok(text) => bus.tell_event(text),
+                Err(error) => tracing::error!(%error, "failed to encode an event"),
+            }
+            return;
+        }
+        self.tell_here(event);
+    }
+
+    /// Tells whoever listens in this process.
+    pub(crate) fn tell_here(&self, event: FleetEvent) {
+        // Nobody listening is fine.
+        let _ = self.inner.events.send(event);
+    }
+
+    /// Takes over a box's state, which the database has, here and in every other process.
+    pub(crate) fn admit_as(&self, box_id: &BoxId, state: BoxState) {
+        self.admitted().set(box_id, state);
+        self.tell_states();
+    }
+
+    /// Tells every other process to look at boxes' states.
+    pub(crate) fn tell_states(&self) {
+        if let Some(bus) = self.line().bus() {
+            bus.tell_states();
+        }
+    }
+
+    /// Sends all that is open to a box whose session begins here.
+    pub(crate) async fn born(&self, box_id: &BoxId, applied: u64) -> Result<(), FleetError> {
+        let desired = self.desired_send(box_id, Some(applied)).await;
+        let commands = self.commands_resend(box_id).await;
+        desired.and(commands)
     }
 
     async fn lock(&self, box_id: &BoxId) -> MutexGuard<'_, ()> {
@@ -212,7 +253,7 @@ impl Fleet {
                 return false;
             }
         };
-        match self.edge().publish(box_id, channel, Bytes::from(payload)) {
+        match self.line().publish(box_id, channel, Bytes::from(payload)) {
             Delivery::Queued => true,
             Delivery::NotConnected => false,
             refused => {

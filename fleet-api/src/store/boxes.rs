@@ -14,7 +14,7 @@ use super::{StoreResult, Tx, text_enum};
 pub use list::{BoxFilter, BoxSample, box_count, box_list, box_list_sampled};
 pub use live::{
     box_disconnect_all, box_set_applied, box_set_birth, box_set_certificate, box_set_death,
-    box_set_seen,
+    box_set_edge, box_set_seen,
 };
 
 text_enum! {
@@ -132,9 +132,9 @@ pub async fn box_import(tx: &mut Tx, new: &NewBox<'_>, now: i64) -> StoreResult<
     let rows = execute!(
         tx,
         "INSERT INTO boxes (box_id, state, label, site, order_id, hardware, inventory_jws, \
-             ek_sha256, iak_name, made_at, created, changed, connected, capabilities, rungs, \
-             lan_urls, command_counter, desired_version, applied_version) \
-         VALUES ($1, 'inventoried', '', '', $2, $3, $4, $5, $6, $7, $8, $8, FALSE, '[]', '[]', \
+             ek_sha256, iak_name, made_at, created, changed, state_changed, connected, \
+             capabilities, rungs, lan_urls, command_counter, desired_version, applied_version) \
+         VALUES ($1, 'inventoried', '', '', $2, $3, $4, $5, $6, $7, $8, $8, $8, FALSE, '[]', '[]', \
              '[]', 0, 0, 0) \
          ON CONFLICT (box_id) DO UPDATE SET order_id = excluded.order_id, \
              hardware = excluded.hardware, inventory_jws = excluded.inventory_jws, \
@@ -172,7 +172,7 @@ pub async fn box_set_state(
 ) -> StoreResult<bool> {
     let rows = execute!(
         tx,
-        "UPDATE boxes SET state = $2, changed = $3 \
+        "UPDATE boxes SET state = $2, changed = $3, state_changed = $3 \
          WHERE box_id = $1 AND state <> $2 AND state <> 'revoked'",
         id.as_str(),
         state.as_str(),

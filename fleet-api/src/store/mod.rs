@@ -18,6 +18,7 @@ pub mod bulk;
 pub mod challenges;
 pub mod commands;
 pub mod destinations;
+pub mod edges;
 pub mod filter;
 pub mod journal;
 pub mod locks;

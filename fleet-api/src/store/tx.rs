@@ -132,6 +132,11 @@ impl Db {
         Ok(Self::Postgres(pool))
     }
 
+    /// Whether other processes may use it at the same time.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
     /// Opens a transaction that only reads, and sees one state throughout.
     pub async fn read(&self) -> StoreResult<Tx> {
         Ok(match self {

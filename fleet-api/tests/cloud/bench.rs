@@ -119,9 +119,9 @@ impl Bench {
         Self {
             dir,
             fleet,
-            mqtt_port: addresses.mqtt.port(),
-            boxes_port: addresses.boxes.port(),
-            people_port: addresses.people.port(),
+            mqtt_port: addresses.mqtt.expect("an edge").port(),
+            boxes_port: addresses.boxes.expect("a port").port(),
+            people_port: addresses.people.expect("a port").port(),
             s3_port: addresses.s3.map_or(0, |address| address.port()),
             stop,
             running,

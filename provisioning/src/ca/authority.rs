@@ -143,7 +143,7 @@ pub(super) fn root_params(now: u64) -> Result<CertificateParams, CaError> {
 
 /// A certificate with this common name and validity (seconds since 1970), a random serial number
 /// and no purpose yet.
-pub(super) fn base(
+pub(crate) fn base(
     common_name: &str,
     not_before: u64,
     not_after: u64,
@@ -170,7 +170,7 @@ pub(super) fn base(
 }
 
 /// The extension as we write it: rcgen's own knows 64-bit arcs only, ours has 128 bits.
-pub(super) fn extended_key_usage(purposes: &[&[u8]]) -> CustomExtension {
+pub(crate) fn extended_key_usage(purposes: &[&[u8]]) -> CustomExtension {
     CustomExtension::from_oid_content(&[2, 5, 29, 37], oid::extended_key_usage(purposes))
 }
 

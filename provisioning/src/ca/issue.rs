@@ -33,6 +33,13 @@ pub struct Identity {
 }
 
 impl Identity {
+    pub(crate) const fn new(
+        chain: Vec<CertificateDer<'static>>,
+        pkcs8: Zeroizing<Vec<u8>>,
+    ) -> Self {
+        Self { chain, pkcs8 }
+    }
+
     /// The chain, leaf first, without the root.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
@@ -115,7 +122,7 @@ pub struct ServerNames {
 }
 
 impl ServerNames {
-    fn into_sans(self) -> Result<Vec<SanType>, CaError> {
+    pub(crate) fn into_sans(self) -> Result<Vec<SanType>, CaError> {
         let mut sans = Vec::new();
         for name in self.dns {
             let refused = |rule| CaError::Name {

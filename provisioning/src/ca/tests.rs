@@ -238,9 +238,9 @@ fn forged(
     purpose: &[u8],
 ) -> Vec<CertificateDer<'static>> {
     let secs = NOW_SECS;
-    let mut params = authority::base("forged", secs, secs + 60).expect("params");
+    let mut params = base("forged", secs, secs + 60).expect("params");
     params.subject_alt_names = vec![name];
-    params.custom_extensions = vec![authority::extended_key_usage(&[purpose])];
+    params.custom_extensions = vec![extended_key_usage(&[purpose])];
     let spki = SubjectPublicKeyInfo::from_der(&new_spki()).expect("a key");
     pki.sign(authority, &params, &spki).expect("signed")
 }
@@ -286,15 +286,15 @@ fn stolen_authority_keys_stay_in_their_lane() {
 fn an_issuing_authority_cannot_make_another() {
     let (_dir, pki) = pki();
     let secs = NOW_SECS;
-    let mut params = authority::base("sub", secs, secs + 60).expect("params");
+    let mut params = base("sub", secs, secs + 60).expect("params");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.custom_extensions = vec![authority::extended_key_usage(&[oid::EKU_CLIENT_AUTH])];
+    params.custom_extensions = vec![extended_key_usage(&[oid::EKU_CLIENT_AUTH])];
     let sub_key = KeyPair::generate().expect("a key");
     let spki = SubjectPublicKeyInfo::from_der(&sub_key.subject_public_key_info()).expect("a key");
     let sub = pki.sign(Authority::Boxes, &params, &spki).expect("signed");
-    let mut leaf = authority::base("0123456789AB", secs, secs + 60).expect("params");
-    leaf.custom_extensions = vec![authority::extended_key_usage(&[oid::EKU_CLIENT_AUTH])];
+    let mut leaf = base("0123456789AB", secs, secs + 60).expect("params");
+    leaf.custom_extensions = vec![extended_key_usage(&[oid::EKU_CLIENT_AUTH])];
     let issuer = Issuer::from_params(&params, &sub_key);
     let leaf_key = KeyPair::generate().expect("a key");
     let leaf = leaf.signed_by(&leaf_key, &issuer).expect("signed");

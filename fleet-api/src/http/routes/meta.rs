@@ -56,7 +56,7 @@ endpoint! {
 
 async fn metrics_get(call: Call<MetricsGet>) -> Result<Figures, Problem> {
     let people = &call.people;
-    let edge = people.fleet.edge().stats();
+    let edge = people.fleet.line().stats();
     Ok(Figures(people.metrics.text(&people.db, edge).await?))
 }
 

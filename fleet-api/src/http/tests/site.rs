@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use longhaul_broker::{Edge, EdgeConfig, Incoming};
+use longhaul_protocol::backbone::EdgeId;
 use longhaul_protocol::upload::StoreTrust;
 use longhaul_protocol::value::UnixMillis;
 use longhaul_provisioning::ca::ServerNames;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alerts::address::Reach;
 use crate::auth::secret;
 use crate::clock::Clock;
-use crate::fleet::{Admitted, Fleet, FleetParts};
+use crate::fleet::{Admitted, Fleet, FleetParts, Line};
 use crate::http::{People, filter};
 use crate::identity::CloudIdentity;
 use crate::objects::bucket::{BucketTarget, Buckets};
@@ -248,7 +249,7 @@ async fn fleet(
         clock: clock.clone(),
         identity,
         seal: SealKey::load_or_create(&folder.join("seal.key")).expect("a key"),
-        edge,
+        line: Line::new(Some(edge), None, EdgeId(0)),
         admitted,
         buckets: Buckets::new(&target).expect("a client"),
         region: "us-east-1".into(),

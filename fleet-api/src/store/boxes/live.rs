@@ -30,6 +30,17 @@ pub async fn box_set_birth(tx: &mut Tx, id: &BoxId, birth: &Birth, now: i64) -> 
     Ok(rows == 1)
 }
 
+/// Takes down which edge took the birth.
+pub async fn box_set_edge(tx: &mut Tx, id: &BoxId, edge: &str) -> StoreResult<()> {
+    execute!(
+        tx,
+        "UPDATE boxes SET edge_id = $2 WHERE box_id = $1",
+        id.as_str(),
+        edge,
+    )?;
+    Ok(())
+}
+
 /// Takes down the end of `session`; `false` if it is not the session of the last birth.
 pub async fn box_set_death(tx: &mut Tx, id: &BoxId, session: &str, now: i64) -> StoreResult<bool> {
     let rows = execute!(
