@@ -12,7 +12,9 @@ use longhaul_protocol::receipt::{DeliveryClaims, Receipt, RootClaims};
 use longhaul_protocol::telemetry::Telemetry;
 use longhaul_protocol::ticket::{CredentialSet, Ticket};
 use longhaul_protocol::twin::{Desired, Reported, SignedDesired};
-use longhaul_protocol::upload::{CompleteResult, StartResult, StartUploads};
+use longhaul_protocol::upload::{
+    BucketRefused, BucketState, CompleteResult, StartResult, StartUploads,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -51,6 +53,8 @@ pub(crate) fn documents(bytes: &[u8]) {
     document::<StartUploads>(bytes);
     document::<StartResult>(bytes);
     document::<CompleteResult>(bytes);
+    document::<BucketRefused>(bytes);
+    document::<BucketState>(bytes);
     document::<EntryHeader>(bytes);
     document::<PackLine>(bytes);
     document::<LanStatus>(bytes);

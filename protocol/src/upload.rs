@@ -22,6 +22,9 @@ pub const PACK_SENT_PATH: &str = "/v1/box/packs/sent";
 /// `POST` here with [`AbortUploads`]; answers `204`.
 pub const ABORT_PATH: &str = "/v1/box/uploads/abort";
 
+/// `POST` here with [`BucketRefused`]; answers [`BucketState`].
+pub const BUCKET_REFUSED_PATH: &str = "/v1/box/buckets/refused";
+
 /// Objects or parts in one request at the most.
 pub const MAX_ITEMS: usize = 256;
 
@@ -215,6 +218,30 @@ pub enum CompleteResult {
         /// Why, and what to do.
         reason: String,
     },
+    /// It cannot be said now: ask again in a while. What was sent stays.
+    Later {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The object store refuses a box's requests, though they are fresh: the object's fault or the
+/// bucket's?
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BucketRefused {
+    /// The bucket.
+    pub bucket: String,
+    /// What the store said.
+    pub reason: String,
+}
+
+/// Answers [`BucketRefused`], after the cloud has tried the bucket out.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BucketState {
+    /// Why the bucket takes nothing at all, whoever asks: its objects wait until it does. Absent
+    /// where the fault is not the bucket's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// Objects that shall travel as one pack (see [`crate::pack`]): sent as one object to a place that

@@ -28,8 +28,8 @@ use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket};
 use longhaul_protocol::twin::{Desired, Reported, SignedDesired, Slots, TicketRef};
 use longhaul_protocol::uplink::{Priority, UplinkMode, UplinkPolicy, UplinkState, Week};
 use longhaul_protocol::upload::{
-    CompleteResult, Completed, PackCompleted, PackStarted, PresignedPut, StartResult, StartUploads,
-    Started, StoreTrust, UploadObject,
+    BucketRefused, BucketState, CompleteResult, Completed, PackCompleted, PackStarted,
+    PresignedPut, StartResult, StartUploads, Started, StoreTrust, UploadObject,
 };
 use longhaul_protocol::value::{Blob, Digest32, Jws, UnixMillis};
 use serde::Serialize;
@@ -634,7 +634,23 @@ fn delivery() {
                 CompleteResult::Refused {
                     reason: "the ticket was revoked".into(),
                 },
+                CompleteResult::Later {
+                    reason: "bucket survey-2026 is refused to us".into(),
+                },
             ],
+        },
+    );
+    golden(
+        "bucket-refused",
+        &BucketRefused {
+            bucket: "survey-2026".into(),
+            reason: "the object store answered 403 Forbidden".into(),
+        },
+    );
+    golden(
+        "bucket-state",
+        &BucketState {
+            held: Some("bucket survey-2026 is refused to us".into()),
         },
     );
     golden(

@@ -1,10 +1,10 @@
-//! The cloud as the uplink sees it: six questions, and whether asking again may help.
+//! The cloud as the uplink sees it: seven questions, and whether asking again may help.
 
 use futures::future::BoxFuture;
 use longhaul_protocol::upload::{
-    ABORT_PATH, AbortUploads, COMPLETE_PATH, CompleteUploads, Completed, PACK_SENT_PATH,
-    PACK_START_PATH, PARTS_PATH, PackCompleted, PackSent, PackStarted, PartUrls, PartUrlsRequest,
-    START_PATH, StartPack, StartUploads, Started,
+    ABORT_PATH, AbortUploads, BUCKET_REFUSED_PATH, BucketRefused, BucketState, COMPLETE_PATH,
+    CompleteUploads, Completed, PACK_SENT_PATH, PACK_START_PATH, PARTS_PATH, PackCompleted,
+    PackSent, PackStarted, PartUrls, PartUrlsRequest, START_PATH, StartPack, StartUploads, Started,
 };
 
 use crate::cloud::{CloudClient, CloudError, chain};
@@ -32,6 +32,8 @@ pub trait Cloud: Send + Sync {
     fn start_pack(&self, request: StartPack) -> BoxFuture<'_, Result<PackStarted, AskError>>;
     /// Has a pack taken apart.
     fn pack_sent(&self, request: PackSent) -> BoxFuture<'_, Result<PackCompleted, AskError>>;
+    /// Has the cloud find out whether a bucket refuses everything.
+    fn refused(&self, request: BucketRefused) -> BoxFuture<'_, Result<BucketState, AskError>>;
     /// Gives uploads up.
     fn abort(&self, request: AbortUploads) -> BoxFuture<'_, Result<(), AskError>>;
 }
@@ -71,6 +73,10 @@ impl Cloud for CloudClient {
 
     fn pack_sent(&self, request: PackSent) -> BoxFuture<'_, Result<PackCompleted, AskError>> {
         Box::pin(async move { Ok(self.post(PACK_SENT_PATH, &request).await?) })
+    }
+
+    fn refused(&self, request: BucketRefused) -> BoxFuture<'_, Result<BucketState, AskError>> {
+        Box::pin(async move { Ok(self.post(BUCKET_REFUSED_PATH, &request).await?) })
     }
 
     fn abort(&self, request: AbortUploads) -> BoxFuture<'_, Result<(), AskError>> {

@@ -9,6 +9,7 @@
 //! has written its [`Stored`](longhaul_protocol::journal::Fact::Stored) fact, and two versions of
 //! one key are never on their way at the same time, so the bucket never mixes them.
 
+mod begin;
 mod carry;
 pub mod cloud;
 mod deliver;
@@ -22,7 +23,9 @@ mod retry;
 mod send;
 mod settle;
 mod throttle;
+mod transmit;
 mod turns;
+mod unsent;
 mod walk;
 
 use std::num::NonZeroUsize;

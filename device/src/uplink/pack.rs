@@ -318,6 +318,7 @@ impl Carrier {
                 Some(CompleteResult::Verified) => self.settle(&info, &entry.upload).await?,
                 Some(CompleteResult::Refused { reason }) => self.give_up(&info, reason).await?,
                 Some(CompleteResult::Restart { reason }) => self.anew(entry, reason).await?,
+                Some(CompleteResult::Later { reason }) => Next::again(reason),
                 None => self.anew(entry, "it travels in another pack").await?,
             };
             Ok((version, next))

@@ -2,6 +2,7 @@
 //! reason that the customer sees.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -157,6 +158,45 @@ async fn what_the_store_will_never_take_fails_with_its_reason() {
     );
     let aborted = haul.cloud.aborted.lock().len();
     assert!(aborted >= 4, "{aborted}: nobody pays for the parts");
+}
+
+#[tokio::test]
+async fn a_bucket_that_denies_everything_holds_its_objects_is_told_once_and_goes_on() {
+    let denied = "<Error><Code>AccessDenied</Code><Message>by policy</Message></Error>";
+    let (haul, proxy) = haul().await;
+    let names = [("small", 10_000), ("other", 10), ("large", 6 << 20)];
+    for (name, size) in names {
+        let fault = Fault::Answer(StatusCode::FORBIDDEN, denied, vec![]);
+        proxy.befall(Method::PUT, name, usize::MAX, fault);
+        haul.store(name, &noise(size, 1)).await;
+    }
+    *haul.cloud.held.lock() = Some("access was withdrawn".to_owned());
+
+    let running = haul.start();
+    haul.until("the box asks about each of them", |haul| {
+        haul.cloud.refusals.load(Ordering::Relaxed) >= names.len()
+    })
+    .await;
+    for (name, _) in names {
+        assert!(haul.delivery(name).is_pending(), "{name} waits");
+    }
+    let kept = haul.cloud.aborted.lock().len();
+    assert_eq!(kept, 0, "what was begun is kept");
+    *haul.cloud.held.lock() = None;
+    proxy.rules.lock().clear();
+    haul.until("nothing is pending", |haul| haul.vault.stats().pending == 0)
+        .await;
+    running.end().await;
+
+    for (name, size) in names {
+        assert_eq!(haul.delivery(name), Delivery::Verified, "{name}");
+        assert!(haul.in_bucket(name).await == noise(size, 1), "{name}");
+    }
+    let facts = haul.facts().await;
+    let told = facts.iter().filter(
+        |fact| matches!(fact, Fact::Notice { text, .. } if text.contains("access was withdrawn")),
+    );
+    assert_eq!(told.count(), 1, "{facts:?}");
 }
 
 #[tokio::test]

@@ -19,9 +19,9 @@ use longhaul_device::uplink::cloud::{AskError, Cloud};
 use longhaul_protocol::ids::{PackId, UploadId};
 use longhaul_protocol::pack::{Decoder, Event};
 use longhaul_protocol::upload::{
-    AbortUploads, CompleteResult, CompleteUpload, CompleteUploads, Completed, PackCompleted,
-    PackSent, PackStarted, PartUrls, PartUrlsRequest, PresignedPut, StartPack, StartResult,
-    StartUploads, Started, StoreTrust, UploadObject,
+    AbortUploads, BucketRefused, BucketState, CompleteResult, CompleteUpload, CompleteUploads,
+    Completed, PackCompleted, PackSent, PackStarted, PartUrls, PartUrlsRequest, PresignedPut,
+    StartPack, StartResult, StartUploads, Started, StoreTrust, UploadObject,
 };
 use parking_lot::Mutex;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -158,6 +158,9 @@ pub struct TestCloud {
     pub aborted: Mutex<Vec<UploadId>>,
     /// Who vouches for the bucket, as the box is told.
     pub trust: Mutex<StoreTrust>,
+    /// Why the bucket is refused to the cloud as well, and how often a box asked.
+    pub held: Mutex<Option<String>>,
+    pub refusals: AtomicUsize,
     /// Keys that will not be taken.
     pub refused: Mutex<Vec<String>>,
     /// Completions that are still to be answered with `Restart`.
@@ -185,6 +188,8 @@ impl TestCloud {
             started: AtomicUsize::new(0),
             signed: Mutex::default(),
             aborted: Mutex::default(),
+            held: Mutex::default(),
+            refusals: AtomicUsize::new(0),
             refused: Mutex::default(),
             restarts: AtomicI64::new(0),
             failures: AtomicI64::new(0),
@@ -479,6 +484,12 @@ impl Cloud for TestCloud {
             }
             Ok(Completed { uploads })
         })
+    }
+
+    fn refused(&self, _: BucketRefused) -> BoxFuture<'_, Result<BucketState, AskError>> {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        let held = self.held.lock().clone();
+        Box::pin(async move { Ok(BucketState { held }) })
     }
 
     fn abort(&self, request: AbortUploads) -> BoxFuture<'_, Result<(), AskError>> {

@@ -152,6 +152,9 @@ impl BoxesPort {
             upload::COMPLETE_PATH if post => {
                 json(&uploads::complete(fleet, &box_id, body(request, LARGE).await?).await?)
             }
+            upload::BUCKET_REFUSED_PATH if post => {
+                json(&uploads::refused(fleet, &box_id, body(request, SMALL).await?).await?)
+            }
             upload::PACK_START_PATH if post => {
                 json(&packs::start(fleet, &box_id, body(request, LARGE).await?).await?)
             }

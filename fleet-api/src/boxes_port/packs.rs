@@ -13,7 +13,7 @@ use longhaul_protocol::upload::{
 
 use super::Refusal;
 use super::uploads::{Checker, may_deliver};
-use crate::fleet::{Fleet, FleetError};
+use crate::fleet::{Fleet, FleetError, held};
 use crate::objects::bucket::PutHeaders;
 use crate::objects::names::STAGING;
 use crate::store::new_id;
@@ -43,12 +43,13 @@ pub(super) async fn start(
             "packs cannot be staged at this object store: send the objects one by one",
         ));
     }
+    let (bucket, buckets) = (&request.objects[0].object.bucket, fleet.buckets());
     let mut names = BTreeSet::new();
     for object in &request.objects {
         if object.bytes > MAX_PACKED_BYTES {
             return Err(invalid("an object is too long for a pack"));
         }
-        if object.object.bucket != request.objects[0].object.bucket {
+        if object.object.bucket != *bucket {
             return Err(invalid("a pack is for one bucket"));
         }
         if !names.insert(&object.object.key) {
@@ -58,8 +59,17 @@ pub(super) async fn start(
     let pack: PackId = new_id("pk")
         .parse()
         .map_err(|e| FleetError::internal("failed to make an identifier", e))?;
+    buckets.ensure(STAGING).await.map_err(FleetError::from)?;
+    let denied = match buckets.ensure(bucket).await {
+        Err(error) if error.is_denial() => fleet.destination_refused(bucket).await?,
+        made => made.map(|()| None).map_err(FleetError::from)?,
+    };
     let now = fleet.now();
     let mut tx = fleet.db().write().await?;
+    let waits = match denied {
+        None => held(&mut tx, bucket).await?,
+        denied => denied,
+    };
     pack_insert(&mut tx, &pack, box_id, now.0).await?;
     let mut checker = Checker::new(box_id, now);
     let mut uploads = Vec::with_capacity(request.objects.len());
@@ -74,16 +84,14 @@ pub(super) async fn start(
         let upload = row.upload_id;
         uploads.push(if row.state == UploadState::Verified {
             StartResult::Verified { upload }
+        } else if let Some(reason) = waits.clone() {
+            StartResult::Later { reason }
         } else {
             pack_add(&mut tx, &pack, &upload).await?;
             StartResult::Packed { upload }
         });
     }
     tx.commit().await?;
-    let buckets = fleet.buckets();
-    for bucket in [STAGING, &request.objects[0].object.bucket] {
-        buckets.ensure(bucket).await.map_err(FleetError::from)?;
-    }
     let headers = PutHeaders {
         content_type: Some(longhaul_protocol::pack::CONTENT_TYPE),
         metadata: &BTreeMap::new(),

@@ -12,8 +12,11 @@ use crate::store::{Tx, new_id};
 
 /// A destination is tried out again after a day, in milliseconds.
 const USABLE_MS: i64 = 86_400_000;
-/// One that cannot be used, after ten minutes.
-const BROKEN_MS: i64 = 600_000;
+/// One that cannot be used, after two minutes: deliveries may wait for it.
+const BROKEN_MS: i64 = 120_000;
+/// One that refuses a box is not tried out again sooner than this, however many ask: where it is
+/// known to refuse us as well, and where it took something.
+const REFUSED_MS: (i64, i64) = (5_000, 1_000);
 /// Destinations in one look.
 const AT_ONCE: u32 = 20;
 
@@ -39,6 +42,25 @@ impl From<DestinationRow> for Destination {
             abilities: serde_json::from_str(&row.detail).unwrap_or_default(),
         }
     }
+}
+
+impl Destination {
+    /// Why nothing can be delivered there, whoever tries.
+    fn held(&self) -> Option<String> {
+        self.abilities.denied.then(|| {
+            format!(
+                "bucket {} is refused to us: {}",
+                self.bucket,
+                self.abilities.problems.join("; ")
+            )
+        })
+    }
+}
+
+/// Why deliveries to a bucket wait, as far as it was tried out.
+pub(crate) async fn held(tx: &mut Tx, bucket: &str) -> Result<Option<String>, FleetError> {
+    let row = destination_get(tx, bucket).await?;
+    Ok(row.map(Destination::from).and_then(|found| found.held()))
 }
 
 /// What a bucket can do, as far as it was tried out.
@@ -82,6 +104,28 @@ impl Fleet {
             self.try_out(&bucket).await?;
         }
         Ok(())
+    }
+
+    /// The store has refused something for this bucket: tries it out, unless that was done just now;
+    /// says why deliveries there wait, if the fault is the bucket's.
+    pub(crate) async fn destination_refused(
+        &self,
+        bucket: &str,
+    ) -> Result<Option<String>, FleetError> {
+        let mut tx = self.db().read().await?;
+        let known = destination_get(&mut tx, bucket).await?;
+        drop(tx);
+        let now = self.now().0;
+        let known = known.map(Destination::from).filter(|known| {
+            let denied = known.abilities.denied;
+            let good_for = if denied { REFUSED_MS.0 } else { REFUSED_MS.1 };
+            now.saturating_sub(known.checked) < good_for
+        });
+        let found = match known {
+            Some(known) => known,
+            None => self.try_out(bucket).await?,
+        };
+        Ok(found.held())
     }
 
     async fn try_out(&self, bucket: &str) -> Result<Destination, FleetError> {

@@ -43,7 +43,7 @@ pub use bulk::{Blast, BulkError, NewBulk};
 pub(crate) use commands::{command_end, rollout_end};
 pub(crate) use desired::Wish;
 pub use destinations::Destination;
-pub(crate) use destinations::abilities;
+pub(crate) use destinations::{abilities, held};
 pub use error::{FleetError, FleetErrorKind};
 pub use event::{FleetEvent, FleetEventKind};
 pub use line::Line;

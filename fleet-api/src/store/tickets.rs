@@ -78,6 +78,19 @@ pub async fn ticket_find(tx: &mut Tx, access_key: &str) -> StoreResult<Option<Ti
     )
 }
 
+/// Whether a ticket of the box names the bucket; one that has ended counts, too.
+pub async fn ticket_names(tx: &mut Tx, box_id: &BoxId, bucket: &str) -> StoreResult<bool> {
+    let found = fetch!(
+        optional,
+        tx,
+        (String,),
+        "SELECT ticket_id FROM tickets WHERE box_id = $1 AND bucket = $2 LIMIT 1",
+        box_id.as_str(),
+        bucket,
+    )?;
+    Ok(found.is_some())
+}
+
 /// A box's tickets, newest first; for a tenant, its own.
 pub async fn ticket_list(
     tx: &mut Tx,

@@ -18,14 +18,19 @@ pub struct Uplink<'a> {
     bench: &'a Bench,
     pub https: reqwest::Client,
     ticket: TicketId,
+    bucket: String,
 }
 
 impl<'a> Uplink<'a> {
     pub async fn new(bench: &'a Bench, of: &TestBox) -> Self {
+        Self::to(bench, of, "haul").await
+    }
+
+    pub async fn to(bench: &'a Bench, of: &TestBox, bucket: &str) -> Self {
         let new = NewTicket {
             box_id: of.id.clone(),
             order: None,
-            bucket: "haul".to_owned(),
+            bucket: bucket.to_owned(),
             valid_for_secs: 3600,
         };
         let ticket = bench
@@ -37,13 +42,14 @@ impl<'a> Uplink<'a> {
             bench,
             https: bench.https(&of.ldevid, &of.key),
             ticket: ticket.id,
+            bucket: bucket.to_owned(),
         }
     }
 
     pub fn object(&self, key: &str, version: u64, bytes: &[u8]) -> UploadObject {
         UploadObject {
             object: ObjectVersion {
-                bucket: "haul".to_owned(),
+                bucket: self.bucket.clone(),
                 key: key.parse().expect("a key"),
                 version,
             },
@@ -201,6 +207,7 @@ async fn a_large_object_travels_in_parts_also_past_a_restart_of_the_cloud() {
         bench: &bench,
         https: bench.https(&of.ldevid, &of.key),
         ticket,
+        bucket: "haul".to_owned(),
     };
     let StartResult::Multipart { upload: same, .. } = uplink.start(object.clone()).await else {
         panic!("parts");

@@ -5,10 +5,11 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use longhaul_protocol::ids::UploadId;
 use longhaul_protocol::upload::{
-    AbortUploads, CompleteResult, CompleteUploads, PartUrls, PartUrlsRequest, StartResult,
+    AbortUploads, BucketRefused, BucketState, CompleteResult, CompleteUploads, PartUrls,
+    PartUrlsRequest, StartResult, StartUploads, Started,
 };
 
-use crate::bench::{Bench, headers, operator};
+use crate::bench::{Bench, eventually, headers, operator};
 use crate::delivery::{Uplink, done};
 use crate::objects;
 
@@ -187,6 +188,100 @@ async fn a_destination_is_tried_out_over_the_line_that_there_is() {
     }
     let probed = bench.fleet.destination_probe(&operator(), "fine").await;
     assert!(probed.expect("tried out").usable);
+    bench.stop().await;
+    store.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn withdrawn_access_to_one_bucket_holds_its_objects_and_nobody_elses_until_it_is_back() {
+    let store = Bench::start().await;
+    let (bench, faults) = behind_a_proxy(&store).await;
+    let of = bench.enrolled(1).await;
+    let uplink = Uplink::new(&bench, &of).await;
+    let beside = Uplink::to(&bench, &of, "beside").await;
+    let object = uplink.object("sent", 1, b"hello");
+    let StartResult::Single { upload, put } = uplink.start(object).await else {
+        panic!("one piece");
+    };
+    uplink.put(&put, b"hello".to_vec()).await;
+    let probed = bench.fleet.destination_probe(&operator(), "haul").await;
+    assert!(probed.expect("tried out").usable);
+
+    let denied = "<Error><Code>AccessDenied</Code><Message>by policy</Message></Error>";
+    for method in [Method::PUT, Method::GET, Method::POST] {
+        let fault = Fault::Answer(StatusCode::FORBIDDEN, denied, vec![]);
+        faults.befall(method, "/haul", usize::MAX, fault);
+    }
+    let completed = uplink.complete(done(&upload, vec![])).await;
+    assert!(
+        matches!(completed, CompleteResult::Later { .. }),
+        "{completed:?}"
+    );
+    let refused = BucketRefused {
+        bucket: "haul".to_owned(),
+        reason: "the object store answered 403".to_owned(),
+    };
+    eventually(
+        "the bucket is tried out and found to be refused",
+        async || {
+            let state: BucketState = uplink.post("/v1/box/buckets/refused", &refused).await;
+            state
+                .held
+                .is_some_and(|why| why.contains("may not put an object in bucket haul"))
+        },
+    )
+    .await;
+    let both = StartUploads {
+        objects: vec![
+            uplink.object("next", 2, b"next"),
+            beside.object("a", 3, b"a"),
+        ],
+        conditions: false,
+    };
+    let started: Started = uplink.post("/v1/box/uploads/start", &both).await;
+    assert!(
+        matches!(started.uploads[0], StartResult::Later { .. }),
+        "{started:?}"
+    );
+    let StartResult::Single { upload: other, put } = &started.uploads[1] else {
+        panic!("another bucket is not held: {started:?}");
+    };
+    beside.put(put, b"a".to_vec()).await;
+    let completed = beside.complete(done(other, vec![])).await;
+    assert_eq!(completed, CompleteResult::Verified);
+    let found = bench.fleet.destination("haul").await.expect("known");
+    assert!(!found.usable && found.abilities.denied, "{found:?}");
+    assert!(
+        found
+            .abilities
+            .notes
+            .iter()
+            .any(|note| note.contains("wait")),
+        "{found:?}"
+    );
+    let unknown = BucketRefused {
+        bucket: "nobodys".to_owned(),
+        reason: String::new(),
+    };
+    let url = bench.url("/v1/box/buckets/refused");
+    let answer = uplink.https.post(url).json(&unknown).send().await;
+    assert_eq!(
+        answer.expect("an answer").status(),
+        404,
+        "it is not asked for others"
+    );
+
+    faults.rules.lock().clear();
+    let probed = bench.fleet.destination_probe(&operator(), "haul").await;
+    assert!(probed.expect("tried out").usable);
+    let completed = uplink.complete(done(&upload, vec![])).await;
+    assert_eq!(
+        completed,
+        CompleteResult::Verified,
+        "nothing was sent twice"
+    );
+    let next = uplink.start(uplink.object("next", 2, b"next")).await;
+    assert!(matches!(next, StartResult::Single { .. }), "{next:?}");
     bench.stop().await;
     store.stop().await;
 }

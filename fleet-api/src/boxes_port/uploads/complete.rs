@@ -120,10 +120,15 @@ async fn step(
                 let reason = error.to_string();
                 return Ok(Step::Restart(row, reason));
             }
+            Err(error) if error.is_denial() => return later(fleet, bucket).await,
             Err(error) => return Err(FleetError::from(error).into()),
         }
     }
-    match compare(fleet, &row).await? {
+    let content = match fleet.buckets().content(bucket, key).await {
+        Err(error) if error.is_denial() => return later(fleet, bucket).await,
+        content => content.map_err(FleetError::from)?,
+    };
+    match compared(&row, content) {
         Compared::Equal => Ok(Step::Verified(row)),
         Compared::Absent => Ok(Step::Restart(
             row,
@@ -153,15 +158,26 @@ pub(crate) async fn compare(fleet: &Fleet, row: &UploadRow) -> Result<Compared, 
         .content(&row.bucket, row.object_key.as_str())
         .await
         .map_err(FleetError::from)?;
+    Ok(compared(row, found))
+}
+
+fn compared(row: &UploadRow, found: Option<Content>) -> Compared {
     let want = Content {
         bytes: length(row.bytes),
         blake3: row.blake3,
     };
-    Ok(match found {
+    match found {
         None => Compared::Absent,
         Some(found) if found == want => Compared::Equal,
         Some(found) => Compared::Differs(found),
-    })
+    }
+}
+
+/// The store denies us this one: what was sent stays, and the others need not wait for it.
+async fn later(fleet: &Fleet, bucket: &str) -> Result<Step, Refusal> {
+    let held = fleet.destination_refused(bucket).await?;
+    let reason = held.unwrap_or_else(|| format!("the object store denied access to {bucket}"));
+    Ok(Step::Said(CompleteResult::Later { reason }))
 }
 
 /// Takes down that objects are in the bucket, byte for byte.

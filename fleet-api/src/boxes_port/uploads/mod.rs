@@ -11,12 +11,15 @@ mod start;
 use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
 use longhaul_protocol::ids::{BoxId, UploadId};
-use longhaul_protocol::upload::{AbortUploads, MAX_ITEMS, PartUrls, PartUrlsRequest};
+use longhaul_protocol::upload::{
+    AbortUploads, BucketRefused, BucketState, MAX_ITEMS, PartUrls, PartUrlsRequest,
+};
 
 use super::Refusal;
 use crate::fleet::{Fleet, FleetError};
 use crate::store::boxes::BoxState;
 use crate::store::packs::pack_entry_is_busy;
+use crate::store::tickets::ticket_names;
 use crate::store::uploads::{UploadRow, UploadState, upload_advance, upload_get};
 
 pub(super) use complete::complete;
@@ -25,6 +28,8 @@ pub(super) use start::{Checker, start};
 
 /// Requests to the object store at once, for one request of a box.
 const AT_ONCE: usize = 8;
+/// Characters of what a store said that are kept in the log.
+const REASON_CHARS: usize = 400;
 
 /// Presigns parts of an upload.
 pub(super) async fn parts(
@@ -73,6 +78,30 @@ pub(super) async fn parts(
         .await
         .map_err(FleetError::from)?;
     Ok(PartUrls { puts })
+}
+
+/// Says whether a bucket that refuses what a box sends refuses everything.
+pub(super) async fn refused(
+    fleet: &Fleet,
+    box_id: &BoxId,
+    request: BucketRefused,
+) -> Result<BucketState, Refusal> {
+    may_deliver(fleet, box_id)?;
+    let mut tx = fleet.db().read().await?;
+    let theirs = ticket_names(&mut tx, box_id, &request.bucket).await?;
+    drop(tx);
+    if !theirs {
+        return Err(Refusal::new(
+            StatusCode::NOT_FOUND,
+            "unknown-bucket",
+            "no ticket of this box names that bucket",
+        ));
+    }
+    let reason: String = request.reason.chars().take(REASON_CHARS).collect();
+    tracing::warn!(%box_id, bucket = request.bucket, reason, "the object store refuses a box");
+    Ok(BucketState {
+        held: fleet.destination_refused(&request.bucket).await?,
+    })
 }
 
 /// Gives uploads up.

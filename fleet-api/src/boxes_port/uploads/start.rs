@@ -11,8 +11,8 @@ use longhaul_protocol::value::UnixMillis;
 use super::complete::{Compared, compare, settle};
 use super::plan;
 use super::{AT_ONCE, Refusal, check_count, length, may_deliver};
-use crate::fleet::{Fleet, FleetError, abilities};
-use crate::objects::bucket::{PutHeaders, texts};
+use crate::fleet::{Fleet, FleetError, abilities, held};
+use crate::objects::bucket::{BucketError, PutHeaders, texts};
 use crate::objects::names::{MAX_OBJECT_BYTES, check_bucket, check_headers, check_kept};
 use crate::store::objects::object_get;
 use crate::store::packs::pack_make_way;
@@ -33,9 +33,18 @@ pub(in crate::boxes_port) async fn start(
     let mut checker = Checker::new(box_id, now);
     let mut taken = Vec::with_capacity(request.objects.len());
     let mut conditional = HashMap::new();
+    let mut waits = HashMap::new();
     for object in &request.objects {
-        taken.push(checker.take_down(&mut tx, object).await?);
         let bucket = &object.object.bucket;
+        if !waits.contains_key(bucket) {
+            waits.insert(bucket.clone(), held(&mut tx, bucket).await?);
+        }
+        let down = checker.take_down(&mut tx, object).await?;
+        taken.push(match waits.get(bucket).cloned().flatten() {
+            // What is there already is said all the same.
+            Some(reason) if !is_verified(&down) => Err(StartResult::Later { reason }),
+            _ => down,
+        });
         if request.conditions && !conditional.contains_key(bucket) {
             let able = abilities(&mut tx, bucket).await?;
             conditional.insert(bucket.clone(), able.is_some_and(|a| a.conditional_put));
@@ -56,6 +65,13 @@ pub(in crate::boxes_port) async fn start(
         .try_collect()
         .await?;
     Ok(Started { uploads })
+}
+
+fn is_verified(down: &Result<(UploadRow, bool), StartResult>) -> bool {
+    match down {
+        Ok((row, _)) => row.state == UploadState::Verified,
+        Err(result) => matches!(result, StartResult::Refused { .. }),
+    }
 }
 
 /// Checks the objects of one request and writes their uploads down.
@@ -195,11 +211,9 @@ async fn begin(
         return Ok(StartResult::Verified { upload });
     }
     let (bucket, key) = (row.bucket.as_str(), row.object_key.as_str());
-    fleet
-        .buckets()
-        .ensure(bucket)
-        .await
-        .map_err(FleetError::from)?;
+    if let Err(error) = fleet.buckets().ensure(bucket).await {
+        return later(fleet, bucket, error).await;
+    }
     let mut s3_upload = row.s3_upload_id.clone();
     if row.state == UploadState::Completing {
         // The answer to its completion was lost. It is either in the bucket, or begins anew.
@@ -229,7 +243,10 @@ async fn begin(
     if s3_upload.is_none() {
         // If this process dies before the next line is done, the search for orphans frees it.
         let begun = fleet.buckets().multipart_begin(bucket, key, headers).await;
-        let begun = begun.map_err(FleetError::from)?;
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(error) => return later(fleet, bucket, error).await,
+        };
         restart(fleet, &upload, Some(&begun)).await?;
     }
     Ok(StartResult::Multipart {
@@ -237,6 +254,17 @@ async fn begin(
         part_bytes,
         parts: plan::part_count(length(row.bytes), part_bytes),
     })
+}
+
+/// The store did not do its part for one object: that is no reason to keep the others waiting.
+async fn later(fleet: &Fleet, bucket: &str, error: BucketError) -> Result<StartResult, Refusal> {
+    let held = if error.is_denial() {
+        fleet.destination_refused(bucket).await?
+    } else {
+        None
+    };
+    let reason = held.unwrap_or_else(|| error.to_string());
+    Ok(StartResult::Later { reason })
 }
 
 async fn restart(fleet: &Fleet, id: &UploadId, s3_upload: Option<&str>) -> Result<(), Refusal> {

@@ -48,6 +48,24 @@ impl BucketError {
         )
     }
 
+    /// Whether the store takes nothing of the kind from anybody who asks in our name: access was
+    /// withdrawn, or the bucket is not there or not ours.
+    pub fn is_denial(&self) -> bool {
+        matches!(
+            self.code.as_deref(),
+            Some(
+                "AccessDenied"
+                    | "AllAccessDisabled"
+                    | "AccountProblem"
+                    | "Forbidden"
+                    | "InvalidAccessKeyId"
+                    | "SignatureDoesNotMatch"
+                    | "NoSuchBucket"
+                    | "BucketAlreadyExists"
+            )
+        )
+    }
+
     /// What was tried.
     pub(super) const fn what(&self) -> &'static str {
         self.what

@@ -55,6 +55,9 @@ pub struct Abilities {
     pub delete: bool,
     /// What is wrong, in words; empty where deliveries can go.
     pub problems: Vec<String>,
+    /// The store refuses whatever the cloud asks for this bucket: deliveries to it wait.
+    #[serde(default)]
+    pub denied: bool,
     /// What is worth knowing and keeps nobody from delivering.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -68,7 +71,14 @@ impl Buckets {
         let tried = tokio::time::timeout(LIMIT, self.try_out(bucket, &key, &mut found)).await;
         match tried {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => found.problems.push(words(bucket, &error)),
+            Ok(Err(error)) => {
+                found.problems.push(words(bucket, &error));
+                if error.is_denial() {
+                    found.denied = true;
+                    let waits = "deliveries to this bucket wait, and go on by themselves once it can be used";
+                    found.notes.push(waits.to_owned());
+                }
+            }
             Err(_) => found.problems.push(format!(
                 "the object store took longer than {} s to be tried out",
                 LIMIT.as_secs()
