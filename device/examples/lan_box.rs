@@ -89,6 +89,7 @@ async fn main() {
         tls,
         status,
         arrivals: Arrivals::default(),
+        proofs: None,
         oddities: Oddities::default(),
         clock: Arc::new(now),
     };

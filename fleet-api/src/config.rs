@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use longhaul_protocol::upload::StoreTrust;
+
+use crate::objects::bucket::Staging;
 use longhaul_provisioning::ca::ServerNames;
 use serde::Deserialize;
 
@@ -30,6 +32,9 @@ pub enum ConfigError {
         /// What is wrong, and where.
         text: String,
     },
+    /// Packs cannot wait where they should.
+    #[error("s3_staging names no place for packs: {0}")]
+    Staging(String),
     /// Only half of an object store is configured.
     #[error("an object store needs endpoint or region, access key and secret key: {0} is missing")]
     ObjectStore(&'static str),
@@ -181,6 +186,11 @@ pub struct Settings {
     /// Use this S3 service instead of the built-in object store; boxes must reach it too.
     #[arg(long, env = "LONGHAUL_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
+    /// Bucket of the S3 service, or `BUCKET/PREFIX`, in which packs of small files wait to be taken
+    /// apart: one that no customer reads. Absent: `longhaul-staging`; at Amazon: small files go one
+    /// by one.
+    #[arg(long, env = "LONGHAUL_S3_STAGING", value_name = "BUCKET")]
+    pub s3_staging: Option<String>,
     /// Region of the S3 service.
     #[arg(long, env = "LONGHAUL_S3_REGION", value_name = "REGION")]
     pub s3_region: Option<String>,
@@ -236,6 +246,8 @@ pub struct RemoteStore {
     pub secret_key: String,
     /// Who vouches for its certificate.
     pub trust: StoreTrust,
+    /// Where packs wait, if that was said.
+    pub staging: Option<Staging>,
 }
 
 /// A NATS cluster between the processes.
@@ -331,6 +343,7 @@ impl Settings {
             backbone_roots: self.backbone_roots.or(other.backbone_roots),
             database: self.database.or(other.database),
             s3_endpoint: self.s3_endpoint.or(other.s3_endpoint),
+            s3_staging: self.s3_staging.or(other.s3_staging),
             s3_region: self.s3_region.or(other.s3_region),
             s3_access_key: self.s3_access_key.or(other.s3_access_key),
             s3_secret_key: self.s3_secret_key.or(other.s3_secret_key),
@@ -433,6 +446,7 @@ impl Settings {
             self.s3_access_key.is_some(),
             self.s3_secret_key.is_some(),
             self.s3_region.is_some(),
+            self.s3_staging.is_some(),
         ];
         if !given.contains(&true) {
             return Ok(None);
@@ -451,6 +465,12 @@ impl Settings {
             access_key: need(&self.s3_access_key, "s3_access_key")?,
             secret_key: need(&self.s3_secret_key, "s3_secret_key")?,
             trust: self.s3_trust.unwrap_or(StoreTrust::Public),
+            staging: self
+                .s3_staging
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(ConfigError::Staging)?,
         }))
     }
 }

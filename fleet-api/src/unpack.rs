@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use longhaul_protocol::ids::{ObjectKey, PackId};
+use longhaul_protocol::ids::ObjectKey;
 use longhaul_protocol::pack::{Decoder, Event, PackError};
 use longhaul_protocol::upload::MAX_PACKED_BYTES;
 use tokio::sync::Notify;
@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use crate::boxes_port::{Compared, Refusal, compare, settle};
 use crate::fleet::{Fleet, FleetError, abilities};
 use crate::objects::bucket::{Content, PutHeaders, texts};
-use crate::objects::names::STAGING;
 use crate::store::objects::object_get;
 use crate::store::packs::{
     PackRow, PackState, pack_advance, pack_claim, pack_claim_until, pack_claims_end,
@@ -120,17 +119,22 @@ pub async fn resume(fleet: &Fleet) -> Result<(), FleetError> {
 ///
 /// [`FleetError`] if the database or the object store fails.
 pub async fn sweep(fleet: &Fleet) -> Result<(), FleetError> {
+    let Some(staging) = fleet.buckets().staging() else {
+        return Ok(());
+    };
     let query = crate::fleet::ObjectQuery {
-        bucket: STAGING.to_owned(),
+        bucket: staging.bucket().to_owned(),
+        prefix: staging.prefix().to_owned(),
         limit: 1000,
         ..crate::fleet::ObjectQuery::default()
     };
     let now = fleet.now().0;
     for staged in fleet.buckets().list(&query).await?.objects {
-        let row = match staged.key.parse::<PackId>() {
-            Ok(id) => pack_get(&mut fleet.db().read().await?, &id).await?,
-            Err(_) => None,
+        // What is no pack is not ours to delete.
+        let Some(id) = staging.pack(&staged.key) else {
+            continue;
         };
+        let row = pack_get(&mut fleet.db().read().await?, &id).await?;
         let wanted = row.as_ref().is_some_and(|row| match row.state {
             PackState::Sent => true,
             PackState::Started => now.saturating_sub(row.created) < ABANDONED_MS,
@@ -145,7 +149,8 @@ pub async fn sweep(fleet: &Fleet) -> Result<(), FleetError> {
             pack_advance(&mut tx, &row.pack_id, step, Some("never sent whole"), now).await?;
             tx.commit().await?;
         }
-        fleet.buckets().delete(STAGING, &staged.key).await?;
+        let (bucket, key) = (staging.bucket(), &staged.key);
+        fleet.buckets().delete(bucket, key).await?;
     }
     Ok(())
 }
@@ -216,10 +221,10 @@ async fn finish(
     pack_advance(&mut tx, &row.pack_id, step, reason, now).await?;
     tx.commit().await?;
     // What stays behind if this process dies here is swept later.
-    fleet
-        .buckets()
-        .delete(STAGING, row.pack_id.as_str())
-        .await?;
+    if let Some(staging) = fleet.buckets().staging() {
+        let (bucket, key) = (staging.bucket(), staging.key(&row.pack_id));
+        fleet.buckets().delete(bucket, &key).await?;
+    }
     Ok(())
 }
 
@@ -233,7 +238,13 @@ async fn unpack(fleet: &Fleet, row: &PackRow) -> Result<(), UnpackError> {
         .filter(|u| matches!(u.state, UploadState::Started | UploadState::Completing))
         .map(|u| (u.object_key.clone(), u))
         .collect();
-    let staged = fleet.buckets().open(STAGING, row.pack_id.as_str()).await?;
+    let staged = match fleet.buckets().staging() {
+        Some(staging) => {
+            let (bucket, key) = (staging.bucket(), staging.key(&row.pack_id));
+            fleet.buckets().open(bucket, &key).await?
+        }
+        None => None,
+    };
     let Some(staged) = staged else {
         let lost = "the store does not have it".to_owned();
         return Err(UnpackError::Lost(lost));

@@ -14,6 +14,9 @@ use crate::uplink::UplinkState;
 pub const STATUS_PATH: &str = "/longhaul/v1/status";
 /// `POST` here with [`DeliveryQuery`] and the ticket's key pair as HTTP Basic; answers [`Deliveries`].
 pub const DELIVERY_PATH: &str = "/longhaul/v1/delivery";
+/// `POST` here with [`ReceiptAsk`](crate::receipt::ReceiptAsk) and the ticket's key pair as HTTP Basic;
+/// the box asks the cloud, and answers [`ReceiptTexts`](crate::receipt::ReceiptTexts).
+pub const RECEIPTS_PATH: &str = "/longhaul/v1/receipts";
 /// On the answer to `HEAD` and `GET` of an object: BLAKE3 of all its bytes, in hexadecimal, where
 /// the box knows it without reading the object.
 pub const BLAKE3_HEADER: &str = "x-longhaul-blake3";

@@ -81,6 +81,35 @@ pub struct LeafPlace {
 /// The most leaves in one epoch: whoever proves one of them reads them all.
 pub const MAX_EPOCH_LEAVES: u64 = 1 << 16;
 
+/// A box `POST`s [`ReceiptAsk`] here at the cloud; answers [`ReceiptTexts`] of its own objects.
+pub const BOX_RECEIPTS_PATH: &str = "/v1/box/receipts";
+
+/// Receipts in one answer by way of a box at the most.
+pub const MAX_RECEIPTS: u32 = 200;
+
+/// Asks for receipts of a bucket's objects.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ReceiptAsk {
+    /// The bucket.
+    pub bucket: String,
+    /// What keys start with.
+    #[serde(default)]
+    pub prefix: String,
+    /// [`ReceiptTexts::next`] of the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Some receipts, in the order of the keys; [`MAX_RECEIPTS`] at the most.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ReceiptTexts {
+    /// The receipts, each to be kept byte for byte.
+    pub items: Vec<String>,
+    /// Where to go on; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// One file's receipt.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Receipt {

@@ -20,7 +20,9 @@ use longhaul_protocol::journal::{
 use longhaul_protocol::lan::{Deliveries, Delivery, LanStatus, PACKS};
 use longhaul_protocol::pack::{EntryHeader, PackLine, StopCode};
 use longhaul_protocol::presence::{Birth, Death, Presence};
-use longhaul_protocol::receipt::{InclusionProof, Leaf, LeafPlace, Receipt};
+use longhaul_protocol::receipt::{
+    InclusionProof, Leaf, LeafPlace, Receipt, ReceiptAsk, ReceiptTexts,
+};
 use longhaul_protocol::recovery::WrappedKey;
 use longhaul_protocol::release::{Assignment, UpdateStatus, UpdateStep};
 use longhaul_protocol::telemetry::{Disk, Network, Telemetry, Temperature, VaultFill};
@@ -640,6 +642,10 @@ fn delivery() {
             ],
         },
     );
+}
+
+#[test]
+fn refused_buckets_and_receipts() {
     golden(
         "bucket-refused",
         &BucketRefused {
@@ -651,6 +657,21 @@ fn delivery() {
         "bucket-state",
         &BucketState {
             held: Some("bucket survey-2026 is refused to us".into()),
+        },
+    );
+    golden(
+        "receipt-ask",
+        &ReceiptAsk {
+            bucket: "survey-2026".into(),
+            prefix: "line 7/".into(),
+            cursor: Some("opaque".into()),
+        },
+    );
+    golden(
+        "receipt-texts",
+        &ReceiptTexts {
+            items: vec!["{}".into()],
+            next: Some("opaque".into()),
         },
     );
     golden(

@@ -12,6 +12,8 @@ use super::checksum::Algorithm;
 
 /// The upload that an object was made by.
 const UPLOAD: &str = "upload";
+/// Hash of the numbers of the parts that it was completed with.
+const NUMBERS: &str = "part-numbers";
 /// Lengths of the parts: `LENGTH` or `LENGTH*COUNT`, comma separated.
 const LENGTHS: &str = "parts";
 /// Checksums of the parts: the algorithm's name, a colon, base64 texts, comma separated.
@@ -35,6 +37,8 @@ pub(super) fn keep(
     chosen: Option<Algorithm>,
 ) {
     kept.insert(UPLOAD.to_owned(), upload.to_string());
+    let numbers = parts.iter().map(|part| u32::from(part.number.get()));
+    kept.insert(NUMBERS.to_owned(), hash(numbers));
     let mut runs: Vec<(u64, usize)> = Vec::new();
     for part in parts {
         match runs.last_mut() {
@@ -89,9 +93,19 @@ pub(super) fn is_composite(kept: &Checksums) -> bool {
     Algorithm::ALL.iter().any(composite)
 }
 
-/// Whether `upload` made this object.
-pub(super) fn made_by(info: &ObjectInfo, upload: &str) -> bool {
-    info.checksums.get(UPLOAD).is_some_and(|id| id == upload)
+/// Whether `upload` made this object, completed with parts of these numbers.
+pub(super) fn made_by(info: &ObjectInfo, upload: &str, numbers: impl Iterator<Item = u32>) -> bool {
+    let same = |name: &str, text: &str| info.checksums.get(name).is_none_or(|kept| kept == text);
+    info.checksums.contains_key(UPLOAD) && same(UPLOAD, upload) && same(NUMBERS, &hash(numbers))
+}
+
+fn hash(numbers: impl Iterator<Item = u32>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for number in numbers {
+        hasher.update(&number.to_le_bytes());
+    }
+    // Half of it: nobody gains anything by two lists that look alike.
+    hasher.finalize().to_hex()[..32].to_owned()
 }
 
 /// Where the parts lay, if the object was made of some and they are still known.

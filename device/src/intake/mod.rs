@@ -23,6 +23,7 @@ mod multipart;
 pub(crate) mod names;
 mod notice;
 mod oddities;
+mod proofs;
 mod put;
 mod read;
 mod refuse;
@@ -56,6 +57,7 @@ use crate::lan::LanTls;
 use crate::status::StatusSource;
 
 pub use oddities::Oddities;
+pub use proofs::Proofs;
 pub(crate) use put::TICKET_HEADER;
 pub use read::{StreamError, VersionStream};
 
@@ -134,6 +136,8 @@ pub struct IntakeParts {
     pub arrivals: Arrivals,
     /// The wall clock, for tickets that expire.
     pub clock: Clock,
+    /// Who has the receipts; absent where nobody can be asked.
+    pub proofs: Option<Arc<dyn Proofs>>,
     /// Told what is odd about names.
     pub oddities: Oddities,
 }

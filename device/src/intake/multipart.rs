@@ -258,7 +258,15 @@ impl Store {
         input: CompleteMultipartUploadInput,
     ) -> Option<S3Response<CompleteMultipartUploadOutput>> {
         let object = self.look(&input.bucket, &input.key).ok()?;
-        layout::made_by(&object, &input.upload_id).then(|| completed(input, &object))
+        let named = input
+            .multipart_upload
+            .iter()
+            .flat_map(|m| &m.parts)
+            .flatten();
+        let numbers = named.map(|part| part.part_number.and_then(|n| u32::try_from(n).ok()));
+        // Who names other parts wants another object than the one that is there.
+        let numbers = numbers.map(Option::unwrap_or_default);
+        layout::made_by(&object, &input.upload_id, numbers).then(|| completed(input, &object))
     }
 
     /// The parts that the client names, as the vault has them.

@@ -1,4 +1,6 @@
-//! What the port answers beside S3: the box's status, packs, and how far objects have come.
+//! What the port answers beside S3: the box's status, packs, receipts, and how far objects have come.
+
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
@@ -6,15 +8,18 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use longhaul_protocol::lan::{
-    DELIVERY_PATH, Deliveries, Delivery, DeliveryQuery, LanStatus, MAX_KEYS, PACKS, STATUS_PATH,
+    DELIVERY_PATH, Deliveries, Delivery, DeliveryQuery, LanStatus, MAX_KEYS, PACKS, RECEIPTS_PATH,
+    STATUS_PATH,
 };
 use longhaul_protocol::pack::PACKS_PATH;
+use longhaul_protocol::receipt::ReceiptAsk;
 use longhaul_protocol::telemetry::VaultFill;
 use longhaul_protocol::ticket::Credential;
 use longhaul_vault::{Delivery as Held, Vault};
 use s3s::Body;
 use serde::Serialize;
 
+use super::Proofs;
 use super::access::Gate;
 use super::limits::TimedBody;
 use super::names;
@@ -24,6 +29,9 @@ use crate::status::StatusSource;
 /// Longest query: [`MAX_KEYS`] keys of 1,024 bytes, escaped.
 const MAX_QUERY_BYTES: usize = 4 << 20;
 
+/// Longest question for receipts.
+const MAX_ASK_BYTES: usize = 16 << 10;
+
 /// The routes beside S3.
 #[derive(Clone)]
 pub(super) struct Routes {
@@ -31,6 +39,7 @@ pub(super) struct Routes {
     pub gate: Gate,
     pub status: StatusSource,
     pub packs: PackIntake,
+    pub proofs: Option<Arc<dyn Proofs>>,
 }
 
 impl Routes {
@@ -43,7 +52,8 @@ impl Routes {
             .get(header::AUTHORIZATION)
             .is_some_and(|value| value.as_bytes().starts_with(b"AWS"));
         let presigned = request.uri().query().is_some_and(|q| q.contains("X-Amz-"));
-        let ours = path == STATUS_PATH || path == DELIVERY_PATH || pack_bucket(path).is_some();
+        let ours = [STATUS_PATH, DELIVERY_PATH, RECEIPTS_PATH].contains(&path)
+            || pack_bucket(path).is_some();
         ours && !signed && !presigned
     }
 
@@ -51,10 +61,11 @@ impl Routes {
         match (request.method(), request.uri().path()) {
             (&Method::GET, STATUS_PATH) => json(&self.status()),
             (&Method::POST, DELIVERY_PATH) => self.deliveries(request).await,
+            (&Method::POST, RECEIPTS_PATH) => self.receipts(request).await,
             (&Method::POST, path) if pack_bucket(path).is_some() => self.pack(request),
             _ => problem(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "GET the status, POST a delivery query or a pack",
+                "GET the status, POST a delivery query, a question for receipts or a pack",
             ),
         }
     }
@@ -109,6 +120,40 @@ impl Routes {
             }
         }
         json(&answer)
+    }
+
+    /// The cloud alone has leaves, roots and comparisons together: it is asked.
+    async fn receipts(&self, request: Request<TimedBody>) -> Response<Body> {
+        let credential = match self.basic(request.headers()) {
+            Ok(credential) => credential,
+            Err(why) => return log_in(&why),
+        };
+        let body = Limited::new(request.into_body(), MAX_ASK_BYTES).collect();
+        let Ok(body) = body.await else {
+            let why = "the question did not arrive whole, or is longer than 16 KiB";
+            return problem(StatusCode::BAD_REQUEST, why);
+        };
+        let ask: ReceiptAsk = match serde_json::from_slice(&body.to_bytes()) {
+            Ok(ask) => ask,
+            Err(error) => {
+                let why = format!("malformed question for receipts: {error}");
+                return problem(StatusCode::BAD_REQUEST, &why);
+            }
+        };
+        if ask.bucket != credential.bucket {
+            return another_bucket(&credential);
+        }
+        let page = match &self.proofs {
+            Some(proofs) => proofs.page(ask).await,
+            None => Err("nobody can be asked".to_owned()),
+        };
+        match page {
+            Ok(page) => json(&page),
+            Err(why) => problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("the box cannot ask the cloud for receipts now: {why}"),
+            ),
+        }
     }
 
     fn pack(&self, request: Request<TimedBody>) -> Response<Body> {

@@ -142,6 +142,7 @@ impl Endpoint {
             gate,
             status: parts.status,
             packs,
+            proofs: parts.proofs,
         };
         let host = routes.status.current().box_id.to_string();
         Self {

@@ -68,6 +68,7 @@ impl DataPlane {
             status: self.status.clone(),
             arrivals: arrivals.clone(),
             clock: Arc::new(|| clock::wall().0),
+            proofs: Some(Arc::new(self.cloud.clone())),
             oddities: oddities.clone(),
         };
         let (address, serve) =

@@ -174,6 +174,7 @@ impl Lan {
             tls,
             status,
             arrivals: Arrivals::default(),
+            proofs: None,
             oddities: Oddities::default(),
             clock: Arc::new(clock),
         };

@@ -7,6 +7,7 @@ mod answer;
 mod enrol;
 mod lan;
 mod packs;
+mod receipts;
 mod tuf;
 mod uploads;
 
@@ -23,6 +24,7 @@ use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use longhaul_protocol::enrol as paths;
 use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::receipt::BOX_RECEIPTS_PATH;
 use longhaul_protocol::upload;
 use longhaul_provisioning::ca::Authority;
 use longhaul_provisioning::names;
@@ -154,6 +156,9 @@ impl BoxesPort {
             }
             upload::BUCKET_REFUSED_PATH if post => {
                 json(&uploads::refused(fleet, &box_id, body(request, SMALL).await?).await?)
+            }
+            BOX_RECEIPTS_PATH if post => {
+                json(&receipts::page(fleet, &box_id, body(request, SMALL).await?).await?)
             }
             upload::PACK_START_PATH if post => {
                 json(&packs::start(fleet, &box_id, body(request, LARGE).await?).await?)

@@ -15,7 +15,6 @@ use super::Refusal;
 use super::uploads::{Checker, may_deliver};
 use crate::fleet::{Fleet, FleetError, held};
 use crate::objects::bucket::PutHeaders;
-use crate::objects::names::STAGING;
 use crate::store::new_id;
 use crate::store::packs::{PackState, pack_add, pack_advance, pack_get, pack_insert, pack_uploads};
 use crate::store::uploads::UploadState;
@@ -36,13 +35,13 @@ pub(super) async fn start(
     if !(1..=MAX_PACK_OBJECTS).contains(&request.objects.len()) {
         return Err(invalid("a pack has 1 to 1,024 objects"));
     }
-    if !fleet.buckets().can_stage() {
-        return Err(Refusal::new(
+    let staging = fleet.buckets().staging().ok_or_else(|| {
+        Refusal::new(
             StatusCode::CONFLICT,
             "no-staging",
             "packs cannot be staged at this object store: send the objects one by one",
-        ));
-    }
+        )
+    })?;
     let (bucket, buckets) = (&request.objects[0].object.bucket, fleet.buckets());
     let mut names = BTreeSet::new();
     for object in &request.objects {
@@ -59,7 +58,10 @@ pub(super) async fn start(
     let pack: PackId = new_id("pk")
         .parse()
         .map_err(|e| FleetError::internal("failed to make an identifier", e))?;
-    buckets.ensure(STAGING).await.map_err(FleetError::from)?;
+    buckets
+        .ensure(staging.bucket())
+        .await
+        .map_err(FleetError::from)?;
     let denied = match buckets.ensure(bucket).await {
         Err(error) if error.is_denial() => fleet.destination_refused(bucket).await?,
         made => made.map(|()| None).map_err(FleetError::from)?,
@@ -98,7 +100,8 @@ pub(super) async fn start(
         kept: &BTreeMap::new(),
         only_new: false,
     };
-    let put = buckets.presign_put(STAGING, pack.as_str(), headers).await;
+    let key = staging.key(&pack);
+    let put = buckets.presign_put(staging.bucket(), &key, headers).await;
     Ok(PackStarted {
         put: put.map_err(FleetError::from)?,
         pack,

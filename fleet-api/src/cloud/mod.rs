@@ -325,6 +325,7 @@ async fn object_store(
                 StoreTrust::Public => None,
             },
             trust: remote.trust,
+            staging: remote.staging.clone(),
         };
         return Ok((target, None, None));
     }
@@ -352,6 +353,7 @@ async fn object_store(
         secret_key: keys.secret_key,
         root_pem: Some(identity.pki().root_pem()),
         trust: StoreTrust::Fleet,
+        staging: None,
     };
     Ok((target, Some(disk), Some(address)))
 }

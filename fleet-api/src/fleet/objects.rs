@@ -5,14 +5,14 @@ use serde_json::json;
 
 use super::{Actor, Fleet, FleetError, ObjectPage, ObjectQuery, OpenObject, audit};
 use crate::objects::bucket::{BucketError, PROBES};
-use crate::objects::names::{STAGING, check_bucket};
+use crate::objects::names::check_bucket;
 use crate::store::objects::object_delete;
 
 impl Fleet {
     /// Buckets that exist.
     pub async fn buckets_list(&self) -> Result<Vec<String>, FleetError> {
         let mut names = self.buckets().list_buckets().await?;
-        names.retain(|name| name != STAGING);
+        names.retain(|name| !self.buckets().is_reserved(name));
         Ok(names)
     }
 

@@ -41,6 +41,10 @@ impl Fleet {
         new: NewTicket,
     ) -> Result<Ticket, FleetError> {
         check_bucket(&new.bucket).map_err(FleetError::invalid)?;
+        if self.buckets().is_reserved(&new.bucket) {
+            let text = format!("{:?} cannot be a destination: reserved", new.bucket);
+            return Err(FleetError::invalid(text));
+        }
         if !(1..=MAX_VALID_SECS).contains(&new.valid_for_secs) {
             return Err(FleetError::invalid(format!(
                 "a ticket is valid for 1 to {MAX_VALID_SECS} seconds, not {}",

@@ -5,6 +5,7 @@ mod error;
 mod multipart;
 mod probe;
 mod read;
+mod staging;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,10 +23,13 @@ use bytes::Bytes;
 use longhaul_protocol::upload::{PresignedPut, StoreTrust};
 use parking_lot::Mutex;
 
+use super::names::STAGING;
+
 pub use error::BucketError;
 pub use multipart::Unfinished;
 pub use probe::{Abilities, Checksums, PROBES};
 pub use read::Content;
+pub use staging::Staging;
 
 /// How long a presigned request may be used: a slow line needs hours for a part.
 const PRESIGNED_FOR: Duration = Duration::from_hours(6);
@@ -45,6 +49,9 @@ pub struct BucketTarget {
     pub root_pem: Option<String>,
     /// Who vouches for it, to boxes.
     pub trust: StoreTrust,
+    /// Where packs wait; absent: a bucket of its own, but none at Amazon, where a bucket's name may
+    /// be anybody's.
+    pub staging: Option<Staging>,
 }
 
 /// What a presigned PUT sets beside the bytes.
@@ -103,8 +110,8 @@ pub struct Buckets {
     trust: StoreTrust,
     /// Buckets that are known to exist.
     known: Arc<Mutex<HashSet<String>>>,
-    /// Bucket names are this store's own, so that nobody else can have taken one of ours.
-    own_names: bool,
+    /// Where packs wait; absent where they cannot.
+    staging: Option<Arc<Staging>>,
 }
 
 impl Buckets {
@@ -155,7 +162,11 @@ impl Buckets {
             client: Client::from_conf(config.build()),
             trust: target.trust,
             known: Arc::default(),
-            own_names: target.endpoint.is_some(),
+            staging: target
+                .staging
+                .clone()
+                .or_else(|| target.endpoint.is_some().then(Staging::own))
+                .map(Arc::new),
         })
     }
 
@@ -187,9 +198,14 @@ impl Buckets {
         Ok(())
     }
 
-    /// Whether packs can be staged here: at Amazon a bucket's name may be anybody's.
-    pub const fn can_stage(&self) -> bool {
-        self.own_names
+    /// Where packs wait to be taken apart; `None` where they cannot be sent.
+    pub fn staging(&self) -> Option<&Staging> {
+        self.staging.as_deref()
+    }
+
+    /// Whether a bucket is ours alone: no ticket names it, and nobody is shown it.
+    pub fn is_reserved(&self, bucket: &str) -> bool {
+        bucket == STAGING || self.staging().is_some_and(|s| s.bucket() == bucket)
     }
 
     /// The names of the buckets.

@@ -20,6 +20,7 @@ fn target(bench: &Bench, secret: Option<&str>) -> BucketTarget {
         secret_key: secret.map_or_else(|| text("secret_key"), str::to_owned),
         root_pem: Some(bench.pki().root_pem()),
         trust: StoreTrust::Fleet,
+        staging: None,
     }
 }
 

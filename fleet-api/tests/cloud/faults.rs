@@ -17,7 +17,8 @@ use crate::objects;
 #[path = "../../../device/tests/support/faults.rs"]
 mod proxy;
 
-use proxy::{Fault, Faults};
+use proxy::Fault;
+pub use proxy::Faults;
 
 /// A cloud whose object store is another one's, behind a proxy.
 async fn behind_a_proxy(store: &Bench) -> (Bench, std::sync::Arc<Faults>) {

@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bench::{Bench, PATIENCE, TestBox, check_headers, headers, operator};
+use crate::faults::Faults;
 
 async fn ticket(bench: &Bench, of: &TestBox) -> TicketId {
     let new = NewTicket {
@@ -365,4 +366,81 @@ async fn a_cloud_that_is_killed_while_it_takes_a_pack_apart_finishes_it_afterwar
         assert_eq!(read(&bench, key).await.as_ref(), Some(body), "{key}");
     }
     bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_wait_below_the_prefix_that_was_set_and_what_is_not_ours_there_stays() {
+    let store = Bench::start().await;
+    let keys = std::fs::read(store.dir.path().join("s3-keys.json")).expect("keys");
+    let keys: serde_json::Value = serde_json::from_slice(&keys).expect("JSON");
+    let text = |name: &str| keys[name].as_str().map(str::to_owned);
+    // Its certificate chains to the other fleet's root: a proxy in the clear stands before it.
+    let target = format!("https://localhost:{}", store.s3_port);
+    let faults = Faults::before(target, crate::people::https(&store)).await;
+    let bench = Bench::start_with(|settings| {
+        settings.s3_endpoint = Some(faults.url());
+        settings.s3_access_key = text("access_key");
+        settings.s3_secret_key = text("secret_key");
+        settings.s3_staging = Some("ours-alone/packs".to_owned());
+    })
+    .await;
+    let of = bench.enrolled(1).await;
+    let line = Line::new(&bench, &of).await;
+    let s3 = crate::objects::client(&store, None);
+    s3.create_bucket()
+        .bucket("ours-alone")
+        .send()
+        .await
+        .expect("made");
+    for key in ["packs/not-a-pack", "elsewhere"] {
+        let put = s3.put_object().bucket("ours-alone").key(key);
+        put.body(b"somebody's".to_vec().into())
+            .send()
+            .await
+            .expect("put");
+    }
+    let objects = vec![line.object("a", 1, b"one"), line.object("b", 2, b"two")];
+
+    let started = line.start(objects).await;
+    let place = format!("/ours-alone/packs/{}?", started.pack);
+    assert!(started.put.url.contains(&place), "{}", started.put.url);
+    line.put(&started.put, pack([("a", &b"one"[..]), ("b", b"two")]))
+        .await;
+    let unpacked = line.sent(&started.pack).await.expect("an answer");
+
+    let PackCompleted::Unpacked { uploads } = unpacked else {
+        panic!("taken apart: {unpacked:?}");
+    };
+    assert!(
+        uploads.values().all(|r| *r == CompleteResult::Verified),
+        "{uploads:?}"
+    );
+    longhaul_fleet_api::unpack::sweep(&bench.fleet)
+        .await
+        .expect("swept");
+    let left = s3
+        .list_objects_v2()
+        .bucket("ours-alone")
+        .send()
+        .await
+        .expect("a list");
+    let left: Vec<_> = left.contents().iter().filter_map(|o| o.key()).collect();
+    assert_eq!(left, ["elsewhere", "packs/not-a-pack"]);
+    let shown = bench.fleet.buckets_list().await.expect("a list");
+    assert!(!shown.contains(&"ours-alone".to_owned()), "{shown:?}");
+    let named = NewTicket {
+        box_id: of.id.clone(),
+        order: None,
+        bucket: "ours-alone".to_owned(),
+        valid_for_secs: 3600,
+    };
+    let refused = bench.fleet.ticket_create(&operator(), named).await;
+    assert!(
+        refused
+            .expect_err("refused")
+            .to_string()
+            .contains("reserved")
+    );
+    bench.stop().await;
+    store.stop().await;
 }

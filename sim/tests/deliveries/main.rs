@@ -4,4 +4,5 @@
 mod headers;
 mod limits;
 mod names;
+mod receipts;
 mod rot;

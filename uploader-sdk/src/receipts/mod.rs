@@ -17,7 +17,7 @@ use longhaul_provisioning::receipt::{self, MAX_RECEIPT, ReceiptError};
 use longhaul_provisioning::trust::TrustError;
 
 pub use compare::{Finding, Verdict, compare_file, compare_folder};
-pub use fetch::{CloudAccess, FetchError, Right, fetch, fetch_to};
+pub use fetch::{CloudAccess, FetchError, Right, fetch, fetch_by_box_to, fetch_to};
 pub use longhaul_provisioning::receipt::Proven;
 pub use longhaul_provisioning::trust::Anchors;
 

@@ -242,6 +242,7 @@ async fn fleet(
         secret_key: "none".into(),
         root_pem: None,
         trust: StoreTrust::Fleet,
+        staging: None,
     };
     let parts = FleetParts {
         people_url: "https://cloud.example:8443".into(),
