@@ -16,6 +16,15 @@ use crate::until;
 
 const HAULERS: u8 = 6;
 
+/// A session at an edge, once that knows of the box: it looks for new ones twice a second.
+async fn let_in(of: &LightBox, port: u16) -> Session {
+    until("it is let in", || async {
+        let session = of.connect(port).await;
+        session.ok_or_else(|| "refused".to_owned())
+    })
+    .await
+}
+
 /// Waits until every journal has moved on by two batches since now; says how long that took.
 async fn moves_on(what: &str, haulers: &[Hauler]) {
     let begun = Instant::now();
@@ -65,7 +74,7 @@ async fn commands_arrive_in_order(
 /// A box that was at one edge comes to the other: the first connection ends, and the box is online.
 async fn taken_over(system: &System, of: &LightBox, first: &Part, second: &Part) -> Session {
     let (_, before) = system.presence(&of.id).await;
-    let old = of.connect(first.port("mqtt")).await.expect("connected");
+    let old = let_in(of, first.port("mqtt")).await;
     let edge = until("the first edge has it", || async {
         match system.presence(&of.id).await {
             (true, edge) if edge != before => Ok(edge),
@@ -74,7 +83,7 @@ async fn taken_over(system: &System, of: &LightBox, first: &Part, second: &Part)
     })
     .await;
     let begun = Instant::now();
-    let new = of.connect(second.port("mqtt")).await.expect("connected");
+    let new = let_in(of, second.port("mqtt")).await;
     old.until_ended().await;
     println!(
         "taken over: the old connection ended after {:?}",
@@ -95,11 +104,7 @@ async fn revoked_everywhere(system: &System, admin: &Admin, edges: [&Part; 2]) {
         let of = system
             .enrolled(100 + u8::try_from(number).expect("small"))
             .await;
-        let session = until("it is let in", || async {
-            let session = of.connect(edge.port("mqtt")).await;
-            session.ok_or_else(|| "refused".to_owned())
-        })
-        .await;
+        let session = let_in(&of, edge.port("mqtt")).await;
         let ending = tokio::spawn(session.until_ended());
         admin
             .post(&format!("/v1/boxes/{}/revoke", of.id), &Value::Null)
@@ -152,11 +157,7 @@ async fn any_process_is_killed_and_nothing_acknowledged_is_lost() {
 
     let moving = system.enrolled(50).await;
     let [first, second] = &edges;
-    let mut session = until("it is let in", || async {
-        let session = moving.connect(second.port("mqtt")).await;
-        session.ok_or_else(|| "refused".to_owned())
-    })
-    .await;
+    let mut session = let_in(&moving, second.port("mqtt")).await;
     system.online(&moving.id, true).await;
     commands_arrive_in_order(&system, &admin, &moving, &mut session).await;
     drop(session);
@@ -176,11 +177,7 @@ async fn any_process_is_killed_and_nothing_acknowledged_is_lost() {
 
     // It knows this one edge only, so it stays away while that is dead.
     let lone = system.enrolled(60).await;
-    let session = until("it is let in", || async {
-        let session = lone.connect(ports[0]).await;
-        session.ok_or_else(|| "refused".to_owned())
-    })
-    .await;
+    let session = let_in(&lone, ports[0]).await;
     system.online(&lone.id, true).await;
     let lonely = tokio::spawn(session.until_ended());
     edges[0].process.kill();
@@ -194,11 +191,7 @@ async fn any_process_is_killed_and_nothing_acknowledged_is_lost() {
     lonely.await.expect("cut off");
     system.restart(&mut edges[0]);
     system.ready(&mut edges[0]).await;
-    let session = until("it is let in again", || async {
-        let session = lone.connect(ports[0]).await;
-        session.ok_or_else(|| "refused".to_owned())
-    })
-    .await;
+    let session = let_in(&lone, ports[0]).await;
     system.online(&lone.id, true).await;
     drop(session);
     api.process.kill();
