@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use longhaul_protocol::ids::ObjectKey;
+use longhaul_protocol::ids::{ObjectKey, PackId};
 use longhaul_protocol::pack::{Decoder, Event, PackError};
 use longhaul_protocol::upload::MAX_PACKED_BYTES;
 use tokio::sync::Notify;
