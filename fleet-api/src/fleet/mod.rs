@@ -285,6 +285,9 @@ async fn audit(
 
 impl From<StoreError> for FleetError {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::KeyTaken) {
+            return Self::conflict(error.to_string());
+        }
         Self::internal("the database failed", error)
     }
 }

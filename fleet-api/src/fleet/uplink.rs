@@ -8,7 +8,7 @@ use serde_json::json;
 use super::boxes::known;
 use super::desired::{Wish, desired_of};
 use super::{Actor, Fleet, FleetError, FleetEventKind, audit};
-use crate::store::boxes::{BoxState, box_get};
+use crate::store::boxes::{BoxState, box_get, box_lock};
 use crate::store::twins::reported_get;
 
 /// What an operator wants of a box's uplink, and what is in force.
@@ -48,6 +48,7 @@ impl Fleet {
     ) -> Result<Uplink, FleetError> {
         let now = self.now();
         let mut tx = self.db().write().await?;
+        box_lock(&mut tx, box_id).await?;
         let row = known(box_get(&mut tx, box_id).await?, box_id)?;
         if row.state == BoxState::Revoked {
             return Err(FleetError::conflict(format!(

@@ -25,8 +25,11 @@ use warp::reply::Response;
 
 use super::People;
 use super::endpoint::{Body as _, Call, Endpoint, Schemas, Scope, reference};
+use super::idempotency::{Request, once};
+use super::parameters;
 use super::problem::{Problem, ProblemSchema};
 use super::reply::Reply as _;
+use super::tag::Seen;
 use crate::auth::{self, Caller, SESSION_COOKIE};
 
 /// Longest wait for the next piece of a request's body.
@@ -59,6 +62,8 @@ struct Route {
     id: &'static str,
     scope: Scope,
     limit: usize,
+    /// Whether a key keeps it from being carried out twice.
+    creates: bool,
     call: Work,
 }
 
@@ -103,6 +108,7 @@ impl Api {
             id: E::ID,
             scope: E::SCOPE,
             limit: E::Body::LIMIT,
+            creates: creates::<E>(),
             call: |people, caller, head, path, body| {
                 Box::pin(carry_out::<E>(people, caller, head, path, body))
             },
@@ -126,10 +132,18 @@ impl Api {
             operation = operation.response(status, Ref::from_response_name(name));
         }
         for parameter in E::Path::into_params(|| Some(ParameterIn::Path)) {
-            operation = operation.parameter(parameter);
+            operation = operation.parameter(parameters::precise(parameter));
         }
         for parameter in E::Query::into_params(|| Some(ParameterIn::Query)) {
-            operation = operation.parameter(parameter);
+            operation = operation.parameter(parameters::precise(parameter));
+        }
+        if creates::<E>() {
+            operation = operation.parameter(parameters::idempotency_key());
+        }
+        if parameters::is_guarded(E::ID) {
+            operation = operation
+                .parameter(parameters::if_match())
+                .response("412", Ref::from_response_name("Changed"));
         }
         if let Scope::Role(role) | Scope::Shared(role) | Scope::RoleOrTicket(role) = E::SCOPE {
             let also = match E::SCOPE {
@@ -259,7 +273,16 @@ async fn dispatch(
         *value = decoded.into_owned();
     }
     let body = collect(body, route.limit).await?;
-    (route.call)(Arc::clone(people), caller, head, parts, body).await
+    let request = if route.creates {
+        Request::of(&caller, &head, &body)?
+    } else {
+        None
+    };
+    let work = (route.call)(Arc::clone(people), caller, head, parts, body);
+    match request {
+        Some(request) => once(people, request, work).await,
+        None => work.await,
+    }
 }
 
 async fn carry_out<E: Endpoint>(
@@ -272,6 +295,7 @@ async fn carry_out<E: Endpoint>(
     let query = serde_urlencoded::from_str(&head.query)
         .map_err(|e| Problem::invalid(format!("the query does not fit: {e}")))?;
     let call = Call {
+        seen: Seen::of(&head.headers),
         people,
         caller,
         address: head.address,
@@ -291,7 +315,11 @@ fn parse_path<T: DeserializeOwned>(parts: Parts) -> Result<T, Problem> {
 }
 
 /// What the description says of refusals, by name.
-const REFUSALS: [(&str, &str); 7] = [
+const REFUSALS: [(&str, &str); 8] = [
+    (
+        "Changed",
+        "It is not as `If-Match` says; `current` is how it is now.",
+    ),
     (
         "Failed",
         "Refused for another reason, or failed; 503 is worth trying again.",
@@ -315,6 +343,11 @@ const REFUSALS: [(&str, &str); 7] = [
         "The body's content type is not application/json.",
     ),
 ];
+
+/// Whether a route makes something that a second request must not make again.
+fn creates<E: Endpoint>() -> bool {
+    E::METHOD == Method::POST && E::STATUS == http::StatusCode::CREATED && E::SCOPE != Scope::Public
+}
 
 /// With what a route refuses, by status: it follows from what the route takes.
 fn refusals<E: Endpoint>() -> Vec<(&'static str, &'static str)> {

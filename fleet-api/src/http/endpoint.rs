@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::People;
 use super::problem::Problem;
 use super::reply::Reply;
+use super::tag::Seen;
 use crate::auth::Caller;
 use crate::store::operators::Role;
 
@@ -82,6 +83,8 @@ pub struct Call<E: Endpoint> {
     pub caller: Caller,
     /// Where from.
     pub address: Option<IpAddr>,
+    /// What the caller saw of what they want to change.
+    pub seen: Seen,
     /// The parts of the path.
     pub path: E::Path,
     /// The query.

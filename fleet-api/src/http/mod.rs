@@ -8,9 +8,12 @@ pub mod api;
 mod cursor;
 pub mod dashboard;
 pub mod endpoint;
+mod idempotency;
+mod parameters;
 pub mod problem;
 pub mod reply;
 pub mod routes;
+mod tag;
 #[cfg(test)]
 pub(crate) mod tests;
 

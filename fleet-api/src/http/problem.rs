@@ -24,6 +24,7 @@ pub struct Problem {
 struct Extra {
     retry_after_secs: Option<u64>,
     allow: Option<String>,
+    etag: Option<String>,
     faults: Vec<Fault>,
     more: Map<String, Value>,
 }
@@ -193,6 +194,26 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
     }
 
+    /// The key belongs to another request.
+    pub fn key_reused() -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "this Idempotency-Key came with another request before: use a fresh one",
+        )
+    }
+
+    /// It is not as the caller saw it; `tag` is what it is now.
+    pub fn changed(tag: &str) -> Self {
+        let mut problem = Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "changed",
+            "somebody has changed it since you read it: `current` is how it is now",
+        );
+        problem.extra().etag = Some(tag.to_owned());
+        problem
+    }
+
     /// The body took too long to come.
     pub fn timeout() -> Self {
         Self::new(
@@ -282,6 +303,12 @@ impl Problem {
         {
             headers.insert(header::ALLOW, allow);
         }
+        if let Some(etag) = extra
+            .etag
+            .and_then(|text| HeaderValue::from_str(&text).ok())
+        {
+            headers.insert(header::ETAG, etag);
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 header::WWW_AUTHENTICATE,
@@ -299,6 +326,7 @@ impl From<StoreError> for Problem {
                 tracing::warn!(error = &error as &dyn Error, "database is busy");
                 Self::unavailable("the database is busy")
             }
+            StoreError::KeyTaken => Self::conflict(error.to_string()),
             StoreError::TooLarge { .. } => Self::invalid(error.to_string()),
             _ => Self::internal("database", &error),
         }

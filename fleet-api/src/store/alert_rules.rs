@@ -63,6 +63,16 @@ pub struct AlertRuleRow {
     pub changed_by: String,
 }
 
+/// Keeps everybody else from changing a rule until the transaction ends; `false` if there is none.
+pub async fn alert_rule_lock(tx: &mut Tx, id: &str) -> StoreResult<bool> {
+    let rows = execute!(
+        tx,
+        "UPDATE alert_rules SET changed = changed WHERE rule_id = $1",
+        id
+    )?;
+    Ok(rows == 1)
+}
+
 /// Adds a rule, or changes the one of that name.
 pub async fn alert_rule_set(tx: &mut Tx, row: &AlertRuleRow) -> StoreResult<()> {
     execute!(

@@ -198,6 +198,16 @@ pub async fn box_set_tenant(
     Ok(rows == 1)
 }
 
+/// Keeps everybody else from changing a box until the transaction ends; `false` if there is none.
+pub async fn box_lock(tx: &mut Tx, id: &BoxId) -> StoreResult<bool> {
+    let rows = execute!(
+        tx,
+        "UPDATE boxes SET changed = changed WHERE box_id = $1",
+        id.as_str()
+    )?;
+    Ok(rows == 1)
+}
+
 /// Sets what an operator calls the box and where it stands; what is absent stays.
 pub async fn box_set_label(
     tx: &mut Tx,

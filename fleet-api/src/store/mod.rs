@@ -20,6 +20,7 @@ pub mod commands;
 pub mod destinations;
 pub mod edges;
 pub mod filter;
+pub mod idempotency;
 pub mod journal;
 pub mod locks;
 pub mod objects;

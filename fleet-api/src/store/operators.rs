@@ -81,6 +81,12 @@ pub async fn operator_insert(tx: &mut Tx, row: &OperatorRow) -> StoreResult<bool
     Ok(rows == 1)
 }
 
+/// Keeps everybody else from changing an operator until the transaction ends.
+pub async fn operator_lock(tx: &mut Tx, name: &str) -> StoreResult<bool> {
+    let rows = execute!(tx, "UPDATE operators SET role = role WHERE name = $1", name)?;
+    Ok(rows == 1)
+}
+
 /// One operator.
 pub async fn operator_get(tx: &mut Tx, name: &str) -> StoreResult<Option<OperatorRow>> {
     fetch!(

@@ -47,6 +47,11 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("database schema could not be migrated")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A request with the same idempotency key was faster.
+    #[error(
+        "a request with this idempotency key is being carried out, or was: repeat it to get its answer"
+    )]
+    KeyTaken,
     /// A JSON column could not be written or read.
     #[error("malformed {what} in the database")]
     Json {
@@ -171,7 +176,8 @@ impl Db {
 
 impl Tx {
     /// Makes everything done in it durable.
-    pub async fn commit(self) -> StoreResult<()> {
+    pub async fn commit(mut self) -> StoreResult<()> {
+        super::idempotency::idempotency_claim(&mut self).await?;
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,

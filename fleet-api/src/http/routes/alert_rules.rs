@@ -11,8 +11,11 @@ use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
+use crate::http::tag::{Changeable, Tagged};
+use crate::store::Tx;
 use crate::store::alert_rules::{
-    AlertKind, AlertRuleRow, Severity, alert_rule_delete, alert_rule_list, alert_rule_set,
+    AlertKind, AlertRuleRow, Severity, alert_rule_delete, alert_rule_list, alert_rule_lock,
+    alert_rule_set,
 };
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::operators::Role;
@@ -22,6 +25,7 @@ const MAX_RULES: usize = 100;
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<AlertRuleList>()
+        .add::<AlertRuleGet>()
         .add::<AlertRuleSet>()
         .add::<AlertRuleDelete>()
 }
@@ -105,10 +109,47 @@ pub struct AlertRulePath {
 type RuleId = CommandId;
 
 endpoint! {
+    /// One of them.
+    AlertRuleGet = GET "/v1/alert-rules/{rule_id}" as "alertRuleGet", Scope::Role(Role::Viewer), OK;
+    "One rule."
+    (AlertRulePath, Nothing, NoBody) -> Tagged<AlertRule> = get
+}
+
+impl Changeable for AlertRule {
+    fn changeable(&self) -> serde_json::Value {
+        json!([
+            self.name,
+            self.kind,
+            self.raise_at,
+            self.clear_at,
+            self.hold_secs,
+            self.clear_secs,
+            self.severity,
+            self.enabled,
+        ])
+    }
+}
+
+async fn find(tx: &mut Tx, id: &str) -> Result<Option<AlertRule>, Problem> {
+    let rules = alert_rule_list(tx).await?;
+    let found = rules.into_iter().find(|rule| rule.rule_id == id);
+    Ok(found.map(AlertRule::from))
+}
+
+async fn get(call: Call<AlertRuleGet>) -> Result<Tagged<AlertRule>, Problem> {
+    let id = call.path.rule_id.as_str();
+    let mut tx = call.people.db.read().await?;
+    let found = find(&mut tx, id).await?;
+    found
+        .map(Tagged)
+        .ok_or_else(|| Problem::not_found(format!("there is no rule {id}")))
+}
+
+endpoint! {
     /// As it is to be.
     AlertRuleSet = PUT "/v1/alert-rules/{rule_id}" as "alertRuleSet", Scope::Role(Role::Admin), OK;
     "Adds or changes a rule; what it has found stays until the new rule says otherwise."
-    (AlertRulePath, Nothing, Json<NewAlertRule>) -> Json<AlertRule> = set
+    (AlertRulePath, Nothing, Json<NewAlertRule>) -> Tagged<AlertRule> = set
 }
 
 /// A rule as it is to be.
@@ -133,7 +174,7 @@ pub struct NewAlertRule {
     enabled: bool,
 }
 
-async fn set(call: Call<AlertRuleSet>) -> Result<Json<AlertRule>, Problem> {
+async fn set(call: Call<AlertRuleSet>) -> Result<Tagged<AlertRule>, Problem> {
     let (id, new) = (call.path.rule_id.as_str(), call.body.0);
     let length = new.name.chars().count();
     if length == 0 || length > 100 || new.name.chars().any(char::is_control) {
@@ -163,7 +204,11 @@ async fn set(call: Call<AlertRuleSet>) -> Result<Json<AlertRule>, Problem> {
     };
     Limits::of(&row).map_err(|e| Problem::invalid(e.to_string()))?;
     let mut tx = call.people.db.write().await?;
+    alert_rule_lock(&mut tx, id).await?;
     let others = alert_rule_list(&mut tx).await?;
+    if let Some(before) = others.iter().find(|r| r.rule_id == id) {
+        call.seen.check(&AlertRule::from(before.clone()))?;
+    }
     if others.len() >= MAX_RULES && !others.iter().any(|r| r.rule_id == row.rule_id) {
         return Err(Problem::conflict(format!(
             "there are {MAX_RULES} rules already"
@@ -172,7 +217,7 @@ async fn set(call: Call<AlertRuleSet>) -> Result<Json<AlertRule>, Problem> {
     alert_rule_set(&mut tx, &row).await?;
     audit_append(&mut tx, entry, now).await?;
     tx.commit().await?;
-    Ok(Json(row.into()))
+    Ok(Tagged(row.into()))
 }
 
 endpoint! {
@@ -185,6 +230,10 @@ endpoint! {
 async fn delete(call: Call<AlertRuleDelete>) -> Result<Done, Problem> {
     let (id, now) = (call.path.rule_id.as_str(), call.people.clock.now().0);
     let mut tx = call.people.db.write().await?;
+    alert_rule_lock(&mut tx, id).await?;
+    if let Some(before) = find(&mut tx, id).await? {
+        call.seen.check(&before)?;
+    }
     if !alert_rule_delete(&mut tx, id).await? {
         return Err(Problem::not_found(format!("there is no rule {id}")));
     }

@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::Caller;
 use crate::http::problem::Problem;
+use crate::http::tag::Changeable;
 use crate::store::Tx;
 use crate::store::boxes::{BoxRow, BoxState, box_get};
 
@@ -16,6 +17,12 @@ pub struct BoxPath {
     /// The box's twelve characters.
     #[param(value_type = String)]
     pub box_id: BoxId,
+}
+
+impl Changeable for BoxView {
+    fn changeable(&self) -> serde_json::Value {
+        serde_json::json!([self.label, self.site, self.tenant])
+    }
 }
 
 /// One box as the cloud last knew it.

@@ -15,9 +15,10 @@ use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
+use crate::http::tag::{Changeable, Tagged};
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::boxes::{
-    BoxFilter, BoxSample, BoxState, box_count, box_list_sampled, box_set_label,
+    BoxFilter, BoxSample, BoxState, box_count, box_list_sampled, box_lock, box_set_label,
 };
 use crate::store::bulk::BOX_FIELDS;
 use crate::store::operators::Role;
@@ -184,7 +185,7 @@ endpoint! {
     /// One box.
     BoxGet = GET "/v1/boxes/{box_id}" as "boxGet", Scope::Shared(Role::Viewer), OK;
     "One box, with its last telemetry and reported state."
-    (BoxPath, Nothing, NoBody) -> Json<BoxDetail> = get
+    (BoxPath, Nothing, NoBody) -> Tagged<BoxDetail> = get
 }
 
 /// One box with all that is known of it now.
@@ -237,7 +238,13 @@ pub struct UploadCount {
     bytes: i64,
 }
 
-async fn get(call: Call<BoxGet>) -> Result<Json<BoxDetail>, Problem> {
+impl Changeable for BoxDetail {
+    fn changeable(&self) -> serde_json::Value {
+        self.row.changeable()
+    }
+}
+
+async fn get(call: Call<BoxGet>) -> Result<Tagged<BoxDetail>, Problem> {
     let id = &call.path.box_id;
     let mut tx = call.people.db.read().await?;
     let row = find_for(&mut tx, id, &call.caller).await?;
@@ -257,7 +264,7 @@ async fn get(call: Call<BoxGet>) -> Result<Json<BoxDetail>, Problem> {
         })
     });
     let json = |text: &str| serde_json::from_str(text).ok();
-    Ok(Json(BoxDetail {
+    Ok(Tagged(BoxDetail {
         row: row.into(),
         telemetry_at: sample.as_ref().map(|(at, _)| *at),
         telemetry: sample.and_then(|(_, text)| json(&text)),
@@ -280,7 +287,7 @@ endpoint! {
     /// What it is called.
     BoxUpdate = PATCH "/v1/boxes/{box_id}" as "boxUpdate", Scope::Role(Role::Operator), OK;
     "Sets what operators call a box and where it stands."
-    (BoxPath, Nothing, Json<BoxChange>) -> Json<BoxView> = update
+    (BoxPath, Nothing, Json<BoxChange>) -> Tagged<BoxView> = update
 }
 
 /// What changes; what is absent stays.
@@ -295,7 +302,7 @@ pub struct BoxChange {
     site: Option<String>,
 }
 
-async fn update(call: Call<BoxUpdate>) -> Result<Json<BoxView>, Problem> {
+async fn update(call: Call<BoxUpdate>) -> Result<Tagged<BoxView>, Problem> {
     let (id, change) = (&call.path.box_id, call.body.0);
     for text in [&change.label, &change.site].into_iter().flatten() {
         if text.chars().count() > 200 || text.chars().any(char::is_control) {
@@ -306,6 +313,9 @@ async fn update(call: Call<BoxUpdate>) -> Result<Json<BoxView>, Problem> {
     }
     let now = call.people.clock.now().0;
     let mut tx = call.people.db.write().await?;
+    box_lock(&mut tx, id).await?;
+    let before: BoxView = find(&mut tx, id).await?.into();
+    call.seen.check(&before)?;
     let (label, site) = (change.label.as_deref(), change.site.as_deref());
     box_set_label(&mut tx, id, label, site, now).await?;
     let row = find(&mut tx, id).await?;
@@ -319,7 +329,7 @@ async fn update(call: Call<BoxUpdate>) -> Result<Json<BoxView>, Problem> {
     tx.commit().await?;
     let fleet = &call.people.fleet;
     fleet.tell(Some(id), FleetEventKind::BoxLabelled);
-    Ok(Json(row.into()))
+    Ok(Tagged(row.into()))
 }
 
 endpoint! {

@@ -12,15 +12,17 @@ use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
+use crate::http::tag::{Changeable, Tagged};
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::operators::{
     OperatorRow, Role, operator_count_admins, operator_delete, operator_get, operator_insert,
-    operator_list, operator_update, session_delete_of,
+    operator_list, operator_lock, operator_update, session_delete_of,
 };
 use crate::store::tenants::TenantId;
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<OperatorList>()
+        .add::<OperatorGet>()
         .add::<OperatorCreate>()
         .add::<OperatorUpdate>()
         .add::<OperatorDelete>()
@@ -78,6 +80,28 @@ async fn list(call: Call<OperatorList>) -> Result<Json<Operators>, Problem> {
     Ok(Json(Operators {
         items: rows.into_iter().map(Operator::from).collect(),
     }))
+}
+
+endpoint! {
+    /// One of them.
+    OperatorGet = GET "/v1/operators/{name}" as "operatorGet", Scope::Role(Role::Admin), OK;
+    "One operator."
+    (OperatorPath, Nothing, NoBody) -> Tagged<Operator> = get
+}
+
+impl Changeable for Operator {
+    fn changeable(&self) -> serde_json::Value {
+        json!([self.name, self.role, self.created])
+    }
+}
+
+async fn get(call: Call<OperatorGet>) -> Result<Tagged<Operator>, Problem> {
+    let name = call.path.name.as_str();
+    check_name(name)?;
+    let mut tx = call.people.db.read().await?;
+    let row = operator_get(&mut tx, name).await?;
+    row.map(|row| Tagged(row.into()))
+        .ok_or_else(|| no_operator(name))
 }
 
 endpoint! {
@@ -144,7 +168,7 @@ endpoint! {
     /// Another role or password.
     OperatorUpdate = PATCH "/v1/operators/{name}" as "operatorUpdate", Scope::Role(Role::Admin), OK;
     "Changes an operator's role or password; a new password ends their sessions."
-    (OperatorPath, Nothing, Json<OperatorChange>) -> Json<Operator> = update
+    (OperatorPath, Nothing, Json<OperatorChange>) -> Tagged<Operator> = update
 }
 
 /// What changes.
@@ -158,7 +182,7 @@ pub struct OperatorChange {
     password: Option<Secret>,
 }
 
-async fn update(call: Call<OperatorUpdate>) -> Result<Json<Operator>, Problem> {
+async fn update(call: Call<OperatorUpdate>) -> Result<Tagged<Operator>, Problem> {
     let (name, change) = (call.path.name.as_str(), call.body.0);
     check_name(name)?;
     let hash = match change.password {
@@ -171,7 +195,11 @@ async fn update(call: Call<OperatorUpdate>) -> Result<Json<Operator>, Problem> {
     };
     let now = call.people.clock.now().0;
     let mut tx = call.people.db.write().await?;
+    operator_lock(&mut tx, name).await?;
     let before = operator_get(&mut tx, name).await?;
+    if let Some(before) = before.clone() {
+        call.seen.check(&Operator::from(before))?;
+    }
     let is_customer = |role| role == Role::Customer;
     if let (Some(before), Some(role)) = (before, change.role)
         && is_customer(before.role) != is_customer(role)
@@ -198,7 +226,7 @@ async fn update(call: Call<OperatorUpdate>) -> Result<Json<Operator>, Problem> {
     audit_append(&mut tx, entry, now).await?;
     let row = operator_get(&mut tx, name).await?;
     tx.commit().await?;
-    row.map(|row| Json(row.into()))
+    row.map(|row| Tagged(row.into()))
         .ok_or_else(|| no_operator(name))
 }
 
@@ -214,6 +242,10 @@ async fn delete(call: Call<OperatorDelete>) -> Result<Done, Problem> {
     check_name(name)?;
     let now = call.people.clock.now().0;
     let mut tx = call.people.db.write().await?;
+    operator_lock(&mut tx, name).await?;
+    if let Some(before) = operator_get(&mut tx, name).await? {
+        call.seen.check(&Operator::from(before))?;
+    }
     if !operator_delete(&mut tx, name).await? {
         return Err(no_operator(name));
     }

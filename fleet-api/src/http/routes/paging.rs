@@ -54,9 +54,14 @@ pub struct Part<P> {
 impl<P: DeserializeOwned> Part<P> {
     /// Reads what the caller sent.
     pub fn new(cursor: Option<&str>, limit: Option<u32>) -> Result<Self, Problem> {
+        let limit = limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            let text = format!("{limit} is not within 1 to {MAX_LIMIT}");
+            return Err(Problem::faults(vec![Fault::parameter("limit", None, text)]));
+        }
         Ok(Self {
             place: cursor::decode(cursor)?,
-            limit: limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT),
+            limit,
         })
     }
 }

@@ -14,9 +14,11 @@ use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
+use crate::http::tag::Tagged;
 use crate::objects::names::check_bucket;
 use crate::store::Tx;
 use crate::store::audit::{AuditEntry, audit_append};
+use crate::store::boxes::box_lock;
 use crate::store::boxes::box_set_tenant;
 use crate::store::operators::Role;
 use crate::store::tenants::{
@@ -206,7 +208,7 @@ endpoint! {
     /// Whose it is.
     BoxTenantSet = PUT "/v1/boxes/{box_id}/tenant" as "boxTenantSet", Scope::Role(Role::Operator), OK;
     "Gives a box to a tenant, or takes it back; it must hold no valid ticket of anybody else's."
-    (BoxPath, Nothing, Json<BoxTenant>) -> Json<BoxView> = box_tenant_set
+    (BoxPath, Nothing, Json<BoxTenant>) -> Tagged<BoxView> = box_tenant_set
 }
 
 /// Who gets it.
@@ -218,11 +220,14 @@ pub struct BoxTenant {
     tenant: Option<TenantId>,
 }
 
-async fn box_tenant_set(call: Call<BoxTenantSet>) -> Result<Json<BoxView>, Problem> {
+async fn box_tenant_set(call: Call<BoxTenantSet>) -> Result<Tagged<BoxView>, Problem> {
     let (id, body): (&BoxId, _) = (&call.path.box_id, call.body.0);
     let tenant = body.tenant.as_ref();
     let now = call.people.clock.now().0;
     let mut tx = call.people.db.write().await?;
+    box_lock(&mut tx, id).await?;
+    let before: BoxView = find(&mut tx, id).await?.into();
+    call.seen.check(&before)?;
     if !box_set_tenant(&mut tx, id, tenant, now)
         .await
         .map_err(|e| {
@@ -255,7 +260,7 @@ async fn box_tenant_set(call: Call<BoxTenantSet>) -> Result<Json<BoxView>, Probl
     call.people
         .fleet
         .tell(Some(id), FleetEventKind::BoxLabelled);
-    Ok(Json(row.into()))
+    Ok(Tagged(row.into()))
 }
 
 /// Whose a new account or token is: customers have a tenant, others have none, and who is bound to a

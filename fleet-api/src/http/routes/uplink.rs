@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::uplink::{Priority, UplinkMode, UplinkPolicy, Week};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::box_view::BoxPath;
 use super::endpoint;
-use crate::fleet::Uplink;
+use crate::fleet::{Actor, Uplink};
+use crate::http::People;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
+use crate::http::tag::{Changeable, Seen, Tagged};
 use crate::objects::names::check_bucket;
 use crate::store::operators::Role;
 
@@ -84,6 +87,43 @@ impl UplinkPolicyView {
     }
 }
 
+impl Changeable for UplinkPolicyView {
+    fn changeable(&self) -> serde_json::Value {
+        serde_json::json!(self)
+    }
+}
+
+impl Changeable for UplinkView {
+    fn changeable(&self) -> serde_json::Value {
+        self.wanted.changeable()
+    }
+}
+
+/// Changes what is wanted, unless it is not what the caller saw.
+async fn change(
+    people: &People,
+    (actor, seen): (&Actor, &Seen),
+    id: &BoxId,
+    change: impl FnOnce(UplinkPolicy) -> UplinkPolicy + Send,
+) -> Result<Tagged<UplinkView>, Problem> {
+    let mut refused = None;
+    let changed = people.fleet.uplink_change(actor, id, |before| {
+        let now: UplinkPolicyView = before.clone().into();
+        match seen.check(&now) {
+            Ok(()) => change(before),
+            Err(problem) => {
+                refused = Some(problem);
+                before
+            }
+        }
+    });
+    let changed = changed.await?;
+    match refused {
+        Some(problem) => Err(problem),
+        None => Ok(changed.into()),
+    }
+}
+
 /// What is wanted of a box's uplink, and what is in force.
 #[derive(Serialize, ToSchema)]
 pub struct UplinkView {
@@ -99,7 +139,7 @@ pub struct UplinkView {
     bytes_per_sec: Option<u64>,
 }
 
-impl From<Uplink> for Json<UplinkView> {
+impl From<Uplink> for Tagged<UplinkView> {
     fn from(of: Uplink) -> Self {
         Self(UplinkView {
             wanted: of.wanted.into(),
@@ -114,10 +154,10 @@ endpoint! {
     /// What is wanted and what is in force.
     UplinkGet = GET "/v1/boxes/{box_id}/uplink" as "uplinkGet", Scope::Role(Role::Viewer), OK;
     "How a box uses its way to the buckets: what is wanted, and what is in force."
-    (BoxPath, Nothing, NoBody) -> Json<UplinkView> = get
+    (BoxPath, Nothing, NoBody) -> Tagged<UplinkView> = get
 }
 
-async fn get(call: Call<UplinkGet>) -> Result<Json<UplinkView>, Problem> {
+async fn get(call: Call<UplinkGet>) -> Result<Tagged<UplinkView>, Problem> {
     Ok(call.people.fleet.uplink(&call.path.box_id).await?.into())
 }
 
@@ -125,46 +165,45 @@ endpoint! {
     /// All of it.
     UplinkSet = PUT "/v1/boxes/{box_id}/uplink" as "uplinkSet", Scope::Role(Role::Operator), OK;
     "Sets pause, limits by the hour of the week, and priorities. In force within seconds where the box is connected."
-    (BoxPath, Nothing, Json<UplinkPolicyView>) -> Json<UplinkView> = set
+    (BoxPath, Nothing, Json<UplinkPolicyView>) -> Tagged<UplinkView> = set
 }
 
-async fn set(call: Call<UplinkSet>) -> Result<Json<UplinkView>, Problem> {
+async fn set(call: Call<UplinkSet>) -> Result<Tagged<UplinkView>, Problem> {
     let (actor, policy) = (call.caller.actor(), call.body.0.policy()?);
-    let fleet = &call.people.fleet;
-    let set = fleet.uplink_change(&actor, &call.path.box_id, |_| policy);
-    Ok(set.await?.into())
+    let who = (&actor, &call.seen);
+    change(&call.people, who, &call.path.box_id, |_| policy).await
 }
 
 endpoint! {
     /// Stop sending.
     UplinkPause = POST "/v1/boxes/{box_id}/uplink/pause" as "uplinkPause", Scope::Role(Role::Operator), OK;
     "Has a box send nothing to the buckets until it is resumed; files are taken as ever."
-    (BoxPath, Nothing, NoBody) -> Json<UplinkView> = pause
+    (BoxPath, Nothing, NoBody) -> Tagged<UplinkView> = pause
 }
 
-async fn pause(call: Call<UplinkPause>) -> Result<Json<UplinkView>, Problem> {
+async fn pause(call: Call<UplinkPause>) -> Result<Tagged<UplinkView>, Problem> {
     let actor = call.caller.actor();
-    let fleet = &call.people.fleet;
-    let changed = fleet.uplink_change(&actor, &call.path.box_id, |policy| UplinkPolicy {
+    let who = (&actor, &call.seen);
+    let paused = |policy| UplinkPolicy {
         paused: true,
         ..policy
-    });
-    Ok(changed.await?.into())
+    };
+    change(&call.people, who, &call.path.box_id, paused).await
 }
 
 endpoint! {
     /// Go on.
     UplinkResume = POST "/v1/boxes/{box_id}/uplink/resume" as "uplinkResume", Scope::Role(Role::Operator), OK;
     "Has a box send to the buckets again, from where it stopped."
-    (BoxPath, Nothing, NoBody) -> Json<UplinkView> = resume
+    (BoxPath, Nothing, NoBody) -> Tagged<UplinkView> = resume
 }
 
-async fn resume(call: Call<UplinkResume>) -> Result<Json<UplinkView>, Problem> {
+async fn resume(call: Call<UplinkResume>) -> Result<Tagged<UplinkView>, Problem> {
     let actor = call.caller.actor();
-    let fleet = &call.people.fleet;
-    let changed = fleet.uplink_change(&actor, &call.path.box_id, |policy| UplinkPolicy {
+    let who = (&actor, &call.seen);
+    let resumed = |policy| UplinkPolicy {
         paused: false,
         ..policy
-    });
-    Ok(changed.await?.into())
+    };
+    change(&call.people, who, &call.path.box_id, resumed).await
 }

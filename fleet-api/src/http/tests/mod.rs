@@ -2,6 +2,7 @@
 
 mod auth;
 mod bulk;
+mod conventions;
 mod fleet;
 mod garbage;
 mod live;

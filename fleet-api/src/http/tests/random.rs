@@ -88,7 +88,7 @@ impl Dice {
             if parameter["in"] == "path" {
                 let part = escape(&self.draw(&text()));
                 url = url.replace(&format!("{{{name}}}"), &part);
-            } else if self.draw(&any::<bool>()) {
+            } else if parameter["in"] == "query" && self.draw(&any::<bool>()) {
                 let value = if name == "cursor" {
                     self.draw(&cursor())
                 } else {

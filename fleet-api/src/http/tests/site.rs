@@ -145,6 +145,20 @@ impl Site {
             Auth::BareCookie(cookie) => request.header("cookie", cookie),
         };
         let request = request.body(Full::new(body)).expect("a request");
+        self.serve(request).await
+    }
+
+    /// Sends a request that somebody else has put together.
+    pub async fn call(&self, request: Request<Full<Bytes>>) -> Answer {
+        let (parts, body) = self.serve(request).await.into_parts();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.expect("a body").to_bytes(),
+        }
+    }
+
+    async fn serve(&self, request: Request<Full<Bytes>>) -> warp::reply::Response {
         let service = TowerToHyperService::new(warp::service(filter(Arc::clone(&self.people))));
         service.call(request).await.expect("infallible")
     }

@@ -126,20 +126,20 @@ fn decision(id: &str, world: &World) -> Decision {
         "receiptList" => one(format!("/v1/receipts?bucket={bucket}")),
         "tokenRevoke" => one(format!("/v1/tokens/{token}")),
         "tokenCreate" => Decision::Makes,
-        "alertAcknowledge" | "alertChannelCreate" | "alertChannelDelete" | "alertChannelList"
-        | "alertChannelTest" | "alertDeliveryList" | "alertGet" | "alertList"
-        | "alertRuleDelete" | "alertRuleList" | "alertRuleSet" | "auditList" | "boxQuarantine"
-        | "boxRelease" | "boxRevoke" | "boxSummary" | "boxTenantSet" | "boxUpdate"
-        | "commandCancel" | "commandCreate" | "commandGet" | "commandList" | "eventList"
-        | "inventoryImport" | "metricsGet" | "objectDelete" | "operatorCreate"
-        | "operatorDelete" | "operatorList" | "operatorUpdate" | "orderCreate" | "releaseList"
-        | "rolloutAbort" | "rolloutCreate" | "rolloutGet" | "rolloutList" | "telemetryList"
-        | "tenantBucketSet" | "tenantCreate" | "tenantGet" | "tenantList" | "timelineList"
-        | "uplinkGet" | "uplinkPause" | "uplinkResume" | "uplinkSet" | "destinationGet"
-        | "destinationProbe" | "vaultKeyGet" | "proposalCreate" | "proposalList"
-        | "proposalGet" | "proposalApprove" | "proposalRefuse" | "proposalWithdraw"
-        | "commandKindList" | "bulkPreviewCreate" | "bulkCreate" | "bulkList" | "bulkGet"
-        | "bulkBoxList" | "bulkCancel" => Decision::Staff,
+        "operatorGet" | "alertRuleGet" | "alertAcknowledge" | "alertChannelCreate"
+        | "alertChannelDelete" | "alertChannelList" | "alertChannelTest" | "alertDeliveryList"
+        | "alertGet" | "alertList" | "alertRuleDelete" | "alertRuleList" | "alertRuleSet"
+        | "auditList" | "boxQuarantine" | "boxRelease" | "boxRevoke" | "boxSummary"
+        | "boxTenantSet" | "boxUpdate" | "commandCancel" | "commandCreate" | "commandGet"
+        | "commandList" | "eventList" | "inventoryImport" | "metricsGet" | "objectDelete"
+        | "operatorCreate" | "operatorDelete" | "operatorList" | "operatorUpdate"
+        | "orderCreate" | "releaseList" | "rolloutAbort" | "rolloutCreate" | "rolloutGet"
+        | "rolloutList" | "telemetryList" | "tenantBucketSet" | "tenantCreate" | "tenantGet"
+        | "tenantList" | "timelineList" | "uplinkGet" | "uplinkPause" | "uplinkResume"
+        | "uplinkSet" | "destinationGet" | "destinationProbe" | "vaultKeyGet"
+        | "proposalCreate" | "proposalList" | "proposalGet" | "proposalApprove"
+        | "proposalRefuse" | "proposalWithdraw" | "commandKindList" | "bulkPreviewCreate"
+        | "bulkCreate" | "bulkList" | "bulkGet" | "bulkBoxList" | "bulkCancel" => Decision::Staff,
         _ => panic!("{id} is new: decide what customers may do with it, and say so here"),
     }
 }

@@ -1,0 +1,78 @@
+//! `ETag` and `If-Match`: who changes something says what they saw, and nobody overwrites what they
+//! did not see.
+
+use ::http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::Response as Description;
+use warp::reply::Response;
+
+use super::endpoint::{Json, Schemas};
+use super::problem::Problem;
+use super::reply::Reply;
+
+/// Something that can be changed.
+pub trait Changeable: Serialize {
+    /// What of it callers can change: its tag changes with that and with nothing else.
+    fn changeable(&self) -> serde_json::Value;
+
+    /// Its entity tag, in quotes.
+    fn tag(&self) -> String {
+        let hash = blake3::hash(self.changeable().to_string().as_bytes());
+        format!("\"{}\"", &hash.to_hex().as_str()[..32])
+    }
+}
+
+/// A changeable thing, with its tag.
+pub struct Tagged<T>(pub T);
+
+impl<T: Changeable + ToSchema + Send> Reply for Tagged<T> {
+    fn into_response(self, status: StatusCode) -> Result<Response, Problem> {
+        let tag = self.0.tag();
+        let json: Json<T> = Json(self.0);
+        let mut response = json.into_response(status)?;
+        if let Ok(tag) = HeaderValue::from_str(&tag) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        Ok(response)
+    }
+
+    fn describe(schemas: &mut Schemas) -> Description {
+        let mut described = <Json<T> as Reply>::describe(schemas);
+        let mut tag = utoipa::openapi::header::Header::default();
+        tag.description = Some("Send it as `If-Match` to change what you saw.".to_owned());
+        described.headers.insert("ETag".to_owned(), tag.into());
+        described
+    }
+}
+
+/// What a caller saw, from `If-Match`.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(Option<String>);
+
+impl Seen {
+    /// Reads the headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let all = headers.get_all(header::IF_MATCH).iter();
+        let texts: Vec<_> = all.filter_map(|value| value.to_str().ok()).collect();
+        Self((!texts.is_empty()).then(|| texts.join(",")))
+    }
+
+    /// Refuses with 412 and the present state where the caller saw another one; says nothing where
+    /// they did not say what they saw. Call it in the transaction that changes.
+    pub fn check(&self, now: &impl Changeable) -> Result<(), Problem> {
+        let Some(seen) = &self.0 else {
+            return Ok(());
+        };
+        let tag = now.tag();
+        // Weak tags never match (RFC 9110, section 13.1.1).
+        let fits = seen
+            .split(',')
+            .map(str::trim)
+            .any(|one| one == "*" || one == tag);
+        if fits {
+            return Ok(());
+        }
+        Err(Problem::changed(&tag).with("current", now))
+    }
+}
