@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     target("vault_facts", vault::facts),
     target("vault_detail", vault::detail),
     target("vault_keyring", vault::keyring),
+    target("vault_runs", vault::runs),
     target("vault_frame", vault::frame),
     target("vault_recovery", vault::recovery),
     target("box_journal", device::journal),

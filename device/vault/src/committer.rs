@@ -1,10 +1,11 @@
 //! The two threads between an operation and its durability: one makes frames durable, one writes
-//! the log and is the only place where the index changes.
+//! the log and is the only place where the index changes. A third one merges runs of the index, for
+//! which nobody waits.
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Weak, mpsc},
+    sync::{Arc, Weak, atomic::AtomicBool, mpsc},
     thread,
 };
 
@@ -15,13 +16,21 @@ use crate::{
     codec::wide,
     commit::Reply,
     core::{Answer, Core, Queues, Request, SLOW_DOWN_PERCENT, Submission},
-    keyring::VAULT,
+    index::{
+        Sought,
+        settle::{self, Promotion},
+    },
+    keyring::{JobNo, VAULT},
     log::{
         checkpoint,
         record::{Kind, MAX_PAYLOAD},
         writer::{Entry, LogWriter},
     },
     op::{Extent, Op},
+    runs::{
+        Claim, Run, RunFiles,
+        merge::{self, Merge, MergeError, Merged},
+    },
 };
 
 /// Records per sync, at most.
@@ -31,7 +40,7 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Inline bytes that one checkpoint moves out of old log files, at most.
 const MOVE_BYTES: u64 = 64 << 20;
 
-/// Starts both threads; they end when the queues are dropped.
+/// Starts the threads; they end when the queues are dropped.
 pub(crate) fn start(
     core: &Arc<Core>,
     writer: LogWriter,
@@ -40,12 +49,21 @@ pub(crate) fn start(
     let (sync, syncs) = mpsc::channel();
     let (log, requests) = mpsc::channel();
     let forward = log.clone();
+    let (merges, to_merge) = mpsc::channel();
     let logger = LogThread {
         core: Arc::downgrade(core),
         writer,
         checkpoint,
         since_checkpoint: 0,
         checkpoint_bytes: 0,
+        retry_weight: 0,
+        obsolete: Vec::new(),
+        merging: false,
+        merges,
+    };
+    let background = Merger {
+        files: Arc::clone(&core.runs),
+        closing: Arc::clone(&core.closing),
     };
     let threads = vec![
         thread::Builder::new()
@@ -54,6 +72,9 @@ pub(crate) fn start(
         thread::Builder::new()
             .name("vault-sync".to_owned())
             .spawn(move || sync_frames(&syncs, &forward))?,
+        thread::Builder::new()
+            .name("vault-merge".to_owned())
+            .spawn(move || background.run(&to_merge))?,
     ];
     *core.queues.write() = Some(Queues { sync, log });
     Ok(threads)
@@ -87,6 +108,26 @@ fn sync_frames(queue: &mpsc::Receiver<Box<Submission>>, log: &mpsc::Sender<Reque
     }
 }
 
+/// Merges runs, one job's at a time.
+struct Merger {
+    files: Arc<RunFiles>,
+    closing: Arc<AtomicBool>,
+}
+
+/// A merge, and who is told of it.
+type ToMerge = (Merge, mpsc::Sender<Request>);
+
+impl Merger {
+    fn run(&self, queue: &mpsc::Receiver<ToMerge>) {
+        while let Ok((merge, log)) = queue.recv() {
+            let merged = merge.run(&self.files, &self.closing);
+            // The log thread's end needs the queue to be let go of; a run that nobody takes in is
+            // removed when the vault is opened next.
+            let _ = log.send(Request::Merged(merge.job, merged));
+        }
+    }
+}
+
 struct LogThread {
     core: Weak<Core>,
     writer: LogWriter,
@@ -94,11 +135,25 @@ struct LogThread {
     checkpoint: Option<u32>,
     since_checkpoint: u64,
     checkpoint_bytes: u64,
+    /// No flush before this much is in memory: the last one failed.
+    retry_weight: u64,
+    /// Runs that the checkpoint on the disk may name, and the next one does not.
+    obsolete: Vec<Claim>,
+    merging: bool,
+    merges: mpsc::Sender<ToMerge>,
 }
+
+/// Of what makes a flush due, a job writes a run if it has this share; less goes into the checkpoint.
+const RUN_SHARE: u64 = 8;
 
 impl LogThread {
     fn run(mut self, queue: &mpsc::Receiver<Request>) {
         let mut next = None;
+        if let Some(core) = self.core.upgrade() {
+            // A checkpoint of an older release holds everything, and so does memory then.
+            self.checkpoint_if_due(&core);
+            self.merge_if_due(&core);
+        }
         while let Some(request) = next.take().or_else(|| queue.recv().ok()) {
             let Some(core) = self.core.upgrade() else {
                 return;
@@ -143,7 +198,11 @@ impl LogThread {
                     if keyring.secret(number).is_none() {
                         self.writer.forget_keys(&keyring);
                         drop(keyring);
-                        core.index.write().remove_job(number);
+                        let runs = core.index.write().remove_job(number);
+                        // If the key may still be on the disk, its runs have to be there, too.
+                        if result.is_ok() {
+                            core.runs.remove(runs);
+                        }
                     }
                     reply.send(result.map_err(|e| Error::io("store the keyring", e)));
                 }
@@ -151,7 +210,8 @@ impl LogThread {
                     let stocked = core.files.stock_reserve(core.config.log_bytes);
                     reply.send(stocked.map_err(|e| Error::io("set space aside for the log", e)));
                 }
-                Request::Checkpoint(reply) => self.checkpoint_now(&core, Some(reply)),
+                Request::Checkpoint(reply) => self.checkpoint_now(&core, true, Some(reply)),
+                Request::Merged(job, merged) => self.take_in(&core, job, merged),
             }
         }
         if let Some(core) = self.core.upgrade() {
@@ -174,6 +234,7 @@ impl LogThread {
     fn commit(&mut self, core: &Core, batch: Vec<Submission>) {
         let keyring = core.keyring.read();
         let mut accepted = Vec::with_capacity(batch.len());
+        let mut promotions = Vec::new();
         for submission in batch {
             if keyring.secret(submission.job).is_none() {
                 (submission.reply)(Err(Error::NoSuchJob(submission.job.to_string())));
@@ -189,6 +250,15 @@ impl LogThread {
                     max: MAX_PAYLOAD,
                 }));
                 continue;
+            }
+            // What the operation needs is read before it is logged: one that is in the log is never
+            // undone by a disk that does not read.
+            match find(core, submission.job, &submission.op) {
+                Ok(found) => promotions.extend(found),
+                Err(error) => {
+                    (submission.reply)(Err(error));
+                    continue;
+                }
             }
             accepted.push((submission, op));
         }
@@ -209,6 +279,9 @@ impl LogThread {
             Ok(positions) => {
                 let mut replies = Vec::with_capacity(accepted.len());
                 let mut index = core.index.write();
+                for found in promotions {
+                    index.promote(found);
+                }
                 for ((submission, _), at) in accepted.into_iter().zip(positions) {
                     let result = index.apply(at, submission.job, submission.op);
                     replies.push((submission.reply, result.map(|outcome| (at.lsn, outcome))));
@@ -234,11 +307,17 @@ impl LogThread {
     }
 
     fn checkpoint_if_due(&mut self, core: &Core) {
-        // A checkpoint costs what the index is large: it is worth writing again only after
+        // A checkpoint costs what memory holds of the index: it is worth writing again only after
         // several times as much log.
         let due = core.config.checkpoint_bytes.max(4 * self.checkpoint_bytes);
         if self.since_checkpoint >= due || self.is_pressed(core) {
-            self.checkpoint_now(core, None);
+            self.checkpoint_now(core, true, None);
+            return;
+        }
+        let weight = core.index.read().weight();
+        if weight >= core.config.index_bytes.max(self.retry_weight) {
+            // The log file has room left: there is no need for another.
+            self.checkpoint_now(core, false, None);
         }
     }
 
@@ -254,34 +333,127 @@ impl LogThread {
         core.files.total_bytes().saturating_sub(live) > 2 * log_bytes
     }
 
-    fn checkpoint_now(&mut self, core: &Core, reply: Option<Reply<()>>) {
+    fn checkpoint_now(&mut self, core: &Core, rotate: bool, reply: Option<Reply<()>>) {
         // Whatever comes of it, the next try is not at the next batch.
         self.since_checkpoint = 0;
-        let result = self.write_checkpoint(core);
+        let result = self.write_checkpoint(core, rotate);
+        self.retry_weight = 0;
         if let Err(source) = &result {
             tracing::warn!(%source, "no checkpoint was written; the log grows on");
+            let weight = core.index.read().weight();
+            self.retry_weight = weight.saturating_add(core.config.index_bytes);
         }
         core.measure();
         // A checkpoint is a file, too.
         trim(core);
+        self.merge_if_due(core);
         if let Some(reply) = reply {
             reply.send(result.map_err(|e| Error::io("write a checkpoint", e)));
         }
     }
 
-    fn write_checkpoint(&mut self, core: &Core) -> io::Result<()> {
-        self.writer.rotate(0)?;
-        let number = self.writer.number();
-        {
-            let (keyring, index) = (core.keyring.read(), core.index.read());
-            let next_lsn = self.writer.next_lsn();
-            self.checkpoint_bytes =
-                checkpoint::write(&core.files, &keyring, &index, number, next_lsn)?;
+    fn write_checkpoint(&mut self, core: &Core, rotate: bool) -> io::Result<()> {
+        if rotate {
+            self.writer.rotate(0)?;
         }
-        if let Some(old) = self.checkpoint.replace(number) {
+        let number = self.writer.number();
+        let end = checkpoint::End {
+            number,
+            durable: self.writer.durable(),
+            next_lsn: self.writer.next_lsn(),
+        };
+        let mut flushed = BTreeMap::new();
+        let written = flush(core, &mut flushed).and_then(|()| {
+            let claims = flushed.iter().map(|(job, run)| (*job, run.claim()));
+            let (keyring, index) = (core.keyring.read(), core.index.read());
+            checkpoint::write(&core.files, &keyring, &index, end, &claims.collect())
+        });
+        let checkpoint = match written {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                // Nobody can have heard of them.
+                core.runs.remove(flushed.values().map(Run::claim));
+                return Err(error);
+            }
+        };
+        self.checkpoint_bytes = checkpoint.len;
+        if let Err(error) = checkpoint.publish(&core.files) {
+            // It may be what recovery finds: its runs stay until another one is in its place.
+            self.obsolete.extend(flushed.values().map(Run::claim));
+            return Err(error);
+        }
+        {
+            let mut index = core.index.write();
+            for (job, run) in flushed {
+                index.settle(job, run);
+            }
+            index.weigh();
+        }
+        core.runs.remove(std::mem::take(&mut self.obsolete));
+        if let Some(old) = self.checkpoint.replace(number).filter(|old| *old != number) {
             core.files.remove(Kind::Checkpoint, old)?;
         }
-        self.clean(core, number)
+        if rotate {
+            self.clean(core, number)?;
+        }
+        Ok(())
+    }
+
+    /// Has the runs of one job merged where there are many; one merge at a time.
+    fn merge_if_due(&mut self, core: &Core) {
+        if self.merging {
+            return;
+        }
+        let (keyring, index) = (core.keyring.read(), core.index.read());
+        for job in index.jobs() {
+            let Some(runs) = index.runs(job) else {
+                continue;
+            };
+            let Some(count) = merge::due(&runs) else {
+                continue;
+            };
+            let (Some(secret), Some(living)) = (keyring.secret(job), index.living(job)) else {
+                continue;
+            };
+            let merge = Merge {
+                job,
+                vault: keyring.vault,
+                secret: secret.clone(),
+                inputs: Arc::new(runs[..count].to_vec()),
+                living,
+            };
+            let queues = core.queues.read();
+            let Some(log) = queues.as_ref().map(|queues| queues.log.clone()) else {
+                return;
+            };
+            self.merging = self.merges.send((merge, log)).is_ok();
+            return;
+        }
+    }
+
+    /// Puts a merged run in its place. A checkpoint that names it must be on the disk before those
+    /// that it was made of go.
+    fn take_in(&mut self, core: &Core, job: JobNo, merged: Result<Merged, MergeError>) {
+        self.merging = false;
+        match merged {
+            Ok(merged) => {
+                let Merged { inputs, output } = merged;
+                let made = output.as_ref().map(Run::claim);
+                let unused = core.index.write().replace_runs(job, &inputs, output);
+                if made.is_some_and(|made| unused.contains(&made)) {
+                    // The job is gone.
+                    core.runs.remove(unused);
+                    self.merge_if_due(core);
+                    return;
+                }
+                self.obsolete.extend(unused);
+                self.checkpoint_now(core, false, None);
+            }
+            // Tried again behind the next flush.
+            Err(MergeError::Stopped) => {}
+            Err(MergeError::Read(error)) => drop(core.tell(&error, Some(job), "", 0)),
+            Err(error) => tracing::warn!(%error, "runs of the index were not merged"),
+        }
     }
 
     /// Removes log files that nobody needs, and empties the one that is needed least.
@@ -311,7 +483,7 @@ impl LogThread {
     /// Copies what is still needed of log file `number` to the log's end; the next checkpoint
     /// removes the file.
     fn empty(&mut self, core: &Core, number: u32) {
-        let owners = core.index.read().owners_in_log(number);
+        let owners = core.owners_in_log(number);
         let mut batch = Vec::new();
         let mut bytes = 0;
         for (owner, job, from) in owners {
@@ -336,6 +508,42 @@ impl LogThread {
             self.commit(core, batch);
         }
     }
+}
+
+/// Writes what is in memory of the index into runs, for jobs where that is much.
+fn flush(core: &Core, flushed: &mut BTreeMap<JobNo, Run>) -> io::Result<()> {
+    let (keyring, index) = (core.keyring.read(), core.index.read());
+    for job in index.heavy(
+        core.config.index_bytes / RUN_SHARE,
+        core.config.index_bytes / 2,
+    ) {
+        // A job is erased on this thread: the key is there.
+        let secret = keyring.secret(job).ok_or(io::ErrorKind::NotFound)?;
+        let records = index.flushed_records(job);
+        let run = core
+            .runs
+            .write((keyring.vault, job), secret, records, |output| {
+                index.flush(job, output)
+            })?;
+        flushed.insert(job, run);
+    }
+    Ok(())
+}
+
+/// Reads what an operation needs of the index, as far as it is not in memory.
+fn find(core: &Core, job: JobNo, op: &Op) -> Result<Option<Promotion>, Error> {
+    let sought = core.index.read().seek(job, op);
+    let Some(sought) = sought else {
+        return Ok(None);
+    };
+    let lives = |version| core.index.read().lives(version);
+    settle::find(&sought, lives).map_err(|error| {
+        let (key, version) = match &sought.2 {
+            Sought::Name(key) => (&**key, 0),
+            Sought::Version(version) => ("", *version),
+        };
+        core.unread(error, Some(sought.0), key, version)
+    })
 }
 
 fn trim(core: &Core) {

@@ -25,6 +25,8 @@ pub struct VaultConfig {
     pub log_bytes: u64,
     /// A checkpoint is written when this many bytes of log have been added since the last one.
     pub checkpoint_bytes: u64,
+    /// What the index takes in memory, in bytes, before it is written to the disk; about this much.
+    pub index_bytes: u64,
     /// Write segments past the page cache where the file system allows it.
     pub direct_io: bool,
 }
@@ -40,6 +42,7 @@ impl VaultConfig {
             inline_max_bytes: 32 << 10,
             log_bytes: 64 << 20,
             checkpoint_bytes: 256 << 20,
+            index_bytes: 16 << 20,
             direct_io: true,
         }
     }
@@ -52,6 +55,7 @@ impl VaultConfig {
         self.inline_max_bytes = 512;
         self.log_bytes = 64 << 10;
         self.checkpoint_bytes = 128 << 10;
+        self.index_bytes = 2 << 10;
         self
     }
 

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
 };
@@ -23,6 +23,10 @@ use crate::{
     keyring::{JobNo, Keyring, Rekey, VAULT},
     log::files::LogFiles,
     op::Op,
+    runs::{
+        RunFiles,
+        merge::{MergeError, Merged},
+    },
     segments::{OpenSegment, Run, Segments},
     tree::LEAF,
 };
@@ -44,6 +48,9 @@ pub(crate) struct Core {
     pub(crate) keyring: RwLock<Keyring>,
     pub(crate) index: RwLock<Index>,
     pub(crate) files: Arc<LogFiles>,
+    pub(crate) runs: Arc<RunFiles>,
+    /// Set when the vault is closed: nobody waits for work that can be done again.
+    pub(crate) closing: Arc<AtomicBool>,
     pub(crate) segments: Segments,
     /// The longest part that was begun, per upload: what the place of the others is guessed from.
     pub(crate) part_lens: Mutex<BTreeMap<UploadId, u64>>,
@@ -74,6 +81,8 @@ pub(crate) enum Request {
     AddJob(JobId, Reply<()>),
     EraseJob(JobId, Option<Rekey>, Reply<()>),
     Checkpoint(Reply<()>),
+    /// Runs were merged into one, or not.
+    Merged(JobNo, Result<Merged, MergeError>),
     /// Set space aside for the log again.
     Reserve(Reply<()>),
 }
@@ -164,17 +173,20 @@ impl Core {
     /// Sums up anew what is in use.
     pub(crate) fn measure(&self) {
         let segments = self.segments.usage(&self.index.read().space);
-        self.used.store(
-            segments.used_bytes + self.files.total_bytes(),
-            Ordering::Relaxed,
-        );
+        self.used
+            .store(segments.used_bytes + self.log_bytes(), Ordering::Relaxed);
+    }
+
+    /// Bytes on disk of everything but segments: log files, checkpoint, runs.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.files.total_bytes() + self.runs.total_bytes()
     }
 
     /// Keeps the files within the capacity when the log has grown at the cost of segments.
     pub(crate) fn trim(&self) -> std::io::Result<()> {
         let space = &self.index.read().space;
         let files = self.segments.usage(space).files * self.geometry.segment;
-        let over = (files + self.files.total_bytes()).saturating_sub(self.config.capacity_bytes);
+        let over = (files + self.log_bytes()).saturating_sub(self.config.capacity_bytes);
         if over > 0 {
             self.segments.trim(space, over)
         } else {
@@ -248,20 +260,37 @@ impl Core {
         }
     }
 
+    /// Looks for dead space between live bytes, in some segments; false when all were looked at.
+    /// Nobody begins an incarnation meanwhile.
+    fn look_for_holes(&self) -> bool {
+        let segments = self.segments.to_look_at(&self.index.read().space);
+        if segments.is_empty() {
+            return false;
+        }
+        if let Some(live) = self.places_in(&segments) {
+            self.segments.note_holes(&segments, &live);
+        }
+        true
+    }
+
     /// Opens a segment, or the rest of one, under a fresh key; recorded before it is used.
     fn begin_incarnation(&self) -> Result<(), Error> {
         if self.above(FULL_PERCENT) {
             return Err(Error::DiskFull);
         }
         let grown = self.segments.usage(&self.index.read().space).files + 1;
-        let wanted = grown * self.geometry.segment + self.files.total_bytes();
+        let wanted = grown * self.geometry.segment + self.log_bytes();
         let may_grow = wanted <= self.config.capacity_bytes;
         let failed = |source| Error::io("begin a segment", source);
-        let site = self
-            .segments
-            .site(&mut self.index.write(), may_grow)
-            .map_err(failed)?;
-        let (site, segment) = site.ok_or(Error::DiskFull)?;
+        let (site, segment) = loop {
+            let site = self.segments.site(&mut self.index.write(), may_grow);
+            if let Some(site) = site.map_err(failed)? {
+                break site;
+            }
+            if !self.look_for_holes() {
+                return Err(Error::DiskFull);
+            }
+        };
         let base = u32::try_from(site.base / BLOCK).map_err(|_| Error::DiskFull)?;
         let salt = random();
         let op = Op::Incarnate {

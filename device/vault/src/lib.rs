@@ -1,14 +1,16 @@
 //! The crash-safe encrypted store that the data plane writes to.
 //!
-//! Bytes move one way: `writer -> segment frames (or the log) -> log record -> index`. The log is
-//! the only truth: an operation happens when its record is on the disk, and the index is what
-//! comes out of applying the records in order, at run time and at [`Vault::open`] alike.
+//! Bytes move one way: `writer -> segment frames (or the log) -> log record -> index -> runs`. The log
+//! is the only truth: an operation happens when its record is on the disk, and the index is what
+//! comes out of applying the records in order, at run time and at [`Vault::open`] alike. What of the
+//! index was not touched lately leaves memory for sorted files, and the log before it can go.
 //!
 //! The core is synchronous. What must wait for the disk returns a [`Commit`], which can be
 //! awaited under any runtime or waited for by a thread. [`ObjectWriter::write`] and
 //! [`ObjectReader::next_chunk`] do disk work in the calling thread: call them from a blocking one.
 
 mod buffer;
+mod catalog;
 mod codec;
 mod commit;
 mod committer;
@@ -29,6 +31,7 @@ mod object;
 mod op;
 mod open;
 mod reader;
+mod runs;
 mod scrub;
 mod segments;
 mod tree;

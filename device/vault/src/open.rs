@@ -17,6 +17,7 @@ use crate::{
     index::Index,
     keyring::Keyring,
     log::{files::LogFiles, record::Kind, recover, writer::LogWriter},
+    runs::RunFiles,
     segments::Segments,
 };
 
@@ -35,8 +36,10 @@ pub(crate) fn open(
         move |source: io::Error| OpenError::Io { what, source }
     };
     let (log_dir, segment_dir) = (config.dir.join("log"), config.dir.join("segments"));
-    disk.create_dir(&log_dir).map_err(fail("make"))?;
-    disk.create_dir(&segment_dir).map_err(fail("make"))?;
+    let run_dir = config.dir.join("index");
+    for dir in [&log_dir, &segment_dir, &run_dir] {
+        disk.create_dir(dir).map_err(fail("make"))?;
+    }
     let lock = disk
         .lock(&config.dir.join("lock"))
         .map_err(|source| match source.kind() {
@@ -48,13 +51,14 @@ pub(crate) fn open(
 
     let mut report = RecoveryReport::default();
     let files = Arc::new(LogFiles::new(Arc::clone(&disk), log_dir));
+    let runs = Arc::new(RunFiles::new(Arc::clone(&disk), run_dir));
     let mut keyring = keyring(&*disk, config, master, &files, &mut report)?;
     let geometry = Geometry::of(config);
     let mut index = Index::new(geometry);
     for (no, job) in keyring.jobs() {
         index.add_job(no, job);
     }
-    let end = recover::recover(&files, &keyring, &mut index, &mut report)?;
+    let end = recover::recover(&files, &runs, &keyring, &mut index, &mut report)?;
     if keyring.begun && end.last.is_none() {
         let (path, reason) = (files.path(Kind::Log, 1), "the log is missing".to_owned());
         return Err(OpenError::Damaged {
@@ -68,7 +72,7 @@ pub(crate) fn open(
         segment_dir,
         geometry,
         config.direct_io,
-        &index.live_ranges(),
+        &index.space.ends(),
     )?;
     if let Some((number, _)) = end.last {
         // After a process died its last records may be in the page cache only. They were read as
@@ -91,6 +95,9 @@ pub(crate) fn open(
             .map_err(fail("store the keyring of"))?;
     }
     remove_old(&files, &index, end.checkpoint).map_err(fail("clean the log of"))?;
+    let named: Vec<u32> = index.claims().iter().map(|claim| claim.number).collect();
+    runs.remove_others(&named)
+        .map_err(fail("clean the index of"))?;
 
     let counts = index.counts();
     report.objects = counts.objects;
@@ -104,6 +111,8 @@ pub(crate) fn open(
         keyring: RwLock::new(keyring),
         index: RwLock::new(index),
         files,
+        runs,
+        closing: Arc::default(),
         segments,
         part_lens: Mutex::default(),
         used: AtomicU64::new(0),

@@ -9,14 +9,24 @@ use crate::{
 /// Reads and verifies every object and part that is there when its turn comes.
 pub(crate) fn scrub(core: &Arc<Core>) -> ScrubReport {
     let mut report = ScrubReport::default();
+    let jobs = core.index.read().jobs();
+    for job in jobs {
+        let runs = core.index.read().runs(job);
+        for run in runs.iter().flat_map(|runs| runs.iter()) {
+            let damaged = run.verify().into_iter();
+            report
+                .damaged
+                .extend(damaged.map(|error| core.tell(&error, Some(job), "", 0)));
+        }
+    }
     let mut version = None;
     loop {
         // One at a time: nobody waits for the scrub, and what is deleted meanwhile is skipped.
         let found = core.index.read().version_after(version);
         let Some(next) = found else { break };
         version = Some(next);
-        let opened = core.index.read().open(next);
-        if let Ok((info, job, Some(body))) = opened {
+        // Each block of the index was reported once, above.
+        if let Ok((info, job, Some(body))) = core.open(next) {
             let name = (info.job.to_string(), info.key, next.0);
             read(core, job, name, body, &mut report);
         }

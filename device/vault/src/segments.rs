@@ -23,6 +23,8 @@ use crate::{
 /// Unwritten runs that are kept for the next writer; beyond, the shortest is given up until its
 /// segment is free again.
 const MAX_RUNS: usize = 256;
+/// Segments that are looked through for dead space at a time: what lies in them is held in memory.
+const LOOK_AT: usize = 64;
 
 /// A segment that is being written. While one of these lives, the segment is not reused.
 pub(crate) struct OpenSegment {
@@ -107,18 +109,20 @@ struct Inner {
     runs: Vec<Run>,
     /// Dead space between and behind live bytes that was found when it was last looked for.
     holes: Vec<Site>,
-    /// What had come free by then.
+    /// What had come free when looking through all of them began the last time.
     looked_at: Option<u64>,
+    /// Where that goes on.
+    look_from: u32,
 }
 
 impl Segments {
-    /// Looks at the files in `dir`, all of whose live bytes must be there.
+    /// Looks at the files in `dir`, all of whose live bytes must be there: each up to its end.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         dir: PathBuf,
         geometry: Geometry,
         direct: bool,
-        live: &BTreeMap<u32, Vec<(u64, u64)>>,
+        ends: &BTreeMap<u32, u64>,
     ) -> Result<Self, OpenError> {
         let this = Self {
             disk,
@@ -143,7 +147,7 @@ impl Segments {
                 inner.existing.insert(number);
             }
         }
-        for (number, ranges) in live {
+        for (number, end) in ends {
             let path = this.path(*number);
             let reading = format!("read {}", path.display());
             let size = match this.disk.open(&path, Access::Read) {
@@ -151,8 +155,7 @@ impl Segments {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
                 Err(error) => return Err(fail(reading)(error)),
             };
-            let end = ranges.iter().map(|(_, end)| *end).max().unwrap_or(0);
-            if size < end {
+            if size < *end {
                 let reason = format!("objects lie up to byte {end}");
                 return Err(OpenError::Damaged {
                     path,
@@ -161,7 +164,7 @@ impl Segments {
                 });
             }
             // What the last process did not fill is used first: it is in one piece.
-            inner.holes.extend(this.holes(*number, &[(0, end)]));
+            inner.holes.extend(this.holes(*number, &[(0, *end)]));
         }
         *this.inner.lock() = inner;
         Ok(this)
@@ -217,7 +220,7 @@ impl Segments {
     ) -> io::Result<Option<(Site, Arc<OpenSegment>)>> {
         index.space.sweep();
         let mut inner = self.inner.lock();
-        let Some(site) = self.find(&mut inner, index, may_grow)? else {
+        let Some(site) = self.find(&mut inner, &index.space, may_grow)? else {
             return Ok(None);
         };
         let access = if self.direct {
@@ -236,9 +239,9 @@ impl Segments {
         Ok(Some((site, open)))
     }
 
-    fn find(&self, inner: &mut Inner, index: &Index, may_grow: bool) -> io::Result<Option<Site>> {
-        inner.close(|live| live == 0, &index.space);
-        let free = inner.free(&index.space).next();
+    fn find(&self, inner: &mut Inner, space: &Space, may_grow: bool) -> io::Result<Option<Site>> {
+        inner.close(|live| live == 0, space);
+        let free = inner.free(space).next();
         if let Some(segment) = free {
             inner.holes.retain(|hole| hole.segment != segment);
             return Ok(Some(self.whole(segment)));
@@ -253,23 +256,50 @@ impl Segments {
             inner.existing.insert(segment);
             return Ok(Some(self.whole(segment)));
         }
-        // Looking through everything is for when nothing else is left, and only worth it when
-        // something has come free since the last time.
-        let vacated = index.space.vacated_bytes();
-        if inner.looked_at.replace(vacated) == Some(vacated) {
-            return Ok(None);
-        }
-        // Runs that are too short for whoever asks keep their segments from being looked at.
-        inner.close(|_| true, &index.space);
-        for (number, ranges) in &mut index.live_ranges() {
-            if !inner.open.contains_key(number) {
-                ranges.sort_unstable();
-                inner.holes.retain(|hole| hole.segment != *number);
-                inner.holes.extend(self.holes(*number, ranges));
+        Ok(None)
+    }
+
+    /// Some segments that nobody writes to and that hold dead space, for when nothing else is left.
+    /// Only worth it when something has come free since the last time.
+    pub(crate) fn to_look_at(&self, space: &Space) -> BTreeSet<u32> {
+        let mut inner = self.inner.lock();
+        if inner.look_from == 0 {
+            let vacated = space.vacated_bytes();
+            if inner.looked_at.replace(vacated) == Some(vacated) {
+                return BTreeSet::new();
             }
+            // Runs that are too short for whoever asks keep their segments from being looked at.
+            inner.close(|_| true, space);
+        }
+        let room = self.geometry.segment - self.geometry.frame;
+        let behind = inner.existing.range(inner.look_from..);
+        let roomy = behind.filter(|number| {
+            let live = space.live_in_segment(**number);
+            live > 0 && live <= room && !inner.open.contains_key(number)
+        });
+        let some: BTreeSet<u32> = roomy.copied().take(LOOK_AT).collect();
+        let last = some.last().filter(|_| some.len() == LOOK_AT);
+        inner.look_from = last.map_or(0, |last| last + 1);
+        some
+    }
+
+    /// Takes in what lies in `segments`: what lies between is free.
+    pub(crate) fn note_holes(&self, segments: &BTreeSet<u32>, live: &[(u32, u64, u64)]) {
+        let inner = &mut *self.inner.lock();
+        let mut ranges: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+        for (segment, begin, end) in live {
+            ranges.entry(*segment).or_default().push((*begin, *end));
+        }
+        inner.holes.retain(|hole| !segments.contains(&hole.segment));
+        for number in segments
+            .iter()
+            .filter(|number| inner.existing.contains(number))
+        {
+            let mut ranges = ranges.remove(number).unwrap_or_default();
+            ranges.sort_unstable();
+            inner.holes.extend(self.holes(*number, &ranges));
         }
         inner.holes.sort_by_key(|hole| hole.end - hole.base);
-        Ok(inner.take_hole())
     }
 
     fn whole(&self, segment: u32) -> Site {

@@ -6,13 +6,13 @@ use crc_fast::{CrcAlgorithm::Crc64Nvme, checksum_combine};
 
 use super::{
     Content, Entry, Index, Outcome, Part, PartsContent, Position, Progress, Upload, etag,
-    space::Incarnation,
+    settle::deletion_weight, space::Incarnation,
 };
 use crate::{
     Checksums, Condition, Delivery, DeliveryEvent, Error, PartInfo, PartNumber, UploadId,
     codec::{decode_detail, encode_detail},
     keyring::JobNo,
-    op::{Body, Extent, Op, Owner, Source},
+    op::{Body, Extent, Op, Owner, Source, wire::MAX_SIZE},
     tree::combine,
 };
 
@@ -55,7 +55,7 @@ impl Index {
                 now,
             } => {
                 let (key, created_ms): (Arc<str>, _) = (key.into(), now);
-                self.names(job)?.uploads.insert((Arc::clone(&key), id));
+                self.named(job)?.uploads.insert((Arc::clone(&key), id));
                 let (detail, parts) = (detail.into(), BTreeMap::new());
                 self.uploads.insert(
                     id,
@@ -107,7 +107,14 @@ impl Index {
                 Ok(Outcome::Done)
             }
             Op::ForgetDeletion { version } => {
-                self.deletions.remove(&version.0);
+                if let Some(job) = self
+                    .jobs
+                    .values_mut()
+                    .find(|j| j.deleted.contains(version.0))
+                {
+                    job.deleted.remove(version.0);
+                    job.told.remove(&version.0);
+                }
                 Ok(Outcome::Done)
             }
             Op::Move { owner, from } => {
@@ -132,7 +139,7 @@ impl Index {
         }
     }
 
-    fn names(&mut self, job: JobNo) -> Result<&mut super::Job, Error> {
+    fn named(&mut self, job: JobNo) -> Result<&mut super::Job, Error> {
         self.jobs
             .get_mut(&job)
             .ok_or_else(|| Error::NoSuchJob(job.to_string()))
@@ -165,38 +172,44 @@ impl Index {
         condition: &Condition,
     ) -> Result<Outcome, Error> {
         self.check(entry.job, &entry.key, condition)?;
-        let job = self.names(entry.job)?;
+        let no = entry.job;
+        let job = self.named(no)?;
         let info = entry.info(&job.id, version);
-        let replaced = job.objects.insert(Arc::clone(&entry.key), version);
-        if let Some(body) = &entry.body {
-            self.space.occupy(body);
+        job.count(version, &entry);
+        job.weight += entry.weight();
+        let replaced = job.names.insert(Arc::clone(&entry.key), version);
+        let body = entry.body.clone();
+        job.versions.insert(version, Box::new(entry));
+        if let Some(body) = body {
+            self.space.occupy(no, &body);
         }
-        self.count(version, &entry);
-        self.versions.insert(version, Box::new(entry));
         if let Some(old) = replaced {
-            self.remove_version(old);
+            self.remove_version(no, old);
         }
         Ok(Outcome::Object(Box::new(info)))
     }
 
-    fn delete(&mut self, job: JobNo, key: &str, condition: &Condition) -> Result<Outcome, Error> {
-        self.check(job, key, condition)?;
-        let removed = self.names(job)?.objects.remove_entry(key);
-        let existed = removed.is_some();
-        if let Some((key, version)) = removed {
-            self.remove_version(version);
-            self.deletions.insert(version, (job, key));
+    fn delete(&mut self, no: JobNo, key: &str, condition: &Condition) -> Result<Outcome, Error> {
+        self.check(no, key, condition)?;
+        let Some(version) = self.named(no)?.names.remove(key) else {
+            return Ok(Outcome::Deleted(false));
+        };
+        if let Some(key) = self.remove_version(no, version) {
+            let job = self.named(no)?;
+            job.weight += deletion_weight(&key);
+            job.deleted.insert(version);
+            job.told.insert(version, key);
         }
-        Ok(Outcome::Deleted(existed))
+        Ok(Outcome::Deleted(true))
     }
 
     fn check(&self, job: JobNo, key: &str, condition: &Condition) -> Result<(), Error> {
-        let names = self
+        let job = self
             .jobs
             .get(&job)
             .ok_or_else(|| Error::NoSuchJob(job.to_string()))?;
-        let version = names.objects.get(key).copied();
-        let current = version.and_then(|version| self.versions.get(&version));
+        let version = job.names.get(key).copied();
+        let current = version.and_then(|version| job.versions.get(&version));
         let holds = match condition {
             Condition::Any => true,
             Condition::Absent => current.is_none(),
@@ -219,9 +232,9 @@ impl Index {
         let info = part
             .info(number)
             .ok_or_else(|| Error::NoSuchUpload(id.to_string()))?;
-        self.space.occupy(&part.body);
+        self.space.occupy(upload.job, &part.body);
         if let Some(old) = upload.parts.insert(number, part) {
-            self.space.retire(old.body);
+            self.space.retire(upload.job, old.body);
         }
         Ok(Outcome::Part(Box::new(info)))
     }
@@ -245,12 +258,18 @@ impl Index {
         Ok(outcome)
     }
 
+    /// The job and the entry of a version.
+    fn entry_mut(&mut self, version: u64) -> Option<(&mut super::Job, JobNo)> {
+        let mut jobs = self.jobs.iter_mut();
+        let found = jobs.find(|(_, job)| job.versions.contains_key(&version));
+        found.map(|(no, job)| (job, *no))
+    }
+
     fn deliver(&mut self, version: u64, event: DeliveryEvent) -> Result<Outcome, Error> {
-        let mut entry = self
-            .versions
-            .remove(&version)
-            .ok_or(Error::NoSuchVersion(version))?;
-        self.uncount(version, &entry);
+        let absent = || Error::NoSuchVersion(version);
+        let (job, no) = self.entry_mut(version).ok_or_else(absent)?;
+        let mut entry = job.versions.remove(&version).ok_or_else(absent)?;
+        job.uncount(version, &entry);
         let released = event == DeliveryEvent::Released;
         let delivered = event == DeliveryEvent::Delivered;
         let mut delivery = std::mem::replace(&mut entry.progress, Progress::OnBox).into_delivery();
@@ -261,26 +280,31 @@ impl Index {
         let stepped = delivery.step(event);
         let ended = !matches!(delivery, Delivery::InFlight { .. });
         entry.progress = delivery.into();
+        let (mut abandoned, mut freed) = (None, None);
         if stepped.is_ok() {
-            if let Some(upload) = open.filter(|_| ended) {
-                self.abandoned
-                    .insert((version, upload), (entry.job, Arc::clone(&entry.key)));
-            }
-            if let Some(body) = entry.body.take_if(|_| released) {
-                self.space.retire(body);
-            }
+            abandoned = open
+                .filter(|_| ended)
+                .map(|upload| (upload, Arc::clone(&entry.key)));
+            freed = entry.body.take_if(|_| released);
         }
-        self.count(version, &entry);
-        self.versions.insert(version, entry);
+        job.count(version, &entry);
+        // Each part of an upload makes its entry longer.
+        job.weight += 96;
+        job.versions.insert(version, entry);
+        if let Some((upload, key)) = abandoned {
+            self.abandoned.insert((version, upload), (no, key));
+        }
+        if let Some(body) = freed {
+            self.space.retire(no, body);
+        }
         stepped?;
         Ok(Outcome::Done)
     }
 
     fn hashed(&mut self, version: u64, blake3: [u8; 32]) -> Result<Outcome, Error> {
-        let entry = self
-            .versions
-            .get_mut(&version)
-            .ok_or(Error::NoSuchVersion(version))?;
+        let found = self.entry_mut(version);
+        let entry = found.and_then(|(job, _)| job.versions.get_mut(&version));
+        let entry = entry.ok_or(Error::NoSuchVersion(version))?;
         if let Content::Parts(parts) = &mut entry.content {
             parts.whole = Some(blake3);
         }
@@ -289,18 +313,18 @@ impl Index {
 
     /// Points the owner at the copy of `from` in this record; nothing to do if it is gone.
     fn move_extent(&mut self, at: Position, owner: Owner, from: Extent) {
-        let body = match owner {
-            Owner::Object(version) => self
-                .versions
-                .get_mut(&version)
-                .and_then(|entry| entry.body.as_mut()),
-            Owner::Part(id, number) => self
-                .uploads
-                .get_mut(&id)
-                .and_then(|upload| upload.parts.get_mut(&number))
-                .map(|part| &mut part.body),
+        let mut jobs = self.jobs.iter_mut();
+        let found = match owner {
+            Owner::Object(version) => jobs.find_map(|(no, job)| {
+                let entry = job.versions.get_mut(&version)?;
+                entry.body.as_mut().map(|body| (*no, body))
+            }),
+            Owner::Part(id, number) => self.uploads.get_mut(&id).and_then(|upload| {
+                let part = upload.parts.get_mut(&number)?;
+                Some((upload.job, &mut part.body))
+            }),
         };
-        let (Some(body), Extent::Log { len, .. }) = (body, from) else {
+        let (Some((job, body)), Extent::Log { len, .. }) = (found, from) else {
             return;
         };
         let to = Extent::Log {
@@ -316,8 +340,8 @@ impl Index {
             .map(|e| if *e == from { to } else { *e })
             .collect();
         let old = std::mem::replace(body, Arc::clone(&moved));
-        self.space.occupy(&moved);
-        self.space.retire(old);
+        self.space.occupy(job, &moved);
+        self.space.retire(job, old);
     }
 }
 
@@ -349,7 +373,9 @@ impl Upload {
                 let (crc, len) = (part.content.crc64nvme, part.content.size);
                 checksum_combine(Crc64Nvme, crc64nvme, crc, len)
             };
-            size = size.checked_add(part.content.size).ok_or(Error::DiskFull)?;
+            let sum = size.checked_add(part.content.size);
+            // No disk holds it, and a checkpoint would not either.
+            size = sum.filter(|sum| *sum <= MAX_SIZE).ok_or(Error::DiskFull)?;
             extents.extend_from_slice(&part.body);
         }
         if extents.len() > MAX_EXTENTS {

@@ -2,23 +2,36 @@
 //!
 //! Pure: no disk, no clock, no randomness. The same operations in the same order give the same
 //! index, whether they are applied as they happen or replayed.
+//!
+//! Which versions live is in memory. What they are is here only as far as it was touched lately;
+//! the rest lies in [`crate::runs`], which are read before an operation is applied, never by it:
+//! whoever applies one calls [`Index::seek`] first and [`Index::promote`]s what that names.
 
 mod apply;
 pub(crate) mod fact;
 mod query;
+pub(crate) mod settle;
 pub(crate) mod space;
+mod versions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
+
+use parking_lot::Mutex;
 
 use crate::tree::PartTree;
 use crate::{
-    Delivery, Digests, JobId, ObjectInfo, PartInfo, UploadId, Version, config::Geometry,
-    keyring::JobNo, op::Body,
+    Delivery, Digests, JobId, ObjectInfo, PartInfo, UploadId, Version,
+    config::Geometry,
+    keyring::JobNo,
+    op::{Body, Extent},
+    runs::{Claim, Runs},
 };
+pub(crate) use settle::{Living, Sought, Stored};
 use space::Space;
+use versions::VersionSet;
 
 /// Where a record lies: the objects and incarnations it makes are called after it.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +70,7 @@ pub(crate) struct PartsContent {
 }
 
 /// One current version.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     job: JobNo,
     key: Arc<str>,
@@ -72,7 +85,7 @@ pub(crate) struct Entry {
 }
 
 /// A [`Delivery`] in little memory: nearly all versions are in one of the plain states.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Progress {
     OnBox,
     InCloud,
@@ -98,15 +111,35 @@ struct Part {
     body: Body,
 }
 
-#[derive(Debug)]
+#[derive(Default)]
 struct Job {
     id: JobId,
-    objects: BTreeMap<Arc<str>, u64>,
+    /// Versions that are somebody's current one.
+    live: VersionSet,
+    /// Versions that their owner deleted, until somebody else remembers that.
+    deleted: VersionSet,
+    /// Live versions that are still to be delivered.
+    pending: VersionSet,
+    sums: Sums,
+    /// Its sums, sets and shares of the space came from a checkpoint, whole.
+    summed: bool,
+    /// Of live versions that were touched since the last flush.
+    names: BTreeMap<Arc<str>, u64>,
+    /// The same versions. Boxed: versions only ever grow, which leaves the nodes of the tree half
+    /// empty.
+    versions: BTreeMap<u64, Box<Entry>>,
+    /// Names of deleted versions, as far as they were deleted since the last flush.
+    told: BTreeMap<u64, Arc<str>>,
     uploads: BTreeSet<(Arc<str>, UploadId)>,
+    /// About how many bytes of memory names, versions and deletions take.
+    weight: u64,
+    /// The runs that a checkpoint named and nobody has opened yet, newest first.
+    claims: Vec<Claim>,
+    runs: Runs,
 }
 
 /// Sums that are kept rather than counted.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Sums {
     pub(crate) object_bytes: u64,
     pub(crate) pending_bytes: u64,
@@ -114,32 +147,27 @@ pub(crate) struct Sums {
 }
 
 /// Everything that the log adds up to.
-#[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) space: Space,
-    pub(crate) sums: Sums,
     jobs: BTreeMap<JobNo, Job>,
-    /// Boxed: versions only ever grow, which leaves the nodes of the tree half empty.
-    versions: BTreeMap<u64, Box<Entry>>,
     uploads: BTreeMap<UploadId, Upload>,
-    pending: BTreeSet<u64>,
     /// Uploads into the bucket that nobody needs any more, by version and name.
     abandoned: BTreeMap<(u64, String), (JobNo, Arc<str>)>,
-    /// Versions that their owner deleted, until somebody else remembers that.
-    deletions: BTreeMap<u64, (JobNo, Arc<str>)>,
+    /// Bodies of versions that lie in runs, while somebody reads them: their space is not free
+    /// before that ends, whoever deletes them.
+    reading: Mutex<Reading>,
 }
+
+type Reading = BTreeMap<u64, (JobNo, Weak<[Extent]>)>;
 
 impl Index {
     pub(crate) fn new(geometry: Geometry) -> Self {
         Self {
             space: Space::new(geometry),
-            sums: Sums::default(),
             jobs: BTreeMap::new(),
-            versions: BTreeMap::new(),
             uploads: BTreeMap::new(),
-            pending: BTreeSet::new(),
             abandoned: BTreeMap::new(),
-            deletions: BTreeMap::new(),
+            reading: Mutex::default(),
         }
     }
 
@@ -147,76 +175,105 @@ impl Index {
     pub(crate) fn add_job(&mut self, no: JobNo, id: &JobId) {
         self.jobs.entry(no).or_insert_with(|| Job {
             id: id.clone(),
-            objects: BTreeMap::new(),
-            uploads: BTreeSet::new(),
+            ..Job::default()
         });
     }
 
-    /// Forgets everything about a job whose key is gone.
-    pub(crate) fn remove_job(&mut self, no: JobNo) {
-        let Some(job) = self.jobs.remove(&no) else {
-            return;
+    /// Forgets everything about a job whose key is gone, and says which runs it had.
+    pub(crate) fn remove_job(&mut self, no: JobNo) -> Vec<Claim> {
+        let Some(mut job) = self.jobs.remove(&no) else {
+            return Vec::new();
         };
-        for version in job.objects.into_values() {
-            self.remove_version(version);
-        }
-        for (_, id) in job.uploads {
+        for (_, id) in std::mem::take(&mut job.uploads) {
             self.remove_upload(id);
         }
         self.abandoned.retain(|_, (owner, _)| *owner != no);
-        self.deletions.retain(|_, (owner, _)| *owner != no);
+        // Nothing of it counts; what is read just now keeps its place until that ends.
+        let read = job.versions.values_mut().filter_map(|e| e.body.take());
+        let mut read: Vec<Body> = read.filter(|body| Arc::strong_count(body) > 1).collect();
+        for (version, (owner, body)) in self.reading.get_mut() {
+            let touched = job.versions.contains_key(version);
+            if *owner == no && job.live.contains(*version) && !touched {
+                read.extend(body.upgrade());
+            }
+        }
+        self.space.forget(no, read);
+        job.runs.iter().map(|run| run.claim()).collect()
     }
 
     pub(crate) fn counts(&self) -> Counts {
         Counts {
-            objects: self.versions.len() as u64,
+            objects: self.jobs.values().map(|job| job.live.len()).sum(),
             uploads: self.uploads.len() as u64,
-            pending: self.pending.len() as u64,
+            pending: self.jobs.values().map(|job| job.pending.len()).sum(),
         }
     }
 
+    pub(crate) fn sums(&self) -> Sums {
+        let mut all = Sums::default();
+        for job in self.jobs.values() {
+            all.object_bytes = all.object_bytes.saturating_add(job.sums.object_bytes);
+            all.pending_bytes = all.pending_bytes.saturating_add(job.sums.pending_bytes);
+            all.failed = all.failed.saturating_add(job.sums.failed);
+        }
+        all
+    }
+
+    /// The job that a live version belongs to.
+    fn job_with(&self, version: u64) -> Option<(JobNo, &Job)> {
+        let mut jobs = self.jobs.iter();
+        jobs.find(|(_, job)| job.live.contains(version))
+            .map(|(no, job)| (*no, job))
+    }
+
     /// Takes a version out of everything but its job's names.
-    fn remove_version(&mut self, version: u64) {
-        let Some(entry) = self.versions.remove(&version) else {
-            return;
-        };
-        self.uncount(version, &entry);
-        let entry = *entry;
+    fn remove_version(&mut self, no: JobNo, version: u64) -> Option<Arc<str>> {
+        let job = self.jobs.get_mut(&no)?;
+        let entry = *job.versions.remove(&version)?;
+        job.uncount(version, &entry);
         if let Delivery::InFlight { upload, .. } = entry.progress.into_delivery() {
-            self.abandoned
-                .insert((version, upload), (entry.job, entry.key));
+            let owner = (no, Arc::clone(&entry.key));
+            self.abandoned.insert((version, upload), owner);
         }
         if let Some(body) = entry.body {
-            self.space.retire(body);
+            self.space.retire(no, body);
         }
+        Some(entry.key)
     }
 
     fn remove_upload(&mut self, id: UploadId) -> Option<Upload> {
         let mut upload = self.uploads.remove(&id)?;
         for part in std::mem::take(&mut upload.parts).into_values() {
-            self.space.retire(part.body);
+            self.space.retire(upload.job, part.body);
         }
         if let Some(job) = self.jobs.get_mut(&upload.job) {
             job.uploads.remove(&(Arc::clone(&upload.key), id));
         }
         Some(upload)
     }
+}
 
+impl Job {
+    /// Counts a version that is there from now on.
     fn count(&mut self, version: u64, entry: &Entry) {
-        self.sums.object_bytes += entry.size;
+        self.live.insert(version);
+        let sums = &mut self.sums;
+        sums.object_bytes = sums.object_bytes.saturating_add(entry.size);
         if entry.progress.as_delivery().is_pending() {
             self.pending.insert(version);
-            self.sums.pending_bytes += entry.size;
+            sums.pending_bytes = sums.pending_bytes.saturating_add(entry.size);
         }
-        self.sums.failed += u64::from(entry.has_failed());
+        sums.failed = sums.failed.saturating_add(entry.has_failed().into());
     }
 
     fn uncount(&mut self, version: u64, entry: &Entry) {
-        self.sums.object_bytes -= entry.size;
-        if self.pending.remove(&version) {
-            self.sums.pending_bytes -= entry.size;
+        self.live.remove(version);
+        let sums = &mut self.sums;
+        sums.object_bytes = sums.object_bytes.saturating_sub(entry.size);
+        if self.pending.remove(version) {
+            sums.pending_bytes = sums.pending_bytes.saturating_sub(entry.size);
         }
-        self.sums.failed -= u64::from(entry.has_failed());
+        sums.failed = sums.failed.saturating_sub(entry.has_failed().into());
     }
 }
 
@@ -272,7 +329,21 @@ impl From<Delivery> for Progress {
     }
 }
 
+/// What an entry takes in memory beside its texts and lists: about this much.
+const ENTRY_OVERHEAD: usize = 256;
+
 impl Entry {
+    /// About how many bytes of memory it takes.
+    fn weight(&self) -> u64 {
+        let extents = self.body.as_ref().map_or(0, |body| body.len());
+        let parts = match self.progress.as_delivery() {
+            Delivery::InFlight { parts, .. } => parts.len(),
+            _ => 0,
+        };
+        let lists = size_of::<Extent>() * extents + 96 * parts;
+        (ENTRY_OVERHEAD + self.key.len() + self.detail.len() + lists) as u64
+    }
+
     fn has_failed(&self) -> bool {
         matches!(self.progress.as_delivery(), Delivery::Failed { .. })
     }
@@ -284,14 +355,14 @@ impl Entry {
         }
     }
 
-    fn blake3(&self) -> Option<[u8; 32]> {
+    pub(crate) fn blake3(&self) -> Option<[u8; 32]> {
         match &self.content {
             Content::Whole(hash) => Some(*hash),
             Content::Parts(parts) => parts.whole,
         }
     }
 
-    fn info(&self, job: &JobId, version: u64) -> ObjectInfo {
+    pub(crate) fn info(&self, job: &JobId, version: u64) -> ObjectInfo {
         let (metadata, checksums) = crate::codec::decode_detail(&self.detail).unwrap_or_default();
         let blake3 = self.blake3();
         let parts = match &self.content {

@@ -1,88 +1,55 @@
 //! Reading the index.
 
 use std::{
-    collections::BTreeMap,
-    ops::Bound::{Excluded, Included, Unbounded},
+    ops::Bound::{self, Excluded, Included, Unbounded},
     sync::Arc,
 };
 
-use super::{Entry, Index, Upload};
+use super::{Index, Job, Upload, versions::VersionSet};
 use crate::{
-    Abandoned, Deletion, Error, JobId, ObjectInfo, Page, PartInfo, PartNumber, Pending, UploadId,
-    UploadInfo, Version,
-    codec::decode_detail,
-    keyring::JobNo,
-    op::{Body, Extent, Owner},
+    Abandoned, Error, JobId, Page, PartInfo, PartNumber, UploadId, UploadInfo, Version,
+    codec::decode_detail, keyring::JobNo, op::Body, runs::Runs,
 };
 
 impl Index {
-    pub(crate) fn current(&self, job: JobNo, key: &str) -> Result<Version, Error> {
-        let names = self
-            .jobs
-            .get(&job)
-            .ok_or_else(|| Error::NoSuchJob(job.to_string()))?;
-        let version = names
-            .objects
-            .get(key)
-            .ok_or_else(|| Error::NoSuchObject(key.to_owned()))?;
-        Ok(Version(*version))
+    fn job(&self, job: JobNo) -> Result<&Job, Error> {
+        let found = self.jobs.get(&job);
+        found.ok_or_else(|| Error::NoSuchJob(job.to_string()))
     }
 
-    pub(crate) fn info(&self, version: Version) -> Result<ObjectInfo, Error> {
-        let (entry, job) = self.entry(version)?;
-        Ok(entry.info(job, version.0))
+    /// The current version of a name, if it is in memory, and the runs that know it otherwise.
+    pub(crate) fn current(&self, job: JobNo, key: &str) -> Result<(Option<u64>, Runs), Error> {
+        let job = self.job(job)?;
+        Ok((job.names.get(key).copied(), Arc::clone(&job.runs)))
     }
 
-    /// BLAKE3 of a version, if it is known.
-    pub(crate) fn blake3(&self, version: Version) -> Result<Option<[u8; 32]>, Error> {
-        Ok(self.entry(version)?.0.blake3())
+    /// True if `version` lives in `job`.
+    pub(crate) fn lives_in(&self, job: JobNo, version: u64) -> bool {
+        let job = self.jobs.get(&job);
+        job.is_some_and(|job| job.live.contains(version))
     }
 
-    /// A version, its job's number and its bytes, if they are still here.
-    pub(crate) fn open(
-        &self,
-        version: Version,
-    ) -> Result<(ObjectInfo, JobNo, Option<Body>), Error> {
-        let (entry, job) = self.entry(version)?;
-        Ok((entry.info(job, version.0), entry.job, entry.body.clone()))
-    }
-
-    pub(crate) fn job_of(&self, version: Version) -> Result<JobNo, Error> {
-        self.entry(version).map(|(entry, _)| entry.job)
-    }
-
-    fn entry(&self, version: Version) -> Result<(&Entry, &JobId), Error> {
-        let absent = || Error::NoSuchVersion(version.0);
-        let entry = self.versions.get(&version.0).ok_or_else(absent)?;
-        let job = self.jobs.get(&entry.job).ok_or_else(absent)?;
-        Ok((entry, &job.id))
-    }
-
-    pub(crate) fn list(
+    /// At most `limit` names that are in memory, and their versions.
+    pub(crate) fn names(
         &self,
         job: JobNo,
         prefix: &str,
-        start_after: Option<&str>,
+        from: Bound<&str>,
         limit: usize,
-    ) -> Result<Page<ObjectInfo>, Error> {
-        let names = self
-            .jobs
-            .get(&job)
-            .ok_or_else(|| Error::NoSuchJob(job.to_string()))?;
-        let from = match start_after {
-            Some(after) if after >= prefix => Excluded(after),
-            _ => Included(prefix),
-        };
-        let mut found = names
-            .objects
+    ) -> Result<Vec<(String, u64)>, Error> {
+        let names = &self.job(job)?.names;
+        let found = names
             .range::<str, _>((from, Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
-            .filter_map(|(_, version)| Some(self.versions.get(version)?.info(&names.id, *version)));
-        let items = found.by_ref().take(limit).collect();
-        Ok(Page {
-            items,
-            more: found.next().is_some(),
-        })
+            .take(limit);
+        Ok(found
+            .map(|(key, version)| (key.to_string(), *version))
+            .collect())
+    }
+
+    pub(crate) fn job_of(&self, version: Version) -> Result<JobNo, Error> {
+        let found = self.job_with(version.0).map(|(no, _)| no);
+        found.ok_or(Error::NoSuchVersion(version.0))
     }
 
     pub(crate) fn upload(&self, id: UploadId) -> Result<(UploadInfo, JobNo), Error> {
@@ -157,20 +124,24 @@ impl Index {
         })
     }
 
-    pub(crate) fn pending(&self, after: Option<Version>, limit: usize) -> Vec<Pending> {
-        let from = after.map_or(Unbounded, |version| Excluded(version.0));
-        let versions = self.pending.range((from, Unbounded));
-        let pending = versions.filter_map(|version| {
-            let (entry, job) = self.entry(Version(*version)).ok()?;
-            Some(Pending {
-                job: job.clone(),
-                key: entry.key.to_string(),
-                version: Version(*version),
-                size: entry.size,
-                delivery: entry.progress.as_delivery().clone(),
-            })
-        });
-        pending.take(limit).collect()
+    /// At most `limit` versions that are still to be delivered, behind `after`.
+    pub(crate) fn pending(&self, after: Option<Version>, limit: usize) -> Vec<u64> {
+        let after = after.map(|version| version.0);
+        lowest(self.jobs.values().map(|job| &job.pending), after, limit)
+    }
+
+    /// At most `limit` versions that were deleted, behind `after`.
+    pub(crate) fn deleted(&self, after: Option<u64>, limit: usize) -> Vec<u64> {
+        lowest(self.jobs.values().map(|job| &job.deleted), after, limit)
+    }
+
+    /// The job of a deleted version, its name if it is in memory, and the runs that know it
+    /// otherwise.
+    pub(crate) fn deletion(&self, version: u64) -> Option<(JobNo, JobId, Option<Arc<str>>, Runs)> {
+        let mut jobs = self.jobs.iter();
+        let (no, job) = jobs.find(|(_, job)| job.deleted.contains(version))?;
+        let (key, runs) = (job.told.get(&version).cloned(), Arc::clone(&job.runs));
+        Some((*no, job.id.clone(), key, runs))
     }
 
     pub(crate) fn abandoned(&self) -> Vec<Abandoned> {
@@ -188,19 +159,8 @@ impl Index {
         abandoned.collect()
     }
 
-    pub(crate) fn deletions(&self, limit: usize) -> Vec<Deletion> {
-        let deletions = self.deletions.iter().filter_map(|(version, (job, key))| {
-            Some(Deletion {
-                job: self.jobs.get(job)?.id.clone(),
-                key: key.to_string(),
-                version: Version(*version),
-            })
-        });
-        deletions.take(limit).collect()
-    }
-
     pub(crate) fn job_of_deletion(&self, version: Version) -> Option<JobNo> {
-        self.deletions.get(&version.0).map(|(job, _)| *job)
+        self.deletion(version.0).map(|(no, ..)| no)
     }
 
     pub(crate) fn job_of_abandoned(&self, version: Version, upload: &str) -> Option<JobNo> {
@@ -211,11 +171,9 @@ impl Index {
 
     /// The first version behind `after`, of any job, for reading everything.
     pub(crate) fn version_after(&self, after: Option<Version>) -> Option<Version> {
-        let from = after.map_or(Unbounded, |version| Excluded(version.0));
-        self.versions
-            .range((from, Unbounded))
-            .next()
-            .map(|(version, _)| Version(*version))
+        let after = after.map(|version| version.0);
+        let live = self.jobs.values().map(|job| &job.live);
+        lowest(live, after, 1).pop().map(Version)
     }
 
     /// Bytes of a part, for reading everything.
@@ -243,50 +201,20 @@ impl Index {
             .find(|(id, number)| !done(id, number))
             .and_then(|(id, number)| Some((*id, PartNumber::new(*number)?)))
     }
+}
 
-    /// Who still needs bytes of log file `file`: owner, job and extent.
-    pub(crate) fn owners_in_log(&self, file: u32) -> Vec<(Owner, JobNo, Extent)> {
-        let inside = |extent: &&Extent| matches!(extent, Extent::Log { file: f, .. } if *f == file);
-        let mut found = Vec::new();
-        for (version, entry) in &self.versions {
-            let extents = entry
-                .body
-                .iter()
-                .flat_map(|body| body.iter())
-                .filter(inside);
-            found.extend(extents.map(|e| (Owner::Object(*version), entry.job, *e)));
-        }
-        for (id, upload) in &self.uploads {
-            for (number, part) in &upload.parts {
-                let extents = part.body.iter().filter(inside);
-                found.extend(extents.map(|e| (Owner::Part(*id, *number), upload.job, *e)));
-            }
-        }
-        found
-    }
-
-    /// The first and last bytes of everything live, per segment, in no order.
-    pub(crate) fn live_ranges(&self) -> BTreeMap<u32, Vec<(u64, u64)>> {
-        let mut ranges: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
-        let bodies = self
-            .versions
-            .values()
-            .filter_map(|entry| entry.body.as_ref());
-        let parts = self
-            .uploads
-            .values()
-            .flat_map(|upload| upload.parts.values());
-        let all = bodies
-            .chain(parts.map(|part| &part.body))
-            .chain(self.space.retired());
-        for (segment, begin, end) in all
-            .flat_map(|body| body.iter())
-            .filter_map(|extent| self.space.place(*extent))
-        {
-            ranges.entry(segment).or_default().push((begin, end));
-        }
-        ranges
-    }
+/// At most `limit` members of any of the sets behind `after`, the lowest first.
+fn lowest<'a>(
+    sets: impl Iterator<Item = &'a VersionSet>,
+    after: Option<u64>,
+    limit: usize,
+) -> Vec<u64> {
+    let mut found: Vec<u64> = sets
+        .flat_map(|set| set.iter_after(after).take(limit))
+        .collect();
+    found.sort_unstable();
+    found.truncate(limit);
+    found
 }
 
 impl Upload {

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    codec::Malformed,
     config::{BLOCK, Geometry},
+    keyring::JobNo,
     op::{Body, Extent},
 };
 
@@ -22,6 +24,15 @@ struct Known {
     incarnation: Incarnation,
     /// Bytes that somebody needs.
     live: u64,
+    /// One behind the last byte of the segment that somebody ever needed.
+    end: u64,
+}
+
+/// The part of the live bytes that one job needs. With its key all of it goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Share {
+    pub(super) frames: BTreeMap<u64, u64>,
+    pub(super) logs: BTreeMap<u32, u64>,
 }
 
 /// What a record takes beside the bytes of its object: about this much.
@@ -40,6 +51,7 @@ pub(crate) struct Space {
     logs: BTreeMap<u32, u64>,
     /// Bodies that nothing names any more but somebody still reads.
     retired: Vec<Body>,
+    shares: BTreeMap<JobNo, Share>,
 }
 
 impl Space {
@@ -52,6 +64,7 @@ impl Space {
             vacated_bytes: 0,
             logs: BTreeMap::new(),
             retired: Vec::new(),
+            shares: BTreeMap::new(),
         }
     }
 
@@ -80,6 +93,7 @@ impl Space {
             Known {
                 incarnation,
                 live: 0,
+                end: 0,
             },
         );
     }
@@ -93,41 +107,141 @@ impl Space {
         })
     }
 
-    pub(super) fn occupy(&mut self, extents: &[Extent]) {
+    /// `job` needs these bytes from now on.
+    pub(super) fn occupy(&mut self, job: JobNo, extents: &[Extent]) {
+        let share = self.shares.entry(job).or_default();
         for extent in extents {
-            let len = self.disk_len(*extent);
             match extent {
-                Extent::Frames { incarnation, .. } => {
-                    if let Some(known) = self.incarnations.get_mut(incarnation) {
-                        known.live += len;
-                        self.live_bytes += len;
-                        *self.segments.entry(known.incarnation.segment).or_default() += len;
-                    }
+                Extent::Frames { incarnation, .. }
+                    if self.incarnations.contains_key(incarnation) =>
+                {
+                    let len = disk_len(self.geometry, *extent);
+                    add(&mut share.frames, *incarnation, len);
                 }
-                Extent::Log { file, .. } => *self.logs.entry(*file).or_default() += len,
+                Extent::Frames { .. } => {}
+                Extent::Log { file, .. } => {
+                    add(&mut share.logs, *file, disk_len(self.geometry, *extent));
+                }
             }
         }
+        for extent in extents {
+            self.fill(*extent);
+        }
+    }
+
+    fn fill(&mut self, extent: Extent) {
+        let len = self.disk_len(extent);
+        match extent {
+            Extent::Frames {
+                incarnation, at, ..
+            } => {
+                let end = (u64::from(at) * BLOCK).saturating_add(len);
+                self.fill_incarnation(incarnation, len, end);
+            }
+            Extent::Log { file, .. } => add(&mut self.logs, file, len),
+        }
+    }
+
+    fn fill_incarnation(&mut self, incarnation: u64, len: u64, end: u64) {
+        if let Some(known) = self.incarnations.get_mut(&incarnation) {
+            known.live = known.live.saturating_add(len);
+            known.end = known.end.max(end);
+            self.live_bytes = self.live_bytes.saturating_add(len);
+            add(&mut self.segments, known.incarnation.segment, len);
+        }
+    }
+
+    /// Takes in what a checkpoint says that `job` needs of an incarnation, up to byte `end`.
+    pub(super) fn restore_frames(
+        &mut self,
+        job: JobNo,
+        (incarnation, len, end): (u64, u64, u64),
+    ) -> Result<(), Malformed> {
+        let share = self.shares.entry(job).or_default();
+        let known = self.incarnations.contains_key(&incarnation);
+        if !known || len == 0 || share.frames.insert(incarnation, len).is_some() {
+            return Err(Malformed("share of an incarnation"));
+        }
+        self.fill_incarnation(incarnation, len, end);
+        Ok(())
+    }
+
+    /// Takes in what a checkpoint says that `job` needs of a log file.
+    pub(super) fn restore_log(&mut self, job: JobNo, file: u32, len: u64) -> Result<(), Malformed> {
+        let share = self.shares.entry(job).or_default();
+        if len == 0 || share.logs.insert(file, len).is_some() {
+            return Err(Malformed("share of a log file"));
+        }
+        add(&mut self.logs, file, len);
+        Ok(())
+    }
+
+    /// What `job` needs.
+    pub(super) fn share(&self, job: JobNo) -> Option<&Share> {
+        self.shares.get(&job)
+    }
+
+    /// One behind the last byte of an incarnation's segment that was ever needed.
+    pub(super) fn end_of(&self, incarnation: u64) -> u64 {
+        self.incarnations
+            .get(&incarnation)
+            .map_or(0, |known| known.end)
+    }
+
+    /// One behind the last byte that somebody may need, for each segment of which somebody does.
+    pub(crate) fn ends(&self) -> BTreeMap<u32, u64> {
+        let mut ends = BTreeMap::new();
+        for known in self.incarnations.values().filter(|known| known.live > 0) {
+            let end: &mut u64 = ends.entry(known.incarnation.segment).or_default();
+            *end = known.end.max(*end);
+        }
+        ends
+    }
+
+    /// Nothing of `job` is needed any more, but for what is being `read`.
+    pub(super) fn forget(&mut self, job: JobNo, read: Vec<Body>) {
+        for extent in read.iter().flat_map(|body| body.iter()) {
+            self.fill(*extent);
+        }
+        let share = self.shares.remove(&job).unwrap_or_default();
+        for (incarnation, len) in share.frames {
+            self.vacate_incarnation(incarnation, len);
+        }
+        for (file, len) in share.logs {
+            take_off(&mut self.logs, file, len);
+        }
+        self.retired.extend(read);
     }
 
     fn vacate(&mut self, extents: &[Extent]) {
         for extent in extents {
             let len = self.disk_len(*extent);
             match extent {
-                Extent::Frames { incarnation, .. } => {
-                    if let Some(known) = self.incarnations.get_mut(incarnation) {
-                        known.live = known.live.saturating_sub(len);
-                        self.live_bytes = self.live_bytes.saturating_sub(len);
-                        self.vacated_bytes += len;
-                        take_off(&mut self.segments, known.incarnation.segment, len);
-                    }
-                }
+                Extent::Frames { incarnation, .. } => self.vacate_incarnation(*incarnation, len),
                 Extent::Log { file, .. } => take_off(&mut self.logs, *file, len),
             }
         }
     }
 
-    /// Nothing names `body` any more: its space is free as soon as nobody reads it.
-    pub(super) fn retire(&mut self, body: Body) {
+    fn vacate_incarnation(&mut self, incarnation: u64, len: u64) {
+        if let Some(known) = self.incarnations.get_mut(&incarnation) {
+            known.live = known.live.saturating_sub(len);
+            self.live_bytes = self.live_bytes.saturating_sub(len);
+            self.vacated_bytes = self.vacated_bytes.saturating_add(len);
+            take_off(&mut self.segments, known.incarnation.segment, len);
+        }
+    }
+
+    /// What is left of `share` without these.
+    pub(super) fn take_from(&self, share: &mut Share, extents: &[Extent]) {
+        take_from(self.geometry, share, extents);
+    }
+
+    /// `job` does not name `body` any more: its space is free as soon as nobody reads it.
+    pub(super) fn retire(&mut self, job: JobNo, body: Body) {
+        if let Some(share) = self.shares.get_mut(&job) {
+            take_from(self.geometry, share, &body);
+        }
         if Arc::strong_count(&body) > 1 {
             self.retired.push(body);
         } else {
@@ -178,7 +292,9 @@ impl Space {
 
     /// Bytes of all log files that somebody needs for good.
     pub(crate) fn live_in_logs(&self) -> u64 {
-        self.logs.values().sum()
+        self.logs
+            .values()
+            .fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
     /// Segment, first and last byte of an extent in frames.
@@ -195,14 +311,36 @@ impl Space {
     }
 
     fn disk_len(&self, extent: Extent) -> u64 {
+        disk_len(self.geometry, extent)
+    }
+}
+
+fn take_from(geometry: Geometry, share: &mut Share, extents: &[Extent]) {
+    for extent in extents {
+        let len = disk_len(geometry, *extent);
         match extent {
-            Extent::Frames { len, .. } => self.geometry.disk_len(len),
-            Extent::Log { len, .. } => u64::from(len) + RECORD_OVERHEAD,
+            Extent::Frames { incarnation, .. } => take_off(&mut share.frames, *incarnation, len),
+            Extent::Log { file, .. } => take_off(&mut share.logs, *file, len),
         }
     }
 }
 
-fn take_off(live: &mut BTreeMap<u32, u64>, number: u32, len: u64) {
+fn disk_len(geometry: Geometry, extent: Extent) -> u64 {
+    match extent {
+        Extent::Frames { len, .. } => geometry.disk_len(len),
+        Extent::Log { len, .. } => u64::from(len) + RECORD_OVERHEAD,
+    }
+}
+
+/// Nothing is kept of nothing.
+fn add<N: Copy + Ord>(live: &mut BTreeMap<N, u64>, number: N, len: u64) {
+    if len > 0 {
+        let bytes = live.entry(number).or_default();
+        *bytes = bytes.saturating_add(len);
+    }
+}
+
+fn take_off<N: Copy + Ord>(live: &mut BTreeMap<N, u64>, number: N, len: u64) {
     if let Some(bytes) = live.get_mut(&number) {
         *bytes = bytes.saturating_sub(len);
         if *bytes == 0 {

@@ -1,8 +1,10 @@
-//! Writing the whole index down, so that the log before it can go.
+//! Writing down what of the index is in memory, and which runs hold the rest, so that the log before
+//! it can go.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     io,
+    sync::Arc,
 };
 
 use super::{
@@ -15,6 +17,7 @@ use crate::{
     disk::{DiskFile, write_full},
     index::Index,
     keyring::{JobNo, Keyring, VAULT},
+    runs::Claim,
 };
 
 /// Facts are gathered into records of about this size.
@@ -22,16 +25,36 @@ const RECORD: usize = 32 << 10;
 /// Records are gathered into writes of about this size.
 const WRITE: usize = 1 << 20;
 
-/// Writes what `index` holds: the state before log file `number`, whose first record is
-/// `next_lsn`. Durable, and used by recovery, when this returns.
+/// The end of the log: what a checkpoint covers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// The log file that is being written.
+    pub(crate) number: u32,
+    /// How many bytes and batches of it are durable.
+    pub(crate) durable: (u64, u32),
+    pub(crate) next_lsn: u64,
+}
+
+/// A checkpoint that is written but that nobody finds yet.
+pub(crate) struct Written {
+    header: FileHeader,
+    file: Arc<dyn DiskFile>,
+    pub(crate) len: u64,
+}
+
+/// Writes what `index` holds: the state before `end`. Of the jobs in `flushed` what was in memory is
+/// in that run.
 pub(crate) fn write(
     files: &LogFiles,
     keyring: &Keyring,
     index: &Index,
-    number: u32,
-    next_lsn: u64,
-) -> io::Result<u64> {
-    let header = FileHeader::new(Kind::Checkpoint, keyring.vault, number, next_lsn, 0);
+    end: End,
+    flushed: &BTreeMap<JobNo, Claim>,
+) -> io::Result<Written> {
+    let (bytes, batches) = end.durable;
+    let number = end.number;
+    let mut header = FileHeader::new(Kind::Checkpoint, keyring.vault, number, end.next_lsn, bytes);
+    header.extra = batches;
     let file = files.create(&header, 0)?;
     let mut out = Output {
         header: &header,
@@ -42,12 +65,20 @@ pub(crate) fn write(
         records: 0,
         at: FILE_HEADER,
     };
-    index.facts(|job, fact| out.fact(job, fact))?;
+    index.facts(flushed, |job, fact| out.fact(job, fact))?;
     out.finish()?;
     let len = out.at;
-    files.publish(&header, &*file)?;
-    files.note_checkpoint(len);
-    Ok(len)
+    Ok(Written { header, file, len })
+}
+
+impl Written {
+    /// From here on recovery uses it, when this succeeds, and perhaps when it does not. Takes the place
+    /// of the one before, if that has the same number.
+    pub(crate) fn publish(self, files: &LogFiles) -> io::Result<()> {
+        files.publish(&self.header, &*self.file)?;
+        files.note_checkpoint(self.len);
+        Ok(())
+    }
 }
 
 struct Output<'a> {

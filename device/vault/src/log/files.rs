@@ -64,6 +64,8 @@ impl LogFiles {
         let prefix = match kind {
             Kind::Log => "log",
             Kind::Checkpoint => "checkpoint",
+            // They have a directory of their own.
+            Kind::Run => "run",
         };
         self.dir.join(format!("{prefix}-{number:08x}"))
     }

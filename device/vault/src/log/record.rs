@@ -20,8 +20,12 @@ pub(crate) const MAX_SEALED: u32 = 256 << 20;
 pub(crate) const MAX_PAYLOAD: usize = MAX_SEALED as usize - TAG;
 
 const MAGIC: &[u8; 8] = b"LHVLTLOG";
+/// Of log files. Theirs is still what it was, so that a release that has written nothing else can be
+/// gone back from.
 const FORMAT: u32 = 1;
-const HEADER_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 4 + 32 + 4;
+/// Of checkpoints and runs: since there are runs.
+const FORMAT_RUNS: u32 = 2;
+pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 4 + 32 + 4;
 const LAST_IN_BATCH: u32 = 1 << 31;
 
 /// What a file is for.
@@ -29,18 +33,42 @@ const LAST_IN_BATCH: u32 = 1 << 31;
 pub(crate) enum Kind {
     Log,
     Checkpoint,
+    Run,
 }
 
-/// The first block of a log file or checkpoint.
+impl Kind {
+    /// The format that is written.
+    fn format(self) -> u32 {
+        match self {
+            Self::Log => FORMAT,
+            Self::Checkpoint | Self::Run => FORMAT_RUNS,
+        }
+    }
+
+    /// True if files of `format` are read.
+    fn reads(self, format: u32) -> bool {
+        match self {
+            Self::Log => format == FORMAT,
+            Self::Checkpoint => (FORMAT..=FORMAT_RUNS).contains(&format),
+            Self::Run => format == FORMAT_RUNS,
+        }
+    }
+}
+
+/// The first block of a log file or checkpoint, and what a run begins with.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct FileHeader {
     pub(crate) kind: Kind,
+    format: u32,
     pub(crate) vault: [u8; 16],
     pub(crate) number: u32,
     /// No record in the file has a smaller number.
     pub(crate) first_lsn: u64,
     /// How many bytes of the file before this one count; what lies behind was never acknowledged.
+    /// Of a checkpoint: how many of the log file of its number it covers.
     pub(crate) previous_len: u64,
+    /// Of a checkpoint: how many batches those bytes are. Of a run: its job.
+    pub(crate) extra: u32,
     /// Makes every key of this file its own, so that counters may begin anew.
     salt: [u8; 32],
 }
@@ -55,27 +83,50 @@ impl FileHeader {
     ) -> Self {
         Self {
             kind,
+            format: kind.format(),
             vault,
             number,
             first_lsn,
             previous_len,
+            extra: 0,
             salt: random(),
         }
+    }
+
+    /// The header of run `number`, of `job`.
+    pub(crate) fn run(vault: [u8; 16], number: u32, job: JobNo) -> Self {
+        Self {
+            extra: job,
+            ..Self::new(Kind::Run, vault, number, 0, 0)
+        }
+    }
+
+    pub(crate) fn salt(&self) -> [u8; 32] {
+        self.salt
+    }
+
+    /// The format of `block`, if it is the header of a file of a newer release.
+    pub(crate) fn newer_format(block: &[u8]) -> Option<u32> {
+        let mut take = Take(block);
+        let magic: [u8; 8] = take.array().ok()?;
+        let format = take.u32().ok()?;
+        (magic == *MAGIC && format > FORMAT_RUNS).then_some(format)
     }
 
     fn fields(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN);
         out.put_raw(MAGIC);
-        out.put_u32(FORMAT);
+        out.put_u32(self.format);
         out.put_u32(match self.kind {
             Kind::Log => 0,
             Kind::Checkpoint => 1,
+            Kind::Run => 2,
         });
         out.put_raw(&self.vault);
         out.put_u64(self.first_lsn);
         out.put_u64(self.previous_len);
         out.put_u32(self.number);
-        out.put_u32(0);
+        out.put_u32(self.extra);
         out.put_raw(&self.salt);
         out
     }
@@ -94,25 +145,34 @@ impl FileHeader {
             return None;
         }
         let mut take = Take(checked);
-        if take.array().ok()? != *MAGIC || take.u32().ok()? != FORMAT {
+        if take.array().ok()? != *MAGIC {
             return None;
         }
+        let format = take.u32().ok()?;
         let kind = match take.u32().ok()? {
             0 => Kind::Log,
             1 => Kind::Checkpoint,
+            2 => Kind::Run,
             _ => return None,
         };
+        if !kind.reads(format) {
+            return None;
+        }
         let vault = take.array().ok()?;
         let (first_lsn, previous_len) = (take.u64().ok()?, take.u64().ok()?);
         let number = take.u32().ok()?;
-        take.u32().ok()?;
+        let extra = take.u32().ok()?;
         let salt = take.array().ok()?;
+        // Older releases wrote nothing there, and their keys do not know of it.
+        let extra = if format == FORMAT { 0 } else { extra };
         Some(Self {
             kind,
+            format,
             vault,
             number,
             first_lsn,
             previous_len,
+            extra,
             salt,
         })
     }

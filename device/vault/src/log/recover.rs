@@ -12,9 +12,10 @@ use crate::{
     config::BLOCK,
     crypto::SealKey,
     disk::{DiskFile, read_full},
-    index::{Index, Position},
+    index::{Index, Position, settle},
     keyring::{JobNo, Keyring},
     op::Op,
+    runs::{RunError, RunFiles},
 };
 
 /// Where the log ended.
@@ -34,6 +35,7 @@ pub(crate) struct LogEnd {
 /// silently undo what was acknowledged. An unfinished batch at the very end is dropped instead.
 pub(crate) fn recover(
     files: &LogFiles,
+    runs: &RunFiles,
     keyring: &Keyring,
     index: &mut Index,
     report: &mut RecoveryReport,
@@ -56,17 +58,22 @@ pub(crate) fn recover(
         next_lsn: 1,
         checkpoint,
     };
+    let mut covered = None;
     if let Some(number) = checkpoint {
         let mut opened = Opened::open(files, keyring, Kind::Checkpoint, number)?;
         end.next_lsn = opened.header.first_lsn;
+        covered = Some(Arc::clone(&opened.header));
         opened.learn(keyring, index, report)?;
         files.note_checkpoint(opened.size);
+        open_runs(runs, keyring, index)?;
     }
     for at in 0..headers.len() {
         let limit = headers.get(at + 1).map(|next| next.header.previous_len);
         let opened = &mut headers[at];
         if at >= replayed {
-            let len = opened.replay(keyring, index, limit, &mut end.next_lsn, report)?;
+            let covered = covered.take();
+            let start = opened.start(covered.as_deref(), limit, end.next_lsn)?;
+            let len = opened.replay(keyring, index, (start, limit), &mut end.next_lsn, report)?;
             end.last = Some((opened.header.number, len));
             files.know(Arc::clone(&opened.header), len);
         } else {
@@ -74,6 +81,37 @@ pub(crate) fn recover(
         }
     }
     Ok(end)
+}
+
+/// Opens the runs that the checkpoint names.
+fn open_runs(runs: &RunFiles, keyring: &Keyring, index: &mut Index) -> Result<(), OpenError> {
+    for (job, claims) in index.take_claims() {
+        let Some(secret) = keyring.secret(job).filter(|_| !claims.is_empty()) else {
+            continue;
+        };
+        let opened = claims.into_iter().map(|claim| {
+            let run = runs.open(claim, (keyring.vault, job), secret);
+            run.map(Arc::new).map_err(unread)
+        });
+        let opened = opened.collect::<Result<_, _>>()?;
+        index.set_runs(job, opened);
+    }
+    Ok(())
+}
+
+/// Without what a run says nobody can go on.
+fn unread(error: RunError) -> OpenError {
+    match error.source {
+        Some(source) => OpenError::Io {
+            what: format!("read {}", error.path.display()),
+            source: io::Error::new(source.kind(), source),
+        },
+        None => OpenError::Damaged {
+            path: error.path,
+            offset: error.offset,
+            reason: "a run of the index is missing or altered".to_owned(),
+        },
+    }
 }
 
 /// The files behind the checkpoint must follow each other without a gap.
@@ -133,7 +171,10 @@ impl Opened {
             header.kind == kind && header.number == number && header.vault == keyring.vault
         });
         let Some(header) = header else {
-            let reason = "not the header of this file of this vault".to_owned();
+            let reason = match FileHeader::newer_format(&block) {
+                Some(format) => format!("a newer release wrote it, in format {format}"),
+                None => "not the header of this file of this vault".to_owned(),
+            };
             return Err(OpenError::Damaged {
                 path,
                 offset: 0,
@@ -255,20 +296,45 @@ impl Opened {
         Ok(())
     }
 
+    /// Where replay begins, and how many batches lie before: behind what the checkpoint covers, in
+    /// the file of its number.
+    fn start(
+        &self,
+        covered: Option<&FileHeader>,
+        limit: Option<u64>,
+        next_lsn: u64,
+    ) -> Result<(u64, u32), OpenError> {
+        let begin = (FILE_HEADER, 0);
+        let (at, batches) = covered
+            .filter(|header| header.previous_len > FILE_HEADER)
+            .map_or(begin, |header| (header.previous_len, header.extra));
+        let first = self.header.first_lsn;
+        if if at == FILE_HEADER {
+            first < next_lsn
+        } else {
+            first > next_lsn
+        } {
+            return Err(self.damaged(0, "its records were numbered before"));
+        }
+        if at > limit.unwrap_or(self.size) {
+            return Err(self.damaged(at, "the file ends before what the checkpoint covers"));
+        }
+        Ok((at, batches))
+    }
+
     /// Applies every record that counts and gives the length up to the last one.
     fn replay(
         &mut self,
         keyring: &Keyring,
         index: &mut Index,
-        limit: Option<u64>,
+        ((start, batches), limit): ((u64, u32), Option<u64>),
         next_lsn: &mut u64,
         report: &mut RecoveryReport,
     ) -> Result<u64, OpenError> {
-        if self.header.first_lsn < *next_lsn {
-            return Err(self.damaged(0, "its records were numbered before"));
+        if start == FILE_HEADER {
+            *next_lsn = self.header.first_lsn;
         }
-        *next_lsn = self.header.first_lsn;
-        let (mut at, mut batch, mut batch_closed) = (FILE_HEADER, 0, true);
+        let (mut at, mut batch, mut batch_closed) = (start, batches, true);
         while limit.is_none_or(|limit| at < limit) {
             let found = self.record(at)?.filter(|record| record.lsn == *next_lsn);
             let Some(record) = found else {
@@ -292,6 +358,12 @@ impl Opened {
                         file: self.header.number,
                         offset,
                     };
+                    if let Some(sought) = index.seek(record.job, &op) {
+                        let found = settle::find(&sought, |version| index.lives(version));
+                        if let Some(promotion) = found.map_err(unread)? {
+                            index.promote(promotion);
+                        }
+                    }
                     // What was refused then is refused now.
                     let _ = index.apply(position, record.job, op);
                     report.replayed_records += 1;

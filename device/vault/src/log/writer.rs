@@ -81,6 +81,11 @@ impl LogWriter {
         self.header.number
     }
 
+    /// Bytes and batches of that file that are durable.
+    pub(crate) fn durable(&self) -> (u64, u32) {
+        (self.tail, self.batch)
+    }
+
     pub(crate) fn next_lsn(&self) -> u64 {
         self.next_lsn
     }

@@ -9,7 +9,7 @@ use crate::{
 /// Longer than any segment, in bytes: sums of extents stay far below what a number holds.
 const MAX_EXTENT: u64 = 1 << 40;
 /// Longer than any object, in bytes.
-const MAX_SIZE: u64 = 1 << 50;
+pub(crate) const MAX_SIZE: u64 = 1 << 50;
 
 pub(crate) fn put_owner(out: &mut Vec<u8>, owner: Owner) {
     match owner {

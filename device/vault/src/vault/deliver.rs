@@ -7,9 +7,10 @@ use crate::{Abandoned, Commit, Deletion, DeliveryEvent, Error, Pending, Version,
 const MAX_TEXT: usize = 4096;
 
 impl Vault {
-    /// At most `limit` versions that are still to be delivered, oldest first, behind `after`.
+    /// At most `limit` versions that are still to be delivered, oldest first, behind `after`. May read
+    /// the disk; what it cannot read there is told to whoever asked [`Vault::on_damage`], and left out.
     pub fn pending(&self, after: Option<Version>, limit: usize) -> Vec<Pending> {
-        self.core().index.read().pending(after, limit)
+        self.core().pending(after, limit)
     }
 
     /// Records that something happened to a version on its way to the bucket.
@@ -43,9 +44,9 @@ impl Vault {
 
     /// At most `limit` versions that were deleted, the lowest first; each until
     /// [`Vault::forget_deletion`]. A deletion and its mention here are one record of the log, so that
-    /// no power cut comes between them.
+    /// no power cut comes between them. Reads the disk like [`Vault::pending`].
     pub fn deletions(&self, limit: usize) -> Vec<Deletion> {
-        self.core().index.read().deletions(limit)
+        self.core().deletions(limit)
     }
 
     /// The deletion of this version is written down elsewhere. Fine if it is forgotten already.

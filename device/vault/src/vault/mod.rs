@@ -3,7 +3,12 @@
 mod deliver;
 mod multipart;
 
-use std::{ops::Range, path::Path, sync::Arc, thread};
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
 
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
@@ -139,9 +144,8 @@ impl Vault {
 
     /// The current version of an object, without its bytes.
     pub fn head(&self, job: &JobId, key: &str) -> Result<ObjectInfo, Error> {
-        let number = self.core().job(job)?;
-        let index = self.core().index.read();
-        index.info(index.current(number, key)?)
+        let core = self.core();
+        core.with_current(core.job(job)?, key, |version| core.info(version))
     }
 
     /// Reads the current version of an object; all of it, or the bytes of `range` (its end is
@@ -152,11 +156,8 @@ impl Vault {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<ObjectReader, Error> {
-        let number = self.core().job(job)?;
-        let opened = {
-            let index = self.core().index.read();
-            index.open(index.current(number, key)?)?
-        };
+        let core = self.core();
+        let opened = core.with_current(core.job(job)?, key, |version| core.open(version))?;
         self.reader(opened, range)
     }
 
@@ -167,19 +168,19 @@ impl Vault {
         version: Version,
         range: Option<Range<u64>>,
     ) -> Result<ObjectReader, Error> {
-        let opened = self.core().index.read().open(version)?;
+        let opened = self.core().open(version)?;
         self.reader(opened, range)
     }
 
     /// Exactly this version, without its bytes.
     pub fn head_version(&self, version: Version) -> Result<ObjectInfo, Error> {
-        self.core().index.read().info(version)
+        self.core().info(version)
     }
 
     /// BLAKE3 of this version's bytes. Where [`ObjectInfo::blake3`] has none yet, reads them,
     /// blocking, and remembers it.
     pub fn blake3(&self, version: Version) -> Result<[u8; 32], Error> {
-        if let Some(hash) = self.core().index.read().blake3(version)? {
+        if let Some(hash) = self.core().blake3(version)? {
             return Ok(hash);
         }
         let mut reader = self.get_version(version, None)?;
@@ -225,10 +226,7 @@ impl Vault {
         limit: usize,
     ) -> Result<Page<ObjectInfo>, Error> {
         let number = self.core().job(job)?;
-        self.core()
-            .index
-            .read()
-            .list(number, prefix, start_after, limit)
+        self.core().list(number, prefix, start_after, limit)
     }
 
     /// How full the vault is and what it holds.
@@ -236,21 +234,21 @@ impl Vault {
         let core = self.core();
         let index = core.index.read();
         let segments = core.segments.usage(&index.space);
-        let (counts, log_bytes) = (index.counts(), core.files.total_bytes());
+        let (counts, sums, log_bytes) = (index.counts(), index.sums(), core.log_bytes());
         let used_bytes = segments.used_bytes + log_bytes;
         Stats {
             capacity_bytes: core.config.capacity_bytes,
             used_bytes,
             free_bytes: core.config.capacity_bytes.saturating_sub(used_bytes),
             objects: counts.objects,
-            object_bytes: index.sums.object_bytes,
+            object_bytes: sums.object_bytes,
             uploads: counts.uploads,
             segments: segments.files,
             free_segments: segments.free,
             log_bytes,
             pending: counts.pending,
-            pending_bytes: index.sums.pending_bytes,
-            failed: index.sums.failed,
+            pending_bytes: sums.pending_bytes,
+            failed: sums.failed,
         }
     }
 
@@ -289,6 +287,7 @@ impl Vault {
 
 impl Handle {
     fn close(&self) {
+        self.core.closing.store(true, Ordering::Relaxed);
         // The threads end when they have done what was sent before.
         self.core.queues.write().take();
         for thread in self.threads.lock().drain(..) {
