@@ -56,15 +56,17 @@ fn many_objects(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
         Vault::open(config, &Zeroizing::new([1; 32]), Arc::new(|| 0))
     };
     let (vault, _) = open()?;
-    let before = resident_bytes()?;
-    measure("100 byte objects, 128 writers", || {
-        put_all(&vault, 128, 8192, 100, 100)
-    })?;
+    for round in 0..8 {
+        measure("100 byte objects, 128 writers", || {
+            put_round(&vault, round, 128, 1024, (100, 100))
+        })?;
+        println!(
+            "{} objects: {} KiB of memory",
+            vault.stats().objects,
+            resident_bytes()? >> 10
+        );
+    }
     let objects = vault.stats().objects;
-    println!(
-        "{} bytes of memory per object",
-        (resident_bytes()? - before) / objects
-    );
     let timed = |what: &str, begin: Instant| {
         println!(
             "{objects} objects: {what} takes {:.3} s",
@@ -84,8 +86,20 @@ fn many_objects(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let (vault, report) = opened.ok_or("the vault does not open")?;
     println!("{report:?}");
     let begin = Instant::now();
-    vault.list(&JobId::default(), "100-128/5", Some("100-128/50/77"), 1000)?;
+    vault.list(
+        &JobId::default(),
+        "3/100-128/5",
+        Some("3/100-128/50/77"),
+        1000,
+    )?;
     timed("a page of the list", begin);
+    let begin = Instant::now();
+    let mut after = None;
+    while let Some(last) = vault.pending(after, 1000).last() {
+        after = Some(last.version);
+    }
+    timed("all that is to be delivered, by the thousand,", begin);
+    println!("{} KiB of memory", resident_bytes()? >> 10);
     drop(vault);
     std::fs::remove_dir_all(path)?;
     Ok(())
@@ -131,13 +145,23 @@ fn put_all(
     size: usize,
     piece: usize,
 ) -> Result<(u64, u64), Error> {
+    put_round(vault, 0, writers, objects, (size, piece))
+}
+
+fn put_round(
+    vault: &Vault,
+    round: usize,
+    writers: usize,
+    objects: usize,
+    (size, piece): (usize, usize),
+) -> Result<(u64, u64), Error> {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..writers)
             .map(|writer| {
                 scope.spawn(move || {
                     let data: Vec<u8> = (0..=250).cycle().step_by(31).take(piece).collect();
                     for object in 0..objects {
-                        let key = format!("{size}-{writers}/{writer}/{object}");
+                        let key = format!("{round}/{size}-{writers}/{writer}/{object}");
                         let mut out = vault.begin(&JobId::default(), &key, Metadata::default())?;
                         for _ in 0..size / piece {
                             out.write(&data)?;

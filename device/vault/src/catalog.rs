@@ -60,7 +60,8 @@ impl Core {
         }
     }
 
-    fn entry(&self, version: Version) -> Result<(crate::JobId, Entry), Error> {
+    /// `key` is the name that it was found under, if any, for whoever is told of damage.
+    fn entry(&self, version: Version, key: &str) -> Result<(crate::JobId, Entry), Error> {
         let absent = Error::NoSuchVersion(version.0);
         let held = self.index.read().held(version.0);
         match held {
@@ -68,20 +69,20 @@ impl Core {
             Some(Held::Here(entry, id)) => Ok((id, entry)),
             Some(Held::Runs(job, id, runs)) => {
                 let entry = settle::entry(&runs, job, version.0)
-                    .map_err(|e| self.unread(e, Some(job), "", version.0))?;
+                    .map_err(|e| self.unread(e, Some(job), key, version.0))?;
                 Ok((id, *entry))
             }
         }
     }
 
-    pub(crate) fn info(&self, version: Version) -> Result<ObjectInfo, Error> {
-        let (id, entry) = self.entry(version)?;
+    pub(crate) fn info(&self, version: Version, key: &str) -> Result<ObjectInfo, Error> {
+        let (id, entry) = self.entry(version, key)?;
         Ok(entry.info(&id, version.0))
     }
 
     /// BLAKE3 of a version, if it is known.
     pub(crate) fn blake3(&self, version: Version) -> Result<Option<[u8; 32]>, Error> {
-        Ok(self.entry(version)?.1.blake3())
+        Ok(self.entry(version, "")?.1.blake3())
     }
 
     /// A version, its job's number and its bytes, if they are still here. Their space is not given to
@@ -89,8 +90,9 @@ impl Core {
     pub(crate) fn open(
         &self,
         version: Version,
+        key: &str,
     ) -> Result<(ObjectInfo, JobNo, Option<Body>), Error> {
-        let (id, mut entry) = self.entry(version)?;
+        let (id, mut entry) = self.entry(version, key)?;
         // The one that memory counts the holders of.
         if !self.index.read().share_body(version.0, &mut entry) {
             return Err(Error::NoSuchVersion(version.0));
@@ -115,10 +117,10 @@ impl Core {
             let wanted = limit.saturating_sub(items.len()).saturating_add(1);
             let (names, next) = self.names(job, prefix, &from, wanted)?;
             for (name, version) in names {
-                let info = match self.info(Version(version)) {
+                let info = match self.info(Version(version), &name) {
                     // Written again meanwhile, or deleted.
                     Err(Error::NoSuchVersion(_)) => {
-                        match self.with_current(job, &name, |version| self.info(version)) {
+                        match self.with_current(job, &name, |version| self.info(version, &name)) {
                             Err(Error::NoSuchObject(_)) => continue,
                             info => info?,
                         }
@@ -191,7 +193,7 @@ impl Core {
             after = Some(Version(*last));
             let ended = versions.len() < wanted;
             found.extend(versions.into_iter().filter_map(|version| {
-                let (job, entry) = self.entry(Version(version)).ok()?;
+                let (job, entry) = self.entry(Version(version), "").ok()?;
                 let delivery = entry.delivery().clone();
                 // It went on while the run was read.
                 delivery.is_pending().then(|| Pending {

@@ -143,6 +143,17 @@ struct LogThread {
     merges: mpsc::Sender<ToMerge>,
 }
 
+/// Why a checkpoint is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Why {
+    /// Somebody asked for one, and wants the log before it gone.
+    Asked,
+    /// The log has grown.
+    Log,
+    /// What memory holds of the index has grown, or runs were merged.
+    Memory,
+}
+
 /// Of what makes a flush due, a job writes a run if it has this share; less goes into the checkpoint.
 const RUN_SHARE: u64 = 8;
 
@@ -210,7 +221,7 @@ impl LogThread {
                     let stocked = core.files.stock_reserve(core.config.log_bytes);
                     reply.send(stocked.map_err(|e| Error::io("set space aside for the log", e)));
                 }
-                Request::Checkpoint(reply) => self.checkpoint_now(&core, true, Some(reply)),
+                Request::Checkpoint(reply) => self.checkpoint_now(&core, Why::Asked, Some(reply)),
                 Request::Merged(job, merged) => self.take_in(&core, job, merged),
             }
         }
@@ -311,13 +322,12 @@ impl LogThread {
         // several times as much log.
         let due = core.config.checkpoint_bytes.max(4 * self.checkpoint_bytes);
         if self.since_checkpoint >= due || self.is_pressed(core) {
-            self.checkpoint_now(core, true, None);
+            self.checkpoint_now(core, Why::Log, None);
             return;
         }
         let weight = core.index.read().weight();
         if weight >= core.config.index_bytes.max(self.retry_weight) {
-            // The log file has room left: there is no need for another.
-            self.checkpoint_now(core, false, None);
+            self.checkpoint_now(core, Why::Memory, None);
         }
     }
 
@@ -333,10 +343,12 @@ impl LogThread {
         core.files.total_bytes().saturating_sub(live) > 2 * log_bytes
     }
 
-    fn checkpoint_now(&mut self, core: &Core, rotate: bool, reply: Option<Reply<()>>) {
-        // Whatever comes of it, the next try is not at the next batch.
-        self.since_checkpoint = 0;
-        let result = self.write_checkpoint(core, rotate);
+    fn checkpoint_now(&mut self, core: &Core, why: Why, reply: Option<Reply<()>>) {
+        if why != Why::Memory {
+            // Whatever comes of it, the next try is not at the next batch.
+            self.since_checkpoint = 0;
+        }
+        let result = self.write_checkpoint(core, why);
         self.retry_weight = 0;
         if let Err(source) = &result {
             tracing::warn!(%source, "no checkpoint was written; the log grows on");
@@ -352,8 +364,9 @@ impl LogThread {
         }
     }
 
-    fn write_checkpoint(&mut self, core: &Core, rotate: bool) -> io::Result<()> {
-        if rotate {
+    fn write_checkpoint(&mut self, core: &Core, why: Why) -> io::Result<()> {
+        // Otherwise the log file goes on: what it has room for was set aside already.
+        if why == Why::Asked {
             self.writer.rotate(0)?;
         }
         let number = self.writer.number();
@@ -393,7 +406,7 @@ impl LogThread {
         if let Some(old) = self.checkpoint.replace(number).filter(|old| *old != number) {
             core.files.remove(Kind::Checkpoint, old)?;
         }
-        if rotate {
+        if why != Why::Memory {
             self.clean(core, number)?;
         }
         Ok(())
@@ -447,7 +460,7 @@ impl LogThread {
                     return;
                 }
                 self.obsolete.extend(unused);
-                self.checkpoint_now(core, false, None);
+                self.checkpoint_now(core, Why::Memory, None);
             }
             // Tried again behind the next flush.
             Err(MergeError::Stopped) => {}

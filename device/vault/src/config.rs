@@ -55,7 +55,7 @@ impl VaultConfig {
         self.inline_max_bytes = 512;
         self.log_bytes = 64 << 10;
         self.checkpoint_bytes = 128 << 10;
-        self.index_bytes = 2 << 10;
+        self.index_bytes = 16 << 10;
         self
     }
 

@@ -26,7 +26,7 @@ pub(crate) fn scrub(core: &Arc<Core>) -> ScrubReport {
         let Some(next) = found else { break };
         version = Some(next);
         // Each block of the index was reported once, above.
-        if let Ok((info, job, Some(body))) = core.open(next) {
+        if let Ok((info, job, Some(body))) = core.open(next, "") {
             let name = (info.job.to_string(), info.key, next.0);
             read(core, job, name, body, &mut report);
         }

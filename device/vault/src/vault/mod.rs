@@ -145,7 +145,7 @@ impl Vault {
     /// The current version of an object, without its bytes.
     pub fn head(&self, job: &JobId, key: &str) -> Result<ObjectInfo, Error> {
         let core = self.core();
-        core.with_current(core.job(job)?, key, |version| core.info(version))
+        core.with_current(core.job(job)?, key, |version| core.info(version, key))
     }
 
     /// Reads the current version of an object; all of it, or the bytes of `range` (its end is
@@ -157,7 +157,7 @@ impl Vault {
         range: Option<Range<u64>>,
     ) -> Result<ObjectReader, Error> {
         let core = self.core();
-        let opened = core.with_current(core.job(job)?, key, |version| core.open(version))?;
+        let opened = core.with_current(core.job(job)?, key, |version| core.open(version, key))?;
         self.reader(opened, range)
     }
 
@@ -168,13 +168,13 @@ impl Vault {
         version: Version,
         range: Option<Range<u64>>,
     ) -> Result<ObjectReader, Error> {
-        let opened = self.core().open(version)?;
+        let opened = self.core().open(version, "")?;
         self.reader(opened, range)
     }
 
     /// Exactly this version, without its bytes.
     pub fn head_version(&self, version: Version) -> Result<ObjectInfo, Error> {
-        self.core().info(version)
+        self.core().info(version, "")
     }
 
     /// BLAKE3 of this version's bytes. Where [`ObjectInfo::blake3`] has none yet, reads them,

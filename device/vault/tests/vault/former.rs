@@ -1,7 +1,7 @@
 //! A vault that a release in the field wrote, byte for byte: it opens, and goes on.
 //!
-//! `LONGHAUL_BLESS=1` writes the folder anew, which is right for a new format only: then the
-//! folder of the one before stays, under its own name.
+//! `LONGHAUL_BLESS=1` writes the newest folder anew, which is right for a new format only: then the
+//! folder of the one before stays, under its own name. Format 1 knew no runs.
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +15,17 @@ use longhaul_vault::{
 
 use crate::support::{bytes, clock, job, key, read_all};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/format-1")
+fn golden(format: u32) -> PathBuf {
+    let name = format!("tests/golden/format-{format}");
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 fn open(dir: &Path) -> Vault {
     let mut config = VaultConfig::new(dir, 1 << 20).small();
     // Small enough to be kept with the source.
     (config.segment_bytes, config.log_bytes) = (32 << 10, 16 << 10);
+    // So little that the index is written to the disk.
+    config.index_bytes = 256;
     Vault::open(config, &key(), clock())
         .expect("the vault opens")
         .0
@@ -82,13 +85,24 @@ fn get(vault: &Vault, job: &JobId, key: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_vault_of_the_first_release_opens_and_goes_on() {
+    opens_and_goes_on(1);
+}
+
+#[test]
 fn a_vault_of_a_release_in_the_field_opens_and_goes_on() {
     if std::env::var_os("LONGHAUL_BLESS").is_some() {
-        let _ = fs::remove_dir_all(golden());
-        write(&golden());
+        let _ = fs::remove_dir_all(golden(2));
+        write(&golden(2));
     }
+    let runs = fs::read_dir(golden(2).join("index")).expect("a folder");
+    assert!(runs.count() > 0, "some of the index is in runs");
+    opens_and_goes_on(2);
+}
+
+fn opens_and_goes_on(format: u32) {
     let dir = tempfile::tempdir().expect("a directory");
-    copy(&golden(), dir.path());
+    copy(&golden(format), dir.path());
 
     let vault = open(dir.path());
 

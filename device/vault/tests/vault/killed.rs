@@ -21,7 +21,10 @@ const WRITERS: u64 = 3;
 const NAMES: u64 = 4;
 
 fn open(dir: &Path) -> Vault {
-    let config = VaultConfig::new(dir, 64 << 20).small();
+    let config = VaultConfig {
+        index_bytes: 2 << 10,
+        ..VaultConfig::new(dir, 64 << 20).small()
+    };
     Vault::open(config, &key(), clock())
         .expect("a vault opens after a kill")
         .0

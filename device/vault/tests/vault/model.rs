@@ -125,8 +125,12 @@ struct Run {
 }
 
 fn config() -> VaultConfig {
-    // Small enough to be full now and then.
-    VaultConfig::new("/vault", 768 << 10).small()
+    VaultConfig {
+        // So little that runs are written and merged all the time.
+        index_bytes: 1 << 10,
+        // Small enough to be full now and then.
+        ..VaultConfig::new("/vault", 768 << 10).small()
+    }
 }
 
 fn open(disk: &FaultDisk) -> Vault {
