@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, Vault};
+use longhaul_vault::{DeliveryEvent, Error as VaultError, Vault};
 use tokio_util::sync::CancellationToken;
 
-use super::{UplinkConfig, UplinkError, walk};
+use super::{UplinkConfig, UplinkError};
 
 /// How often the fill is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Objects that are looked up at a time.
+const STEP: usize = 256;
 
 pub(super) async fn run(
     config: &UplinkConfig,
@@ -25,26 +27,31 @@ pub(super) async fn run(
         if excess == 0 {
             continue;
         }
-        let walked = vault.clone();
-        let delivered = tokio::task::spawn_blocking(move || {
-            walk::versions(&walked, &walked.jobs(), |info| {
-                info.resident && info.delivery == Delivery::Verified
-            })
-        })
-        .await;
-        for (version, size) in delivered.unwrap_or_default() {
-            if excess == 0 || stop.is_cancelled() {
-                break;
-            }
-            match vault.deliver(version, DeliveryEvent::Released).await {
-                Ok(()) => {
-                    excess = excess.saturating_sub(size);
-                    tracing::debug!(%version, size, "released");
+        let mut after = None;
+        while excess > 0 && !stop.is_cancelled() {
+            let asked = vault.clone();
+            let some = tokio::task::spawn_blocking(move || asked.releasable(after, STEP));
+            let some = some.await.unwrap_or_default();
+            let Some((last, _)) = some.last() else { break };
+            after = Some(*last);
+            for (version, size) in some {
+                if excess == 0 || stop.is_cancelled() {
+                    break;
                 }
-                // Overwritten or deleted meanwhile.
-                Err(VaultError::NoSuchVersion(_) | VaultError::InvalidTransition(_)) => {}
-                Err(VaultError::Closed) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                match vault.deliver(version, DeliveryEvent::Released).await {
+                    Ok(()) => {
+                        excess = excess.saturating_sub(size);
+                        tracing::debug!(%version, size, "released");
+                    }
+                    // Overwritten or deleted meanwhile, or told of as damaged.
+                    Err(
+                        VaultError::NoSuchVersion(_)
+                        | VaultError::InvalidTransition(_)
+                        | VaultError::Damaged(_),
+                    ) => {}
+                    Err(VaultError::Closed) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
     }

@@ -211,6 +211,18 @@ impl Core {
         found
     }
 
+    /// Versions that are verified in the cloud and whose bytes are here, and their sizes.
+    pub(crate) fn releasable(&self, after: Option<Version>, limit: usize) -> Vec<(Version, u64)> {
+        let versions = self.index.read().releasable(after, limit);
+        let sized = versions.into_iter().map(|version| {
+            let version = Version(version);
+            // One that cannot be read has been told of; its space is worth having all the same.
+            let size = self.entry(version, "").map_or(0, |(_, entry)| entry.size());
+            (version, size)
+        });
+        sized.collect()
+    }
+
     /// Versions that were deleted. What cannot be read is told and left out.
     pub(crate) fn deletions(&self, limit: usize) -> Vec<Deletion> {
         let (mut found, mut after) = (Vec::new(), None);

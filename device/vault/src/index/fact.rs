@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The sets of a job, as facts name them.
-const SETS: [u8; 3] = [0, 1, 2];
+const SETS: [u8; 4] = [0, 1, 2, 3];
 
 impl Index {
     /// Hands every fact to `emit`, each with the job that may know it, in an order that
@@ -100,7 +100,7 @@ impl Index {
         let runs = flushed.copied().into_iter();
         let runs = runs.chain(job.runs.iter().map(|run| run.claim()));
         let mut runs = runs.chain(job.claims.iter().copied()).peekable();
-        let sets = [&job.live, &job.deleted, &job.pending];
+        let sets = [&job.live, &job.deleted, &job.pending, &job.releasable];
         let nothing = runs.peek().is_none()
             && sets.iter().all(|set| set.len() == 0)
             && (share.frames.is_empty() && share.logs.is_empty())
@@ -262,6 +262,7 @@ impl Index {
                     0 => &mut job.live,
                     1 => &mut job.deleted,
                     2 => &mut job.pending,
+                    3 => &mut job.releasable,
                     _ => return Err(Malformed("set of versions")),
                 };
                 set.learn(take)?;

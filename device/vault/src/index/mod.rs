@@ -120,6 +120,8 @@ struct Job {
     deleted: VersionSet,
     /// Live versions that are still to be delivered.
     pending: VersionSet,
+    /// Live versions that the cloud has verified and whose bytes are still here.
+    releasable: VersionSet,
     sums: Sums,
     /// Its sums, sets and shares of the space came from a checkpoint, whole.
     summed: bool,
@@ -264,10 +266,14 @@ impl Job {
             sums.pending_bytes = sums.pending_bytes.saturating_add(entry.size);
         }
         sums.failed = sums.failed.saturating_add(entry.has_failed().into());
+        if entry.body.is_some() && *entry.progress.as_delivery() == Delivery::Verified {
+            self.releasable.insert(version);
+        }
     }
 
     fn uncount(&mut self, version: u64, entry: &Entry) {
         self.live.remove(version);
+        self.releasable.remove(version);
         let sums = &mut self.sums;
         sums.object_bytes = sums.object_bytes.saturating_sub(entry.size);
         if self.pending.remove(version) {

@@ -130,6 +130,12 @@ impl Index {
         lowest(self.jobs.values().map(|job| &job.pending), after, limit)
     }
 
+    /// At most `limit` versions that are verified in the cloud and still here, behind `after`.
+    pub(crate) fn releasable(&self, after: Option<Version>, limit: usize) -> Vec<u64> {
+        let after = after.map(|version| version.0);
+        lowest(self.jobs.values().map(|job| &job.releasable), after, limit)
+    }
+
     /// At most `limit` versions that were deleted, behind `after`.
     pub(crate) fn deleted(&self, after: Option<u64>, limit: usize) -> Vec<u64> {
         lowest(self.jobs.values().map(|job| &job.deleted), after, limit)

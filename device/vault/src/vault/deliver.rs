@@ -13,6 +13,12 @@ impl Vault {
         self.core().pending(after, limit)
     }
 
+    /// At most `limit` versions, and their sizes, that the cloud has verified and whose bytes are still
+    /// here, oldest first, behind `after`: what [`DeliveryEvent::Released`] may be said of.
+    pub fn releasable(&self, after: Option<Version>, limit: usize) -> Vec<(Version, u64)> {
+        self.core().releasable(after, limit)
+    }
+
     /// Records that something happened to a version on its way to the bucket.
     pub fn deliver(&self, version: Version, event: DeliveryEvent) -> Commit<()> {
         let checked = check_event(&event);
