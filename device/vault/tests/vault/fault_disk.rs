@@ -27,9 +27,17 @@ pub enum Fault {
     PowerCut,
 }
 
-/// A disk in memory; clones are the same disk.
-#[derive(Clone, Default)]
-pub struct FaultDisk(Arc<Mutex<State>>);
+/// A disk in memory; clones are the same disk, for whoever runs when they are made: a crash ends that,
+/// and what the power cut through does not go on behind it.
+#[derive(Default)]
+pub struct FaultDisk(Arc<Mutex<State>>, u64);
+
+impl Clone for FaultDisk {
+    fn clone(&self) -> Self {
+        let life = self.0.lock().life;
+        Self(Arc::clone(&self.0), life)
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -170,12 +178,13 @@ impl FaultDisk {
             unsynced: Vec::new(),
             written_to: 0,
         });
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             inodes: inodes.collect(),
             names: state.durable_names.clone(),
             durable_names: state.durable_names.clone(),
             ..State::default()
-        })))
+        };
+        Self(Arc::new(Mutex::new(state)), 0)
     }
 
     /// Counts blocks of ciphertext that are written a second time from now on.
@@ -281,7 +290,7 @@ impl Disk for FaultDisk {
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let state = &mut *self.0.lock();
-        let life = state.life;
+        let life = self.1;
         if access == Access::Create {
             state.check(life)?;
             if let Some(inode) = state.names.get(path).copied() {
@@ -296,7 +305,7 @@ impl Disk for FaultDisk {
         let inode = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         let segment = path.components().any(|part| part.as_os_str() == "segments");
         Ok(Arc::new(FaultFile {
-            disk: self.clone(),
+            disk: Self(Arc::clone(&self.0), self.1),
             inode,
             life,
             segment,
@@ -305,7 +314,7 @@ impl Disk for FaultDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let state = &mut *self.0.lock();
-        let life = state.life;
+        let life = self.1;
         state.check(life)?;
         state.change_names(NameChange::Rename(from.to_owned(), to.to_owned()));
         Ok(())
@@ -313,7 +322,7 @@ impl Disk for FaultDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let state = &mut *self.0.lock();
-        let life = state.life;
+        let life = self.1;
         state.check(life)?;
         if !state.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
@@ -324,7 +333,7 @@ impl Disk for FaultDisk {
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         let state = &mut *self.0.lock();
-        let life = state.life;
+        let life = self.1;
         state.check(life)?;
         for change in std::mem::take(&mut state.unsynced_names) {
             change.apply(&mut state.durable_names);
@@ -337,7 +346,11 @@ impl Disk for FaultDisk {
         if !state.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(Lock(self.clone(), path.to_owned(), state.life)))
+        Ok(Box::new(Lock(
+            Self(Arc::clone(&self.0), self.1),
+            path.to_owned(),
+            state.life,
+        )))
     }
 }
 
