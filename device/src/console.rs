@@ -192,7 +192,7 @@ pub(crate) mod tests {
     use longhaul_protocol::diag::Code;
 
     pub(crate) fn status() -> Status {
-        let mut ladder = Ladder::new(Now::default());
+        let mut ladder = Ladder::new(None, Now::default());
         ladder.observe(
             &[Observation::failed(Code::NO_CABLE, "eth0")],
             Now::default(),

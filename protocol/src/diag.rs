@@ -66,6 +66,23 @@ impl fmt::Display for Rung {
     }
 }
 
+/// What changed between a rung that failed and the same rung holding, as far as the box could see. Of
+/// several changes, the first of these counts.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fix {
+    /// A cable was plugged in, or an interface came up.
+    Cable,
+    /// The box got another address, gateway or DNS server.
+    Address,
+    /// Somebody set something on the box: its proxy, its clock.
+    Setting,
+    /// Nothing changed on the box: whoever it talks to does now what it did not.
+    OtherSide,
+    /// Nothing changed that could be seen, and failures of this kind come and go.
+    ByItself,
+}
+
 /// What is known of a rung.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

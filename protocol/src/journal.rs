@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::diag::{Code, Rung};
+use crate::diag::{Code, Fix, Rung};
 use crate::envelope::Message;
 use crate::ids::{BootId, CommandId, EpochId, ObjectKey, UploadId};
 use crate::receipt::LeafPlace;
@@ -64,6 +64,9 @@ pub enum Fact {
         boot: BootId,
         /// Whether the agent before it ended without saying so.
         unclean: bool,
+        /// From the boot to this start, in milliseconds by the steady clock.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_boot_ms: Option<u64>,
     },
     /// A rung began to hold, or stopped holding.
     Rung {
@@ -76,6 +79,15 @@ pub enum Fact {
         evidence: String,
         /// How long the state before lasted, in milliseconds.
         lasted_ms: u64,
+        /// The boot in which it happened.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<BootId>,
+        /// How long that boot had lasted, in milliseconds by the steady clock: calendars jump.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_boot_ms: Option<u64>,
+        /// Where a failure ended: what was seen to change meanwhile.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fix: Option<Fix>,
     },
     /// The cloud issued a new certificate.
     Certificate {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use longhaul_protocol::command::{
     CommandClaims, CommandKind, CommandState, CommandUpdate, Rejection, RetryScope, SignedCommand,
 };
-use longhaul_protocol::diag::{Code, Rung, RungReport, RungStatus};
+use longhaul_protocol::diag::{Code, Fix, Rung, RungReport, RungStatus};
 use longhaul_protocol::enrol::{Challenge, ChallengeRequest, Evidence, Issued, Problem};
 use longhaul_protocol::envelope::{self, DecodeError, Message};
 use longhaul_protocol::inventory::{
@@ -176,18 +176,56 @@ fn telemetry_sample() {
 }
 
 #[test]
+fn journal_of_a_bring_up() {
+    let facts = [
+        Fact::Started {
+            agent_version: "0.2.0".into(),
+            boot: id("b-2"),
+            unclean: false,
+            since_boot_ms: Some(9_000),
+        },
+        Fact::Rung {
+            rung: Rung::Address,
+            code: None,
+            evidence: "192.0.2.7".into(),
+            lasted_ms: 4500,
+            boot: Some(id("b-2")),
+            since_boot_ms: Some(61_000),
+            fix: Some(Fix::OtherSide),
+        },
+    ];
+    let entry = |(number, fact)| JournalEntry {
+        number,
+        at: NOW,
+        fact,
+    };
+    golden_message(
+        "journal-bring-up",
+        &JournalBatch {
+            epoch: id("e-1"),
+            entries: (7..).zip(facts).map(entry).collect(),
+        },
+    );
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one fact of each kind")]
 fn journal() {
     let facts = [
         Fact::Started {
             agent_version: "0.1.0".into(),
             boot: id("b-1"),
             unclean: true,
+            since_boot_ms: None,
         },
         Fact::Rung {
             rung: Rung::Address,
             code: Some(Code::NO_ADDRESS),
             evidence: "eth0".into(),
             lasted_ms: 1500,
+            boot: None,
+            since_boot_ms: None,
+            fix: None,
         },
         Fact::Certificate { expires: NOW },
         Fact::CommandResult {

@@ -115,3 +115,20 @@ export function rungName(rung: string): string {
 export function count(n: number, one: string, many = `${one}s`): string {
   return `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 }
+
+/** A span of time in one or two units. */
+export function lasting(ms: number | null | undefined): string {
+  if (ms == null) return "–";
+  const seconds = ms / 1000;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 2 * 86_400) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} d`;
+}
+
+/** A step of the bring-up funnel as a person says it. */
+export function bringUpStep(step: string): string {
+  const others: Record<string, string> = { powered: "switched on", claimed: "claimed", first_byte: "first byte sent" };
+  return others[step] ?? rungName(step);
+}

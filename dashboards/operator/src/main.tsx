@@ -6,6 +6,7 @@ import { call, get, may, me, told } from "./api";
 import "./app.css";
 import { Audit } from "./audit";
 import { BoxPage } from "./box";
+import { BringUpPage } from "./bringup";
 import { BulkPage } from "./bulk";
 import { Data } from "./data";
 import { Fleet } from "./fleet";
@@ -26,6 +27,7 @@ const PAGES: readonly { name: string; href: string; role: Role; places: readonly
   { name: "Data", href: "#/data", role: "customer", places: ["data"] },
   { name: "Orders", href: "#/orders", role: "customer", places: ["orders", "order"] },
   { name: "Releases", href: "#/releases", role: "viewer", places: ["releases", "rollout"] },
+  { name: "Bring-up", href: "#/bring-up", role: "customer", places: ["bring-up"] },
   { name: "Commands", href: "#/bulk", role: "viewer", places: ["bulk"] },
   { name: "Audit", href: "#/audit", role: "operator", places: ["audit"] },
   { name: "Access", href: "#/access", role: "admin", places: ["access"] },
@@ -78,6 +80,8 @@ function Place() {
       return <BoxPage key={where.id} id={where.id} />;
     case "data":
       return <Data bucket={where.bucket} prefix={where.prefix} />;
+    case "bring-up":
+      return <BringUpPage />;
     case "bulk":
       return <BulkPage />;
     case "orders":

@@ -35,7 +35,7 @@ export function saying(item: TimelineItem, commands: ReadonlyMap<string, string>
       return {
         kind: detail.code == null ? "ok" : "failed",
         what: `${rungName(text(detail.rung))} ${detail.code == null ? "holds" : `fails: ${text(detail.code)}`}`,
-        more: text(detail.evidence),
+        more: detail.fix == null ? text(detail.evidence) : `${text(detail.evidence)}; what ended the failure: ${words(text(detail.fix))}`,
       };
     case "certificate":
       return { kind: "ok", what: "has a new certificate", more: `until ${new Date(Number(detail.expires)).toLocaleString()}` };

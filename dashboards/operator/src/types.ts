@@ -368,3 +368,37 @@ export interface AuditItem {
   detail: unknown;
   hash: string;
 }
+
+/** How boxes come online; see `GET /v1/insights/bring-up`. */
+export interface BringUp {
+  from: number;
+  to: number;
+  funnel: { step: string; boxes: number }[];
+  times: { boots: number; online: number; median_ms?: number | null; p90_ms?: number | null; slowest_ms?: number | null };
+  items: BringUpCause[];
+  next?: string | null;
+}
+
+export interface BringUpCause {
+  group: string;
+  rung: string;
+  code: string;
+  title: string;
+  failures: number;
+  boxes: number;
+  lasting: number;
+  held_up_ms: number;
+  longest_ms: number;
+  fixes: Record<string, number>;
+}
+
+export interface BringUpBoot {
+  box_id: string;
+  boot: string;
+  began: number;
+  release: string;
+  site: string;
+  power_to_online_ms?: number | null;
+  reached?: string | null;
+  failures: { code: string; title: string; evidence: string; lasted_ms?: number | null; fix?: string | null }[];
+}

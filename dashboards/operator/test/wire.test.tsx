@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { render } from "preact";
 import { expect, test } from "vitest";
 import { query } from "../src/api";
-import { age, broken, brief, bytes, objectUrl, pointOf, presence, STALE_AFTER_MS, until } from "../src/format";
+import { age, broken, brief, bytes, lasting, objectUrl, pointOf, presence, STALE_AFTER_MS, until } from "../src/format";
 import { Ladder } from "../src/ladder";
 import { applied, parse } from "../src/live";
 import { Mark } from "../src/marks";
@@ -54,6 +54,12 @@ test("an age has one unit, and a clock that is ahead shows no negative age", () 
 test("what ends is said by the time that is left, and then by its age", () => {
   expect([7 * 86_400_000, 3_600_000, 61_000, 1000, -60_000].map((ms) => until(sent + ms, sent))).toEqual([
     "in 7 d", "in 1 h", "in 2 min", "in 1 s", "1 min ago",
+  ]);
+});
+
+test("a span of time is said in the unit that fits", () => {
+  expect([null, 300, 9_960, 75_000, 600_000, 7_200_000, 900_000_000].map(lasting)).toEqual([
+    "–", "0.3 s", "10.0 s", "75 s", "10 min", "2 h", "10 d",
   ]);
 });
 
@@ -140,7 +146,7 @@ test("every request and field that the dashboard uses is in the API's contract",
     "get /v1/alerts", "post /v1/alerts/{alert_id}/acknowledge", "get /v1/command-kinds", "get /v1/proposals",
     "post /v1/boxes/{box_id}/proposals", "post /v1/proposals/{proposal_id}/approve", "post /v1/proposals/{proposal_id}/refuse",
     "post /v1/proposals/{proposal_id}/withdraw", "post /v1/bulk-previews", "get /v1/bulk-commands", "post /v1/bulk-commands",
-    "get /v1/bulk-commands/{bulk_id}/boxes", "post /v1/bulk-commands/{bulk_id}/cancel",
+    "get /v1/insights/bring-up", "get /v1/insights/bring-up/boots", "get /v1/bulk-commands/{bulk_id}/boxes", "post /v1/bulk-commands/{bulk_id}/cancel",
   ];
   for (const request of requests) {
     const [method = "", path = ""] = request.split(" ");
@@ -166,6 +172,11 @@ test("every request and field that the dashboard uses is in the API's contract",
     BlastView: ["preview", "boxes", "offline", "quarantined", "revoked", "sites", "site_count", "orders", "order_count", "active_transfers", "takes_two_people"],
     BulkView: ["id", "filter", "kind", "command", "state", "created_by", "created", "counts"],
     BulkBox: ["box_id", "state", "percent", "reason", "updated"],
+    BringUp: ["from", "to", "funnel", "times", "items", "next"],
+    BringUpTimes: ["boots", "online", "median_ms", "p90_ms", "slowest_ms"],
+    Cause: ["group", "rung", "code", "title", "failures", "boxes", "lasting", "held_up_ms", "longest_ms", "fixes"],
+    BootView: ["box_id", "boot", "began", "release", "site", "power_to_online_ms", "reached", "failures"],
+    BootFailure: ["code", "title", "evidence", "lasted_ms", "fix"],
     KindView: ["kind", "title", "description", "way", "schema"],
     MadeToken: ["token", "secret"],
     AuditItem: ["number", "at", "actor", "action", "subject", "detail", "hash"],

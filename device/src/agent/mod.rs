@@ -9,12 +9,13 @@ pub mod ladder;
 mod lifecycle;
 mod orders;
 pub mod saved;
+mod surroundings;
 
 use longhaul_protocol::command::{CommandUpdate, RetryScope};
 use longhaul_protocol::diag::Code;
 use longhaul_protocol::diag::RungReport;
 use longhaul_protocol::envelope::{self, Message};
-use longhaul_protocol::ids::{BootId, BoxId, CommandId, EpochId, SessionId, TicketId};
+use longhaul_protocol::ids::{BoxId, CommandId, EpochId, SessionId, TicketId};
 use longhaul_protocol::journal::{Fact, JournalAck, Outcome};
 use longhaul_protocol::presence::{Birth, Death, Presence};
 use longhaul_protocol::release::Assignment;
@@ -28,9 +29,10 @@ use crate::clock::Now;
 use crate::journal::Position;
 pub use backoff::Backoff;
 use command::Judge;
-use ladder::{Ladder, Observation};
+use ladder::{Boot, Ladder, Observation};
 use lifecycle::Lifecycle;
 use saved::Saved;
+pub use surroundings::Surroundings;
 
 /// What the agent is told once.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ pub struct Config {
     pub anchors: Anchors,
     pub agent_version: String,
     pub os_version: Option<String>,
-    pub boot: BootId,
+    pub boot: Boot,
     /// The journal's epoch.
     pub epoch: EpochId,
     /// What this agent can do, by name.
@@ -80,6 +82,8 @@ pub enum Event {
     Tick,
     /// A cable or an address came or went.
     LinkChanged,
+    /// What is around the box, as the probes found it that end next.
+    Around(Surroundings),
     /// The probes have ended, at the first rung that fails.
     Walked(Vec<Observation>),
     /// A new certificate is on the disk.
@@ -204,6 +208,7 @@ pub struct Agent {
     judge: Judge,
     saved: Saved,
     ladder: Ladder,
+    around: Option<Surroundings>,
     life: Lifecycle,
     lan_urls: Vec<String>,
     slots: Slots,
@@ -232,7 +237,8 @@ impl Agent {
                 box_id: config.box_id.clone(),
                 anchors: config.anchors.clone(),
             },
-            ladder: Ladder::new(now),
+            ladder: Ladder::new(Some(config.boot.clone()), now),
+            around: None,
             life: Lifecycle::new(certificate, locked, journal, now, &mut dice),
             config,
             saved,
@@ -249,13 +255,14 @@ impl Agent {
     /// Takes in one event and says what to do about it.
     pub fn handle(&mut self, event: Event, now: Now, mut dice: Dice) -> Vec<Effect> {
         match event {
-            Event::Started { unclean } => self.started(unclean),
+            Event::Started { unclean } => self.started(unclean, now),
             Event::Tick => {}
             Event::LinkChanged => {
                 if self.life.link_changed(now) {
                     self.effects.push(Effect::Abandon);
                 }
             }
+            Event::Around(around) => self.around(around),
             Event::Walked(seen) => self.walked(seen, now, &mut dice),
             Event::Enrolled(validity) => self.enrolled(validity, now, &mut dice),
             Event::EnrolFailed { code, evidence } => {
@@ -340,11 +347,12 @@ impl Agent {
         &self.saved
     }
 
-    fn started(&mut self, unclean: bool) {
+    fn started(&mut self, unclean: bool, now: Now) {
         self.effects.push(Effect::Append(Fact::Started {
             agent_version: self.config.agent_version.clone(),
-            boot: self.config.boot.clone(),
+            boot: self.config.boot.id.clone(),
             unclean,
+            since_boot_ms: Some(self.config.boot.lasted_ms(now)),
         }));
         if let Some(text) = self.config.locked.clone() {
             self.effects.push(Effect::Append(Fact::Failure {
@@ -358,6 +366,14 @@ impl Agent {
                 .push(Effect::Append(Fact::Failure { part, text }));
         }
         self.resume_commands();
+    }
+
+    fn around(&mut self, around: Surroundings) {
+        let before = self.around.replace(around);
+        let change = before.zip(self.around.as_ref());
+        if let Some(change) = change.and_then(|(before, now)| before.change(now)) {
+            self.ladder.changed(change);
+        }
     }
 
     fn observe(&mut self, seen: &[Observation], now: Now) {
@@ -387,7 +403,7 @@ impl Agent {
     fn birth(&mut self, session: &SessionId, now: Now) {
         let birth = Birth {
             session: session.clone(),
-            boot: self.config.boot.clone(),
+            boot: self.config.boot.id.clone(),
             epoch: self.config.epoch.clone(),
             agent_version: self.config.agent_version.clone(),
             os_version: self.config.os_version.clone(),

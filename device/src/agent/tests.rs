@@ -59,7 +59,10 @@ fn config() -> Config {
         anchors: OURS.anchors.clone(),
         agent_version: "1.0.0".to_owned(),
         os_version: None,
-        boot: "boot".parse().unwrap(),
+        boot: Boot {
+            id: "boot".parse().unwrap(),
+            before_ms: 9_000,
+        },
         epoch: "epoch".parse().unwrap(),
         capabilities: Vec::new(),
         can_update: true,

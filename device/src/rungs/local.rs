@@ -76,6 +76,18 @@ impl Network {
         self.interfaces.iter().any(|i| !i.loopback && i.carrier)
     }
 
+    /// Interfaces with a carrier; addresses that mean something beyond one cable, and the gateway.
+    pub fn marks(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let plugged = self.interfaces.iter().filter(|i| !i.loopback && i.carrier);
+        let mut cables: Vec<_> = plugged.clone().map(|i| i.name.clone()).collect();
+        cables.sort_unstable();
+        let addresses = plugged.flat_map(|i| &i.addresses).map(|(a, _)| *a);
+        let mut addresses: Vec<_> = addresses.filter(|a| !is_link_local(*a)).collect();
+        addresses.sort_unstable();
+        addresses.extend(self.gateway.as_ref().map(|gateway| gateway.address));
+        (cables, addresses)
+    }
+
     /// The lower rungs of a way that was gone from `local` to the cloud: they hold.
     pub(super) fn proven(&self, local: IpAddr) -> [Observation; 3] {
         let through = self.interfaces.iter().find(|i| i.has(local));

@@ -23,7 +23,9 @@ use longhaul_protocol::inventory::CloudEndpoint;
 use longhaul_protocol::value::UnixMillis;
 use parking_lot::Mutex;
 
+use crate::agent::Surroundings;
 use crate::agent::ladder::Observation;
+use crate::clock::{self, Now};
 use crate::proxy::{Proxy, ProxySetting};
 pub use cloud::TlsProbe;
 use dial::Dial;
@@ -66,15 +68,40 @@ impl Climber {
         }
     }
 
+    /// As [`Self::climb`], with what was around the machine when it was seen.
+    pub async fn climb_around(
+        &self,
+        endpoints: &[CloudEndpoint],
+    ) -> (Surroundings, Vec<Observation>) {
+        let (network, now) = (Network::read(), clock::now());
+        let before = self.around(&network, now);
+        let seen = self.climb_on(&network, endpoints, now.wall).await;
+        // What ends a failure may come while the probes are under way; what begins one, before.
+        let around = if seen.iter().all(|o| o.code.is_none()) {
+            self.around(&Network::read(), clock::now())
+        } else {
+            before
+        };
+        (around, seen)
+    }
+
     /// Finds the first rung that does not hold; observations end there.
     pub async fn climb(&self, endpoints: &[CloudEndpoint], now: UnixMillis) -> Vec<Observation> {
+        self.climb_on(&Network::read(), endpoints, now).await
+    }
+
+    async fn climb_on(
+        &self,
+        network: &Network,
+        endpoints: &[CloudEndpoint],
+        now: UnixMillis,
+    ) -> Vec<Observation> {
         if endpoints.is_empty() {
             return vec![Observation::failed(
                 Code::NO_IDENTITY,
                 "the configuration names no cloud endpoint",
             )];
         }
-        let network = Network::read();
         let proxy = self.proxy.current();
         let shown = proxy.as_ref().map(ToString::to_string);
         let target = Mutex::new(None);
@@ -84,7 +111,7 @@ impl Climber {
         let neighbours = network.ask_neighbours().shared();
         let verdict = |neighbours: &Neighbours, way: Option<&Way>, outside: Option<&Outside>| {
             judge(&Seen {
-                network: &network,
+                network,
                 neighbours,
                 way,
                 target: *target.lock(),
@@ -101,7 +128,7 @@ impl Climber {
         let rest = futures::future::join(way.clone(), outside);
         let neighbours = async {
             let neighbours = neighbours.await;
-            let below = lower(&network, &neighbours, *target.lock());
+            let below = lower(network, &neighbours, *target.lock());
             let holds = neighbours.conflict.is_none() && below.iter().all(|o| o.code.is_none());
             (neighbours, if holds { CLIMB } else { AFTER_LOWER })
         };
@@ -118,6 +145,18 @@ impl Climber {
             rest = &mut rest => (neighbours.await.0, rest),
         };
         verdict(&neighbours, Some(&way), outside.as_ref())
+    }
+
+    fn around(&self, network: &Network, now: Now) -> Surroundings {
+        let (cables, mut addresses) = network.marks();
+        addresses.extend(resolve::servers());
+        let mono_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
+        Surroundings {
+            cables,
+            addresses,
+            proxy: self.proxy.current().map(|proxy| proxy.to_string()),
+            calendar_ms: now.wall.0.saturating_sub(mono_ms),
+        }
     }
 
     async fn look(&self, now: UnixMillis) -> Option<Outside> {

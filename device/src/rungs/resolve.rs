@@ -69,6 +69,16 @@ fn read_resolv_conf() -> String {
     std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
 }
 
+/// The DNS servers that the system asks.
+pub fn servers() -> Vec<IpAddr> {
+    let text = read_resolv_conf();
+    let servers = text.lines().filter_map(|line| {
+        let server = line.trim().strip_prefix("nameserver")?.trim();
+        server.split('%').next()?.parse().ok()
+    });
+    servers.collect()
+}
+
 fn has_resolver(resolv_conf: &str) -> bool {
     resolv_conf
         .lines()

@@ -302,7 +302,8 @@ impl Driver {
         let (endpoints, climber) = (self.enrolment.endpoints(), Arc::clone(&self.climber));
         let events = self.events.clone();
         self.tasks.spawn(async move {
-            let seen = climber.climb(&endpoints, clock::wall()).await;
+            let (around, seen) = climber.climb_around(&endpoints).await;
+            let _ = events.send(Event::Around(around)).await;
             let _ = events.send(Event::Walked(seen)).await;
         });
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
+use std::time::Duration;
 
 use longhaul_protocol::ids::{BootId, EpochId};
 use longhaul_protocol::telemetry::VaultFill;
@@ -9,6 +10,8 @@ use longhaul_vault::Vault;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::RunError;
+use crate::agent::ladder::Boot;
+use crate::clock::Now;
 use crate::disk::{self, DiskError};
 use crate::status::VaultMeter;
 
@@ -47,8 +50,19 @@ pub(super) fn end(run_dir: &Path) -> Result<(), DiskError> {
     })
 }
 
+/// This boot, and how long it had lasted when `now` was zero.
+pub(super) fn boot(now: Now) -> Boot {
+    let lasted = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    let lasted = lasted.map_or(Duration::ZERO, Duration::from);
+    let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+    Boot {
+        id: boot_id(),
+        before_ms: lasted_ms.saturating_sub(now.mono_ms),
+    }
+}
+
 /// The kernel's name of this boot.
-pub(super) fn boot_id() -> BootId {
+fn boot_id() -> BootId {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim()
         .parse()

@@ -436,7 +436,7 @@ fn agent_config(
         anchors,
         agent_version: options.agent_version.clone(),
         os_version: machine::os_version(),
-        boot: machine::boot_id(),
+        boot: machine::boot(crate::clock::now()),
         epoch: journal.epoch().clone(),
         capabilities: options
             .slot

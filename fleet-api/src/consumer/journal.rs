@@ -1,15 +1,15 @@
 //! The journal: committed exactly once, then acknowledged; each new fact moves what it is about.
 
 use longhaul_protocol::command::CommandKind;
-use longhaul_protocol::ids::{BoxId, CommandId};
+use longhaul_protocol::ids::{BoxId, CommandId, EpochId};
 use longhaul_protocol::journal::{Fact, JournalAck, JournalBatch, JournalEntry, Outcome};
 use longhaul_protocol::recovery::WrappedKey;
 use longhaul_protocol::release::{UpdateStatus, UpdateStep};
 use longhaul_protocol::value::{Jws, UnixMillis};
 use longhaul_provisioning::receipt;
 
-use super::Effect;
 use super::apply::plausible;
+use super::{Effect, bring_up};
 use crate::fleet::{Fleet, FleetError, FleetEventKind, Wish, command_end, rollout_end};
 use crate::store::Tx;
 use crate::store::audit::{AuditEntry, audit_append};
@@ -50,7 +50,7 @@ pub(super) async fn commit(
         JournalCommit::Committed { through, known } => {
             let fresh = batch.entries.get(known..).unwrap_or_default();
             for entry in fresh {
-                apply(fleet, tx, box_id, entry, now, effects).await?;
+                apply(fleet, tx, (box_id, &batch.epoch), entry, now, effects).await?;
             }
             if !fresh.is_empty() {
                 let entries = fresh.len();
@@ -98,7 +98,7 @@ async fn lost(
 async fn apply(
     fleet: &Fleet,
     tx: &mut Tx,
-    box_id: &BoxId,
+    (box_id, epoch): (&BoxId, &EpochId),
     entry: &JournalEntry,
     now: UnixMillis,
     effects: &mut Vec<Effect>,
@@ -152,10 +152,10 @@ async fn apply(
             let at = plausible(entry.at, now);
             telemetry_insert(tx, box_id, at.0, sample, now.0).await?;
         }
+        Fact::Started { .. } => bring_up::started(tx, box_id, entry, now).await?,
+        Fact::Rung { .. } => bring_up::rung(tx, box_id, epoch, entry, now).await?,
         // Their place is the journal itself, where the timeline finds them.
-        Fact::Started { .. }
-        | Fact::Rung { .. }
-        | Fact::Certificate { .. }
+        Fact::Certificate { .. }
         | Fact::Deleted { .. }
         | Fact::Delivered { .. }
         | Fact::Failure { .. }

@@ -6,6 +6,7 @@
 //! other with it.
 
 mod apply;
+mod bring_up;
 mod journal;
 
 use longhaul_broker::{Incoming, Upward};

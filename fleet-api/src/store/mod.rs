@@ -14,6 +14,7 @@ pub mod alerts;
 pub mod api_tokens;
 pub mod audit;
 pub mod boxes;
+pub mod bring_up;
 pub mod bulk;
 pub mod challenges;
 pub mod commands;

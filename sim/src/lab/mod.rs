@@ -394,6 +394,33 @@ impl Lab {
         })
     }
 
+    /// As [`Lab::suffer`], but box and cloud are killed while the fault lasts.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] where the box shows something else, or does not come back.
+    pub async fn suffer_killed(&mut self, fault: Fault) -> Result<Outcome, SystemError> {
+        fault.apply(self).await?;
+        let diagnosed = self.shows(&fault.expect().reading()).await?;
+        self.restart_box().await?;
+        self.kill_cloud().await?;
+        self.resume_cloud().await?;
+        self.shows(&fault.expect().reading()).await?;
+        fault.lift(self).await?;
+        let recovered = self.shows(&Reading::Well).await?;
+        fault.tidy(self).await?;
+        Ok(Outcome {
+            fault,
+            diagnosed,
+            recovered,
+        })
+    }
+
+    /// An operator at the cloud.
+    pub fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
     async fn kill_cloud(&mut self) -> Result<(), SystemError> {
         if let Some(mut cloud) = self.cloud.take() {
             cloud.kill().await?;

@@ -77,6 +77,7 @@ export async function looks({ page, stage, shot }) {
     data: [`#/data?bucket=${stage.bucket}&prefix=survey%2F`, { name: "Data" }],
     orders: ["#/orders", { name: "Orders" }],
     releases: ["#/releases", { name: "Releases" }],
+    bringup: ["#/bring-up", { name: "Bring-up" }],
     audit: ["#/audit", { name: "Audit" }],
     access: ["#/access", { name: "Operators" }],
   };

@@ -12,6 +12,7 @@ mod command_body;
 mod commands;
 mod destinations;
 mod events;
+mod insights;
 mod meta;
 mod objects;
 mod operators;
@@ -78,6 +79,7 @@ pub fn api() -> Api {
     let api = command_body::add(api);
     let api = proposals::add(api);
     let api = bulk::add(api);
+    let api = insights::add(api);
     let api = alerts::add(api);
     let api = alert_rules::add(api);
     let api = alert_channels::add(api);

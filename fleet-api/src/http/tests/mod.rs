@@ -5,6 +5,7 @@ mod bulk;
 mod conventions;
 mod fleet;
 mod garbage;
+mod insights;
 mod live;
 mod metrics;
 mod openapi;
