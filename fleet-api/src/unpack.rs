@@ -19,19 +19,19 @@ use tokio_util::sync::CancellationToken;
 use crate::boxes_port::{Compared, Refusal, compare, settle};
 use crate::fleet::{Fleet, FleetError, abilities};
 use crate::objects::bucket::{Content, PutHeaders, texts};
-use crate::store::objects::object_get;
+use crate::store::batch::{objects_there, pack_entries_begin};
 use crate::store::packs::{
-    PackRow, PackState, pack_advance, pack_claim, pack_claim_until, pack_claims_end,
-    pack_entry_begin, pack_get, pack_uploads,
+    PackRow, PackState, pack_advance, pack_claim, pack_claim_until, pack_claims_end, pack_get,
+    pack_uploads,
 };
 use crate::store::uploads::{UploadRow, UploadState, upload_advance};
 
 /// Entries that are put at a time, between two commits.
-const ENTRIES: usize = 64;
+const ENTRIES: usize = 256;
 /// Bytes of entries that lie in memory for that, at the most.
 const ENTRIES_BYTES: usize = 4 << 20;
 /// Requests to the object store at a time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 /// How long a claim holds, in milliseconds; extended while the work goes on.
 const CLAIM_MS: i64 = 8_000;
 /// How often it is extended.
@@ -307,26 +307,33 @@ async fn put(
     let mut tx = fleet.db().write().await?;
     let able = abilities(&mut tx, &batch[0].0.bucket).await?;
     let conditional = able.is_some_and(|able| able.conditional_put);
-    let mut begun = Vec::with_capacity(batch.len());
+    let bucket = batch[0].0.bucket.clone();
+    let mut good = Vec::with_capacity(batch.len());
     for (upload, bytes) in batch {
-        let found = Content::of(&bytes);
-        if found.blake3 != upload.blake3 {
-            let why = Some("its bytes in the pack are not the ones that were announced");
-            let failed = UploadState::Failed;
-            upload_advance(&mut tx, &upload.upload_id, failed, why, now).await?;
-        } else if pack_entry_begin(&mut tx, &pack.pack_id, &upload.upload_id, now).await? {
-            let (bucket, key) = (&upload.bucket, &upload.object_key);
-            // What this pack, or another process, has put before is found and not put twice.
-            let only_new = conditional && object_get(&mut tx, bucket, key).await?.is_none();
-            begun.push((upload, bytes, only_new));
+        if Content::of(&bytes).blake3 == upload.blake3 {
+            good.push((upload, bytes));
+            continue;
         }
+        let why = Some("its bytes in the pack are not the ones that were announced");
+        let failed = UploadState::Failed;
+        upload_advance(&mut tx, &upload.upload_id, failed, why, now).await?;
     }
+    let ids: Vec<&str> = good.iter().map(|(u, _)| u.upload_id.as_str()).collect();
+    let keys: Vec<&str> = good.iter().map(|(u, _)| u.object_key.as_str()).collect();
+    let begin = pack_entries_begin(&mut tx, &pack.pack_id, &ids, now).await?;
+    // What this pack, or another process, has put before is found and not put twice.
+    let there = objects_there(&mut tx, &bucket, &keys).await?;
+    let begun = good
+        .into_iter()
+        .filter(|(upload, _)| begin.contains(upload.upload_id.as_str()))
+        .map(|(upload, bytes)| {
+            let only_new = conditional && !there.contains(upload.object_key.as_str());
+            (upload, bytes, only_new)
+        });
     pack_claim_until(&mut tx, &pack.pack_id, now.saturating_add(CLAIM_MS)).await?;
     tx.commit().await?;
 
-    let puts = begun
-        .into_iter()
-        .map(|(upload, bytes, only_new)| put_one(fleet, upload, bytes, only_new));
+    let puts = begun.map(|(upload, bytes, only_new)| put_one(fleet, upload, bytes, only_new));
     let arrived: Vec<Option<UploadRow>> = futures::stream::iter(puts)
         .buffer_unordered(AT_ONCE)
         .try_collect()

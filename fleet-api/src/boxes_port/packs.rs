@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use http::StatusCode;
-use longhaul_protocol::ids::{BoxId, PackId};
+use longhaul_protocol::ids::{BoxId, PackId, UploadId};
 use longhaul_protocol::upload::{
     CompleteResult, MAX_PACK_OBJECTS, MAX_PACKED_BYTES, PackCompleted, PackSent, PackStarted,
     StartPack, StartResult,
@@ -15,8 +15,9 @@ use super::Refusal;
 use super::uploads::{Checker, may_deliver};
 use crate::fleet::{Fleet, FleetError, held};
 use crate::objects::bucket::PutHeaders;
+use crate::store::batch::pack_add;
 use crate::store::new_id;
-use crate::store::packs::{PackState, pack_add, pack_advance, pack_get, pack_insert, pack_uploads};
+use crate::store::packs::{PackState, pack_advance, pack_get, pack_insert, pack_uploads};
 use crate::store::uploads::UploadState;
 
 /// How long an answer waits for a pack to be taken apart before the box is told to ask again.
@@ -73,7 +74,10 @@ pub(super) async fn start(
         denied => denied,
     };
     pack_insert(&mut tx, &pack, box_id, now.0).await?;
+    let keys: Vec<&str> = names.iter().map(|key| key.as_str()).collect();
     let mut checker = Checker::new(box_id, now);
+    checker.look_ahead(&mut tx, bucket, &keys).await?;
+    let mut packed = Vec::new();
     let mut uploads = Vec::with_capacity(request.objects.len());
     for object in &request.objects {
         let row = match checker.take_down(&mut tx, object).await? {
@@ -89,10 +93,12 @@ pub(super) async fn start(
         } else if let Some(reason) = waits.clone() {
             StartResult::Later { reason }
         } else {
-            pack_add(&mut tx, &pack, &upload).await?;
+            packed.push(upload.clone());
             StartResult::Packed { upload }
         });
     }
+    let packed: Vec<&str> = packed.iter().map(UploadId::as_str).collect();
+    pack_add(&mut tx, &pack, &packed).await?;
     tx.commit().await?;
     let headers = PutHeaders {
         content_type: Some(longhaul_protocol::pack::CONTENT_TYPE),

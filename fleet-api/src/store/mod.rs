@@ -13,6 +13,7 @@ pub mod alert_rules;
 pub mod alerts;
 pub mod api_tokens;
 pub mod audit;
+pub mod batch;
 pub mod boxes;
 pub mod bring_up;
 pub mod bulk;

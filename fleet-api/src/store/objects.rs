@@ -33,32 +33,6 @@ pub struct ObjectRow {
     pub verified: i64,
 }
 
-/// Takes down an object; one of the same name is replaced, unless it is a later version from the
-/// same box: an old upload that completes late does not win. `false` if it lost.
-pub async fn object_set(tx: &mut Tx, row: &ObjectRow) -> StoreResult<bool> {
-    let rows = execute!(
-        tx,
-        "INSERT INTO objects (bucket, object_key, box_id, version, bytes, blake3, content_type, \
-             upload_id, verified) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
-         ON CONFLICT (bucket, object_key) DO UPDATE SET box_id = excluded.box_id, \
-             version = excluded.version, bytes = excluded.bytes, blake3 = excluded.blake3, \
-             content_type = excluded.content_type, upload_id = excluded.upload_id, \
-             verified = excluded.verified \
-         WHERE objects.box_id <> excluded.box_id OR objects.version <= excluded.version",
-        row.bucket.as_str(),
-        row.object_key.as_str(),
-        row.box_id.as_str(),
-        row.version,
-        row.bytes,
-        row.blake3.to_string(),
-        row.content_type.as_deref().map(plain),
-        row.upload_id.as_str(),
-        row.verified,
-    )?;
-    Ok(rows == 1)
-}
-
 /// One object.
 pub async fn object_get(
     tx: &mut Tx,

@@ -56,18 +56,6 @@ pub async fn pack_insert(tx: &mut Tx, id: &PackId, box_id: &BoxId, now: i64) -> 
     Ok(())
 }
 
-/// Lets the pack carry an upload, and no other pack any more.
-pub async fn pack_add(tx: &mut Tx, id: &PackId, upload: &UploadId) -> StoreResult<()> {
-    execute!(
-        tx,
-        "INSERT INTO pack_entries (upload_id, pack_id) VALUES ($1, $2) \
-         ON CONFLICT (upload_id) DO UPDATE SET pack_id = excluded.pack_id",
-        upload.as_str(),
-        id.as_str(),
-    )?;
-    Ok(())
-}
-
 /// One pack.
 pub async fn pack_get(tx: &mut Tx, id: &PackId) -> StoreResult<Option<PackRow>> {
     fetch!(
@@ -143,26 +131,6 @@ pub async fn pack_claim_until(tx: &mut Tx, id: &PackId, until: i64) -> StoreResu
 /// Ends every claim: no other process is at work.
 pub async fn pack_claims_end(tx: &mut Tx) -> StoreResult<u64> {
     execute!(tx, "UPDATE packs SET claimed = 0 WHERE claimed > 0")
-}
-
-/// Marks that an entry is about to be put into its bucket; `false` if that must not happen, because
-/// it is there, was given up, or travels in another pack by now.
-pub async fn pack_entry_begin(
-    tx: &mut Tx,
-    id: &PackId,
-    upload: &UploadId,
-    now: i64,
-) -> StoreResult<bool> {
-    let rows = execute!(
-        tx,
-        "UPDATE uploads SET state = 'completing', updated = $3 \
-         WHERE upload_id = $1 AND state IN ('started', 'completing') AND EXISTS ( \
-             SELECT 1 FROM pack_entries WHERE upload_id = $1 AND pack_id = $2)",
-        upload.as_str(),
-        id.as_str(),
-        now,
-    )?;
-    Ok(rows == 1)
 }
 
 /// Whether this upload is being put into its bucket out of a pack right now: nobody else may touch

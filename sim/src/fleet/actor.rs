@@ -41,8 +41,10 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 pub struct Counts {
     /// Births that the cloud has committed: it answered with the desired state.
     pub settled: AtomicU64,
-    /// Sessions that ended, or did not begin.
+    /// Sessions that ended.
     pub lost: AtomicU64,
+    /// Attempts that did not become a session.
+    pub refused: AtomicU64,
     /// Samples sent.
     pub telemetry: AtomicU64,
     /// Journal entries that the cloud has acknowledged.
@@ -113,9 +115,11 @@ impl Actor {
             let born = self.sessions;
             // Why a session ended is the cloud's affair; that it did is counted.
             let _ = self.session().await;
-            self.counts.lost.fetch_add(1, Ordering::Relaxed);
             if self.sessions > born {
+                self.counts.lost.fetch_add(1, Ordering::Relaxed);
                 pause = FIRST_PAUSE;
+            } else {
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
             }
             tokio::time::sleep(pause.mul_f64(self.random.random())).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

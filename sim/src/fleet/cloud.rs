@@ -227,7 +227,8 @@ pub(super) async fn boxes(run: &mut Run<'_>, folder: &Path) -> Result<(), BenchE
         let minutes = minute.as_secs_f64() / 60.0;
         let each = 1000.0 * spent / float(crowd.count) / minutes;
         run.note(format!(
-            "{count} boxes: all born after {connected:.1} s; {samples} samples in {minute:?} for {spent:.2} CPU s, {each:.3} ms a box and minute; {held:.1} KiB a box; {} sessions lost",
+            "{count} boxes: all born after {connected:.1} s; {samples} samples in {minute:?} for {spent:.2} CPU s, {each:.3} ms a box and minute; {held:.1} KiB a box; {} attempts failed, {} sessions lost",
+            crowd.counts.refused.load(Ordering::Relaxed),
             crowd.counts.lost.load(Ordering::Relaxed),
         ));
         run.add_at(CPU_PER_BOX, count, &[each]);
@@ -293,7 +294,7 @@ async fn commands(
 /// Kills the cloud, starts it again and waits for everybody.
 async fn back(run: &mut Run<'_>, site: &mut Site, crowd: &Crowd) -> Result<(), BenchError> {
     let settled = crowd.counts.settled.load(Ordering::Relaxed);
-    let lost = crowd.counts.lost.load(Ordering::Relaxed);
+    let refused = crowd.counts.refused.load(Ordering::Relaxed);
     site.process.kill().await?;
     let killed = Instant::now();
     let (process, _) = site.stage.cloud(Some(site.ready.ports())).await?;
@@ -305,7 +306,7 @@ async fn back(run: &mut Run<'_>, site: &mut Site, crowd: &Crowd) -> Result<(), B
     run.note(format!(
         "kill -9 with {} boxes: the cloud listened after {started:.1} s, the last birth was committed after {seconds:.1} s; {} attempts failed meanwhile; {:.1} CPU s of the cloud",
         crowd.count,
-        (crowd.counts.lost.load(Ordering::Relaxed) - lost).saturating_sub(crowd.count),
+        crowd.counts.refused.load(Ordering::Relaxed) - refused,
         processor(id)?,
     ));
     run.add_at(

@@ -16,8 +16,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::frames::{self, CONNACK, Packet, SUBACK};
 
-/// Connections from one address of this machine; beyond some 28,000 it has no ports left.
-const PER_ADDRESS: usize = 20_000;
+/// Addresses of this machine that boxes connect from: each has some 28,000 ports, and one that was
+/// used is not free again for a minute.
+const ADDRESSES: usize = 200;
 /// Read at a time; on the stack, so that a waiting box holds none of it.
 const STRIDE: usize = 4096;
 
@@ -30,8 +31,8 @@ pub struct Link<S> {
 
 /// The address of this machine that box `number` connects from.
 pub fn source(number: usize) -> Ipv4Addr {
-    let block = u8::try_from(number / PER_ADDRESS % 200).unwrap_or(0);
-    Ipv4Addr::new(127, 0, 1, block + 1)
+    let last = u8::try_from(number % ADDRESSES).unwrap_or(0);
+    Ipv4Addr::new(127, 0, 1, last + 1)
 }
 
 /// TCP from `source`, without delays of its own.

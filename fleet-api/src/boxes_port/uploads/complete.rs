@@ -1,14 +1,17 @@
 //! Completes uploads: joins the parts, reads the object back, compares, and only then says so.
 
+use std::collections::HashMap;
+
 use futures::{StreamExt, TryStreamExt};
-use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::ids::{BoxId, ObjectKey};
 use longhaul_protocol::upload::{CompleteResult, CompleteUpload, CompleteUploads, Completed};
 
 use super::plan;
 use super::{AT_ONCE, Refusal, abort_at_store, check_count, length, may_deliver};
 use crate::fleet::{Fleet, FleetError, FleetEventKind};
 use crate::objects::bucket::Content;
-use crate::store::objects::{ObjectRow, object_get, object_set};
+use crate::store::batch::uploads_verified;
+use crate::store::objects::object_get;
 use crate::store::uploads::{UploadRow, UploadState, upload_advance, upload_get};
 
 /// What the bucket has in place of an object.
@@ -186,21 +189,20 @@ pub(crate) async fn settle(fleet: &Fleet, rows: &[&UploadRow]) -> Result<(), Ref
         return Ok(());
     }
     let now = fleet.now().0;
-    let mut tx = fleet.db().write().await?;
+    // One statement takes an object once: versions of the same object follow each other.
+    let mut rounds: Vec<Vec<&str>> = Vec::new();
+    let mut times: HashMap<(&str, &ObjectKey), usize> = HashMap::new();
     for row in rows {
-        upload_advance(&mut tx, &row.upload_id, UploadState::Verified, None, now).await?;
-        let object = ObjectRow {
-            bucket: row.bucket.clone(),
-            object_key: row.object_key.clone(),
-            box_id: row.box_id.clone(),
-            version: row.version,
-            bytes: row.bytes,
-            blake3: row.blake3,
-            content_type: row.content_type.clone(),
-            upload_id: row.upload_id.to_string(),
-            verified: now,
-        };
-        object_set(&mut tx, &object).await?;
+        let time = times.entry((&row.bucket, &row.object_key)).or_default();
+        if rounds.len() == *time {
+            rounds.push(Vec::new());
+        }
+        rounds[*time].push(row.upload_id.as_str());
+        *time += 1;
+    }
+    let mut tx = fleet.db().write().await?;
+    for uploads in rounds {
+        uploads_verified(&mut tx, &uploads, now).await?;
     }
     tx.commit().await?;
     for row in rows {

@@ -1,7 +1,7 @@
 //! Begins uploads. Asking twice for the same version of an object yields the same upload.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt};
 use longhaul_protocol::ids::{BoxId, TicketId, UploadId};
@@ -14,6 +14,7 @@ use super::{AT_ONCE, Refusal, check_count, length, may_deliver};
 use crate::fleet::{Fleet, FleetError, abilities, held};
 use crate::objects::bucket::{BucketError, PutHeaders, texts};
 use crate::objects::names::{MAX_OBJECT_BYTES, check_bucket, check_headers, check_kept};
+use crate::store::batch::{keys_in_packs, objects_there};
 use crate::store::objects::object_get;
 use crate::store::packs::pack_make_way;
 use crate::store::tickets::{TicketRow, ticket_get};
@@ -79,6 +80,15 @@ pub(in crate::boxes_port) struct Checker<'a> {
     box_id: &'a BoxId,
     now: UnixMillis,
     tickets: HashMap<TicketId, Option<TicketRow>>,
+    ahead: Option<Ahead>,
+}
+
+/// What was looked up for all objects of a request together, which are of one bucket.
+struct Ahead {
+    /// Names that are taken in the bucket.
+    there: HashSet<String>,
+    /// Names of which a version waits in a pack.
+    packed: HashSet<String>,
 }
 
 impl<'a> Checker<'a> {
@@ -87,7 +97,22 @@ impl<'a> Checker<'a> {
             box_id,
             now,
             tickets: HashMap::new(),
+            ahead: None,
         }
+    }
+
+    /// Looks up all `keys` at once; afterwards only these of `bucket` may be taken down.
+    pub async fn look_ahead(
+        &mut self,
+        tx: &mut Tx,
+        bucket: &str,
+        keys: &[&str],
+    ) -> Result<(), Refusal> {
+        self.ahead = Some(Ahead {
+            there: objects_there(tx, bucket, keys).await?,
+            packed: keys_in_packs(tx, self.box_id, bucket, keys).await?,
+        });
+        Ok(())
     }
 
     /// Writes the upload down, or finds it, and says whether nothing of this name was ever sent
@@ -104,7 +129,7 @@ impl<'a> Checker<'a> {
         if let Err(reason) = check(self.box_id, object, ticket.as_ref()) {
             return Ok(Err(StartResult::Refused { reason }));
         }
-        take_down(tx, self.box_id, object, self.now).await
+        take_down(tx, self.box_id, object, self.ahead.as_ref(), self.now).await
     }
 }
 
@@ -136,6 +161,7 @@ async fn take_down(
     tx: &mut Tx,
     box_id: &BoxId,
     object: &UploadObject,
+    ahead: Option<&Ahead>,
     now: UnixMillis,
 ) -> Result<Result<(UploadRow, bool), StartResult>, Refusal> {
     let refused = |reason: String| Ok(Err(StartResult::Refused { reason }));
@@ -146,11 +172,17 @@ async fn take_down(
         return refused("version or length is larger than any".to_owned());
     };
     let name = (object.object.bucket.as_str(), &object.object.key);
-    if !pack_make_way(tx, box_id, name, version, now.0).await? {
+    let key = object.object.key.as_str();
+    let packed = ahead.is_none_or(|ahead| ahead.packed.contains(key));
+    if packed && !pack_make_way(tx, box_id, name, version, now.0).await? {
         let reason = "this object is just being taken out of a pack".to_owned();
         return Ok(Err(StartResult::Later { reason }));
     }
-    let there = object_get(tx, &object.object.bucket, &object.object.key).await?;
+    let there = if ahead.is_none_or(|ahead| ahead.there.contains(key)) {
+        object_get(tx, &object.object.bucket, &object.object.key).await?
+    } else {
+        None
+    };
     let known = there.is_some();
     if there.is_some_and(|there| there.box_id == *box_id && there.version > version) {
         return refused("a later version of this object is in the bucket already".to_owned());

@@ -110,16 +110,22 @@ async fn object_replace(tx: &mut Transaction<'static, Sqlite>, put: Put) -> Answ
         now,
         only_new,
     } = put;
-    bucket_check(tx, &bucket).await?;
-    let old = object_content(tx, &bucket, &key).await?;
-    if only_new && old.is_some() {
-        return Err(DiskError::Condition(key));
-    }
-    let unnamed = match &old {
-        Some(old) => content_drop(tx, old).await?,
-        None => vec![],
-    };
     let name = uuid::Uuid::new_v4().simple().to_string();
+    let attributes = json(&attributes);
+    let unnamed = if object_add(tx, &bucket, &key, bytes, &etag, now, &attributes, &name).await? {
+        vec![]
+    } else {
+        bucket_check(tx, &bucket).await?;
+        if only_new {
+            return Err(DiskError::Condition(key));
+        }
+        let unnamed = match object_content(tx, &bucket, &key).await? {
+            Some(old) => content_drop(tx, &old).await?,
+            None => vec![],
+        };
+        object_put(tx, &bucket, &key, bytes, &etag, now, &attributes, &name).await?;
+        unnamed
+    };
     match content {
         Content::Inline(data) => {
             sqlx::query("INSERT INTO inlined (content, data) VALUES (?, ?)")
@@ -130,8 +136,6 @@ async fn object_replace(tx: &mut Transaction<'static, Sqlite>, put: Put) -> Answ
         }
         Content::Blob(blob) => piece_put(tx, &name, 1, &etag, &blob).await?,
     }
-    let attributes = json(&attributes);
-    object_put(tx, &bucket, &key, bytes, &etag, now, &attributes, &name).await?;
     Ok(Done {
         etag,
         bytes,
@@ -266,6 +270,35 @@ async fn object_content(
             .fetch_optional(&mut **tx)
             .await?,
     )
+}
+
+/// Writes an object down in one statement if it is new and its bucket exists; most are and do.
+#[expect(clippy::too_many_arguments, reason = "one per column")]
+async fn object_add(
+    tx: &mut Transaction<'static, Sqlite>,
+    bucket: &str,
+    key: &str,
+    bytes: u64,
+    etag: &str,
+    now: UnixMillis,
+    attributes: &str,
+    content: &str,
+) -> Result<bool, DiskError> {
+    let added = sqlx::query(
+        "INSERT INTO objects (bucket, key, bytes, etag, modified, attributes, content) \
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM buckets WHERE name = ?1) \
+         ON CONFLICT (bucket, key) DO NOTHING",
+    )
+    .bind(bucket)
+    .bind(key.as_bytes())
+    .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+    .bind(etag)
+    .bind(now.0)
+    .bind(attributes)
+    .bind(content)
+    .execute(&mut **tx)
+    .await?;
+    Ok(added.rows_affected() == 1)
 }
 
 #[expect(clippy::too_many_arguments, reason = "one per column")]

@@ -1,13 +1,17 @@
 //! Orders, tickets, uploads, objects.
 
-use longhaul_protocol::ids::{ObjectKey, TicketId, UploadId};
+use std::collections::HashSet;
+
+use longhaul_protocol::ids::{BoxId, ObjectKey, PackId, TicketId, UploadId};
 use longhaul_protocol::value::Digest32;
 
 use super::{add_ticket, write};
-use crate::store::objects::{
-    ObjectRow, object_buckets, object_delete, object_get, object_list, object_set,
+use crate::store::batch::{
+    keys_in_packs, objects_there, pack_add, pack_entries_begin, uploads_verified,
 };
+use crate::store::objects::{object_buckets, object_delete, object_get, object_list};
 use crate::store::orders::{OrderRow, order_get, order_insert, order_list};
+use crate::store::packs::pack_insert;
 use crate::store::testing::{add_box, on_both};
 use crate::store::tickets::{ticket_list, ticket_list_valid, ticket_revoke};
 use crate::store::uploads::{
@@ -15,6 +19,35 @@ use crate::store::uploads::{
     upload_restart, upload_start,
 };
 use crate::store::{Db, Tx};
+
+fn small(
+    ticket: &TicketId,
+    box_id: &BoxId,
+    upload: &str,
+    key: &str,
+    version: i64,
+    state: UploadState,
+) -> UploadRow {
+    UploadRow {
+        upload_id: upload.parse().expect("an id"),
+        box_id: box_id.clone(),
+        bucket: "b".into(),
+        object_key: key.parse().expect("a key"),
+        version,
+        ticket_id: ticket.clone(),
+        s3_upload_id: None,
+        bytes: 5,
+        blake3: Digest32([7; 32]),
+        content_type: None,
+        metadata: "{}".into(),
+        headers: "{}".into(),
+        part_bytes: 0,
+        state,
+        reason: None,
+        created: 1,
+        updated: 1,
+    }
+}
 
 on_both! {
     async fn orders_are_unique_and_paged(db: Db) {
@@ -77,16 +110,31 @@ on_both! {
 
     async fn objects_are_listed_by_prefix_in_byte_order(db: Db) {
         let id = add_box(&db, 1).await;
-        let row = |key: &str, version| ObjectRow {
-            bucket: "b".into(), object_key: key.parse().expect("a key"), box_id: id.clone(), version,
-            bytes: 5, blake3: Digest32([7; 32]), content_type: None, upload_id: "u".into(), verified: 1,
-        };
+        let ticket = add_ticket(&db, &id, "t1", 100).await;
+        let row = |key: &str, version| small(&ticket, &id, &format!("u{version}-{}", blake3::hash(key.as_bytes()).to_hex().as_str().split_at(8).0), key, version, UploadState::Completing);
         let mut tx = write(&db).await;
-        for key in ["a_1", "a%1", "A1", "ab", "ä", "z"] {
-            assert!(object_set(&mut tx, &row(key, 2)).await.expect("sets"));
+        let first: Vec<UploadRow> = ["a_1", "a%1", "A1", "ab", "ä", "z"].into_iter().map(|key| row(key, 2)).collect();
+        for rows in [&first[..], &[row("z", 1)], &[row("z", 3)]] {
+            for row in rows {
+                assert!(upload_start(&mut tx, row).await.expect("starts").1);
+            }
         }
-        assert!(!object_set(&mut tx, &row("z", 1)).await.expect("late"));
-        assert!(object_set(&mut tx, &row("z", 3)).await.expect("newer"));
+        let ids: Vec<&str> = first.iter().map(|row| row.upload_id.as_str()).collect();
+        uploads_verified(&mut tx, &ids, 4).await.expect("sets");
+        let version = async |tx: &mut Tx| {
+            let key: ObjectKey = "z".parse().expect("a key");
+            object_get(tx, "b", &key).await.expect("gets").map(|o| (o.version, o.verified))
+        };
+        let late = row("z", 1);
+        uploads_verified(&mut tx, &[late.upload_id.as_str()], 5).await.expect("late");
+        assert_eq!(version(&mut tx).await, Some((2, 4)));
+        assert_eq!(upload_get(&mut tx, &late.upload_id).await.expect("gets").map(|u| u.state), Some(UploadState::Verified));
+        uploads_verified(&mut tx, &[row("z", 3).upload_id.as_str()], 6).await.expect("newer");
+        assert_eq!(version(&mut tx).await, Some((3, 6)));
+        let there = objects_there(&mut tx, "b", &["z", "Z", "ä", "a_"]).await.expect("looks");
+        assert_eq!(there, HashSet::from(["z".to_owned(), "ä".to_owned()]));
+        assert!(objects_there(&mut tx, "c", &["z"]).await.expect("looks").is_empty());
+        assert!(objects_there(&mut tx, "b", &[]).await.expect("looks").is_empty());
         let names = async |tx: &mut Tx, prefix: &str, after: Option<&str>| -> Vec<String> {
             object_list(tx, "b", prefix, after, 10).await.expect("lists").into_iter().map(|o| o.object_key.to_string()).collect()
         };
@@ -99,5 +147,30 @@ on_both! {
         assert_eq!(object_get(&mut tx, "b", &key).await.expect("gets").map(|o| o.version), Some(3));
         assert!(object_delete(&mut tx, "b", &key).await.expect("deletes"));
         assert!(!object_delete(&mut tx, "b", &key).await.expect("gone"));
+    }
+
+    async fn entries_of_a_pack_are_marked_together_and_only_in_their_pack(db: Db) {
+        let id = add_box(&db, 1).await;
+        let ticket = add_ticket(&db, &id, "t1", 100).await;
+        let row = |number, state| small(&ticket, &id, &format!("u{number}"), &format!("k{number}"), 1, state);
+        let packs: [PackId; 2] = ["pk1", "pk2"].map(|id| id.parse().expect("an id"));
+        let mut tx = write(&db).await;
+        for pack in &packs {
+            pack_insert(&mut tx, pack, &id, 1).await.expect("inserts");
+        }
+        let states = [UploadState::Started, UploadState::Completing, UploadState::Aborted, UploadState::Verified, UploadState::Started];
+        for (number, state) in (0_u8..).zip(states) {
+            assert!(upload_start(&mut tx, &row(number, state)).await.expect("starts").1);
+        }
+        let all = ["u0", "u1", "u2", "u3", "u4", "u5"];
+        pack_add(&mut tx, &packs[0], &all).await.expect("adds");
+        pack_add(&mut tx, &packs[1], &["u4"]).await.expect("moves");
+        let keys = ["k0", "k1", "k2", "k3", "k4", "k5"];
+        let waiting = keys_in_packs(&mut tx, &id, "b", &keys).await.expect("looks");
+        assert_eq!(waiting, HashSet::from(["k0", "k1", "k4"].map(str::to_owned)));
+        let begun = pack_entries_begin(&mut tx, &packs[0], &all, 7).await.expect("begins");
+        assert_eq!(begun, HashSet::from(["u0", "u1"].map(str::to_owned)));
+        let u0 = upload_get(&mut tx, &"u0".parse().expect("an id")).await.expect("gets").expect("is there");
+        assert_eq!((u0.state, u0.updated), (UploadState::Completing, 7));
     }
 }
