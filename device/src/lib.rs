@@ -4,15 +4,15 @@
 //! or file. The runtime feeds it events and carries out its effects. Facts that must not be lost
 //! pass through the [`journal`] on disk.
 
+pub use longhaul_bringup::{clock, disk, proxy, rungs};
+
 pub mod agent;
 pub mod chip;
-pub mod clock;
 pub mod cloud;
 pub mod config;
 pub mod console;
 pub mod credentials;
 pub mod discovery;
-pub mod disk;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod identity;
@@ -24,10 +24,8 @@ pub mod ota;
 mod packs;
 mod page;
 pub mod papers;
-pub mod proxy;
 pub mod receipts;
 pub mod rescue;
-pub mod rungs;
 pub mod runtime;
 pub mod screen;
 pub mod sealed;

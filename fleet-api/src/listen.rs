@@ -12,6 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use longhaul_broker::Edge;
+use longhaul_protocol::probe;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use rustls_pki_types::CertificateDer;
@@ -75,6 +76,8 @@ pub struct Listen {
     pub max_connections: usize,
     /// Gets the connections that ask for MQTT by ALPN, where this port takes such.
     pub mqtt: Option<Edge>,
+    /// Shown to those who ask by ALPN for a connection without a certificate, where this port has such.
+    pub strangers: Option<TlsSource>,
 }
 
 impl Listen {
@@ -120,10 +123,13 @@ impl Listen {
             let tls = (self.tls)();
             let (service, stop) = (service.clone(), stop.clone());
             let (cut, mqtt) = (drained.clone(), self.mqtt.clone());
+            let strangers = self.strangers.as_ref().map(|tls| tls());
             tasks.spawn(async move {
                 let _place = place;
                 let connection = async {
-                    match shake_hands(stream, address, tls, mqtt, limits.handshake).await? {
+                    match shake_hands(stream, address, (tls, strangers), mqtt, limits.handshake)
+                        .await?
+                    {
                         Some(stream) => serve_one(stream, address, limits, service, stop).await,
                         None => Ok(()),
                     }
@@ -170,23 +176,27 @@ async fn accept(
 async fn shake_hands(
     stream: TcpStream,
     address: SocketAddr,
-    tls: Arc<ServerConfig>,
+    (tls, strangers): (Arc<ServerConfig>, Option<Arc<ServerConfig>>),
     mqtt: Option<Edge>,
     limit: Duration,
 ) -> Result<Option<TlsStream<TcpStream>>, Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
     let shake = async {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let asked = hello
-            .client_hello()
-            .alpn()
-            .is_some_and(|mut names| names.any(|name| name == longhaul_broker::ALPN));
+        let asks = |protocol: &[u8]| {
+            let mut names = hello.client_hello().alpn().into_iter().flatten();
+            names.any(|name| name == protocol)
+        };
+        let (asked, stranger) = (asks(longhaul_broker::ALPN), asks(probe::ALPN));
         match mqtt {
             Some(edge) if asked => {
                 edge.take(hello, address);
                 Ok(None)
             }
-            _ => hello.into_stream(tls).await.map(Some),
+            _ => {
+                let tls = strangers.filter(|_| stranger).unwrap_or(tls);
+                hello.into_stream(tls).await.map(Some)
+            }
         }
     };
     Ok(tokio::time::timeout(limit, shake).await??)

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BoxId, OrderId};
+use crate::network::Egress;
 use crate::value::{Blob, Digest32, UnixMillis};
 
 /// One box, as the factory made it; signed as a JWS for the factory's purpose.
@@ -53,6 +54,15 @@ pub struct BoxConfig {
     /// Network settings where there is no DHCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub static_network: Option<StaticNetwork>,
+    /// The VLAN that its port is in, where frames are tagged; absent or 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Whether the customer says that the network asks for 802.1X.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dot1x: Option<bool>,
+    /// Where the customer says that it may connect to; empty where nobody said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<Egress>,
     /// The order that it is shipped for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderId>,

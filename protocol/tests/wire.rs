@@ -18,8 +18,13 @@ use longhaul_protocol::journal::{
     Fact, JournalAck, JournalBatch, JournalEntry, ObjectVersion, Outcome,
 };
 use longhaul_protocol::lan::{Deliveries, Delivery, LanStatus, PACKS};
+use longhaul_protocol::network::{Addressing, Egress, NetworkAnswers, OrderFile};
 use longhaul_protocol::pack::{EntryHeader, PackLine, StopCode};
 use longhaul_protocol::presence::{Birth, Death, Presence};
+use longhaul_protocol::probe::{
+    DnsServer, Finding, InterfaceSeen, Ipv6, LadderLine, Line, Nat, Need, ProbeClaims, ProbeReport,
+    ProbeTicket, Seen, SignedReport, WayOut,
+};
 use longhaul_protocol::receipt::{
     InclusionProof, Leaf, LeafPlace, Receipt, ReceiptAsk, ReceiptTexts,
 };
@@ -580,6 +585,9 @@ fn factory() {
             box_id: id("0123456789AB"),
             endpoints: vec![endpoint()],
             root_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            vlan: None,
+            dot1x: None,
+            egress: Vec::new(),
             static_network: Some(StaticNetwork {
                 address: id("192.0.2.7"),
                 prefix_len: 24,
@@ -836,4 +844,141 @@ fn a_message_longer_than_its_limit_is_refused_unread() {
         envelope::decode::<JournalBatch>(&long),
         Err(DecodeError::TooLong { .. })
     ));
+}
+
+#[test]
+fn order_for_the_factory() {
+    golden(
+        "order-file",
+        &OrderFile {
+            v: 1,
+            order: id("ORDER-17"),
+            network: NetworkAnswers {
+                address: Some(Addressing::Static(StaticNetwork {
+                    address: "192.0.2.7".parse().expect("an address"),
+                    prefix_len: 24,
+                    gateway: Some("192.0.2.1".parse().expect("an address")),
+                    dns: vec!["192.0.2.53".parse().expect("an address")],
+                })),
+                vlan: Some(20),
+                proxy: Some("http://proxy.example:3128".into()),
+                dot1x: Some(false),
+                egress: Some(vec![Egress {
+                    host: "*".into(),
+                    port: 443,
+                }]),
+            },
+            made_at: NOW,
+        },
+    );
+}
+
+#[test]
+fn probes() {
+    golden(
+        "probe-claims",
+        &ProbeClaims {
+            v: 1,
+            id: id("pt-1"),
+            order: id("ORDER-17"),
+            endpoints: vec![CloudEndpoint {
+                host: "cloud.example".into(),
+                https_port: 443,
+                mqtt_port: 8883,
+            }],
+            root_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            hints: NetworkHints {
+                beacons: vec!["http://status.example/beacon".into()],
+                reach: vec!["one.example:443".into()],
+                proxy: None,
+            },
+            egress: vec![Need {
+                host: "s3.example".into(),
+                port: 443,
+                what: "object store".into(),
+            }],
+            key: Blob(vec![7; 32]),
+            issued: NOW,
+            expires: NOW.plus_secs(86_400),
+        },
+    );
+    golden(
+        "probe-ticket",
+        &ProbeTicket {
+            ticket: Jws("e30.e30.c2ln".into()),
+            seed: Secret("c2VlZA==".into()),
+        },
+    );
+    golden(
+        "probe-signed-report",
+        &SignedReport {
+            ticket: Jws("e30.e30.c2ln".into()),
+            report: "{}".into(),
+            signature: Blob(vec![9; 64]),
+        },
+    );
+    golden(
+        "probe-seen",
+        &Seen {
+            address: "198.51.100.7:40000".parse().expect("an address"),
+            now: NOW,
+        },
+    );
+}
+
+#[test]
+fn probe_report() {
+    let report = ProbeReport {
+        v: 1,
+        ticket: id("pt-1"),
+        probe_version: "0.1.0".into(),
+        at: NOW,
+        findings: vec![Finding {
+            code: Code::BROKER_BLOCKED,
+            evidence: "port 8883 is shut".into(),
+        }],
+        ladder: vec![LadderLine {
+            rung: Rung::Link,
+            code: None,
+            evidence: "eth0 has a carrier".into(),
+        }],
+        interfaces: vec![InterfaceSeen {
+            name: "eth0".into(),
+            addresses: vec!["192.0.2.7/24".into()],
+            mtu: Some(1500),
+        }],
+        gateway: Some("192.0.2.1".parse().expect("an address")),
+        dns: vec![DnsServer {
+            address: "192.0.2.53".parse().expect("an address"),
+            took_ms: Some(12),
+            answers: vec!["203.0.113.10".parse().expect("an address")],
+            invents: Some(false),
+        }],
+        nat: Nat::Cone,
+        path_mtu: Some(1492),
+        proxy: Some("proxy.example:3128".into()),
+        egress: vec![WayOut {
+            host: "cloud.example".into(),
+            port: 8883,
+            what: "control line".into(),
+            open: false,
+            code: Some(Code::TCP_TIMEOUT),
+        }],
+        multicast: Some(true),
+        clock_ahead_ms: Some(-120),
+        line: Some(Line {
+            latency_ms: 21,
+            down_bits_per_sec: Some(90_000_000),
+            up_bits_per_sec: None,
+        }),
+        ipv6: Ipv6 {
+            address: true,
+            cloud: None,
+        },
+    };
+    golden("probe-report", &report);
+    assert_eq!(report.check(), Ok(()));
+    let found = report.answers();
+    assert_eq!(found.proxy.as_deref(), Some("http://proxy.example:3128"));
+    assert_eq!(found.egress, None, "nothing is open");
 }

@@ -40,11 +40,15 @@ pub enum Kind {
     Receipt,
     /// How the cloud is, for boxes that cannot reach it.
     Beacon,
+    /// What lets a probe report to an order.
+    ProbeTicket,
+    /// An order, for the factory.
+    Order,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Command,
         Self::Desired,
         Self::Inventory,
@@ -52,6 +56,8 @@ impl Kind {
         Self::Ticket,
         Self::Receipt,
         Self::Beacon,
+        Self::ProbeTicket,
+        Self::Order,
     ];
 
     /// The kind that a document says that it is. Nothing is verified: this only tells which kind
@@ -79,6 +85,8 @@ impl Kind {
             Self::Ticket => "longhaul-ticket",
             Self::Receipt => "longhaul-receipt",
             Self::Beacon => "longhaul-beacon",
+            Self::ProbeTicket => "longhaul-probe-ticket",
+            Self::Order => "longhaul-order",
         }
     }
 
@@ -87,7 +95,9 @@ impl Kind {
         match self {
             Self::Command | Self::Desired => oid::EKU_COMMAND,
             Self::Inventory | Self::BoxConfig => oid::EKU_RECORD,
-            Self::Ticket | Self::Receipt | Self::Beacon => oid::EKU_STATEMENT,
+            Self::Ticket | Self::Receipt | Self::Beacon | Self::ProbeTicket | Self::Order => {
+                oid::EKU_STATEMENT
+            }
         }
     }
 }

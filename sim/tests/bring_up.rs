@@ -247,6 +247,89 @@ fn what_held_a_box_up_is_reported_once_whoever_was_killed() {
     });
 }
 
+fn codes(report: &Value) -> Vec<&str> {
+    let findings = report["findings"].as_array().map(Vec::as_slice);
+    let findings = findings.unwrap_or_default().iter();
+    findings
+        .filter_map(|finding| finding["code"].as_str())
+        .collect()
+}
+
+#[test]
+fn a_probe_says_beforehand_what_a_box_would_meet() {
+    in_a_lab(async |lab| {
+        come_up(lab).await.expect("online");
+        let ticket = lab.probe_ticket("order-1").await.expect("a ticket");
+
+        let (code, report) = lab.probe(&ticket, "").await.expect("a report");
+        assert_eq!((code, codes(&report)), (0, Vec::new()), "{report}");
+        assert_eq!(report["nat"], "cone", "{report}");
+        assert_eq!(report["path_mtu"], 1500, "{report}");
+        assert_eq!(report["gateway"], "192.168.77.1");
+        assert!(
+            report["line"]["down_bits_per_sec"].is_u64()
+                && report["line"]["up_bits_per_sec"].is_u64(),
+            "{report}"
+        );
+        assert!(
+            report["clock_ahead_ms"]
+                .as_i64()
+                .is_some_and(|ms| ms.abs() < 60_000),
+            "{report}"
+        );
+        assert_eq!(report["dns"][0]["invents"], false, "{report}");
+        let network = lab
+            .operator()
+            .get("/v1/orders/order-1/network")
+            .await
+            .expect("the order");
+        let open = network["answers"]["egress"].as_array().map(Vec::len);
+        assert_eq!(open, Some(3), "it sent itself to the order: {network}");
+
+        let expected = [
+            (Fault::Portal, "LH-503"),
+            (Fault::MqttBlocked, "LH-911"),
+            (Fault::ProxyNeeded, "LH-501"),
+            (Fault::DnsLying, "LH-402"),
+            (Fault::PathMtu, "LH-705"),
+        ];
+        for (fault, code) in expected {
+            let looked = lab.suffer_beside(fault, async |lab| {
+                // The box is given the proxy by its own setting; what the probe uses is its own.
+                let (ended, report) = lab.probe(&ticket, "").await.expect("a report");
+                assert_eq!(
+                    (ended, codes(&report).first()),
+                    (1, Some(&code)),
+                    "{fault:?}: {report}"
+                );
+                if fault == Fault::ProxyNeeded {
+                    let through = format!("--proxy {}", Lab::proxy_url());
+                    let (ended, report) = lab.probe(&ticket, &through).await.expect("a report");
+                    assert_eq!((ended, codes(&report)), (0, Vec::new()), "{report}");
+                }
+                if fault == Fault::PathMtu {
+                    let mtu = report["path_mtu"].as_u64();
+                    assert!(
+                        mtu.is_some_and(|mtu| (1150..=1200).contains(&mtu)),
+                        "{report}"
+                    );
+                }
+            });
+            looked.await.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        }
+        let network = lab
+            .operator()
+            .get("/v1/orders/order-1/network")
+            .await
+            .expect("the order");
+        assert_eq!(
+            network["report"].as_str().map(str::len),
+            Some(64),
+            "{network}"
+        );
+    });
+}
+
 /// Faults in any order. `make soak` walks further: `LONGHAUL_WALK=100`.
 #[test]
 fn no_order_of_faults_leaves_the_box_stuck() {

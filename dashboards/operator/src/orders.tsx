@@ -4,6 +4,7 @@ import { DestinationCard } from "./destination";
 import { Ask, Field } from "./dialog";
 import { useList, useLive, useSoon } from "./hooks";
 import { Age, Trouble } from "./marks";
+import { NetworkCard } from "./network";
 import { dataLink, orderLink } from "./route";
 import { ListTable } from "./table";
 import { AddTicket, Tickets } from "./tickets";
@@ -135,6 +136,7 @@ export function OrderPage({ id }: { id: string }) {
               </dd>
             </dl>
           </section>
+          <NetworkCard order={order.id} />
           <DestinationCard bucket={order.bucket} />
           <div class="title">
             <h2>Tickets</h2>

@@ -402,3 +402,22 @@ export interface BringUpBoot {
   reached?: string | null;
   failures: { code: string; title: string; evidence: string; lasted_ms?: number | null; fix?: string | null }[];
 }
+
+/** Answers to an order's network questionnaire; what is absent was not answered. */
+export interface NetworkAnswers {
+  address?: { kind: "dhcp" } | { kind: "static"; address: string; prefix_len: number; gateway?: string; dns?: string[] };
+  vlan?: number;
+  proxy?: string;
+  dot1x?: boolean;
+  egress?: { host: string; port: number }[];
+}
+
+/** What is known of the network that an order's boxes go to. */
+export interface OrderNetwork {
+  answers: NetworkAnswers;
+  said: NetworkAnswers;
+  said_by: Record<string, { by: string; at: number }>;
+  found: NetworkAnswers;
+  differs: string[];
+  report?: string | null;
+}

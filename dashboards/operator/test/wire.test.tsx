@@ -146,7 +146,8 @@ test("every request and field that the dashboard uses is in the API's contract",
     "get /v1/alerts", "post /v1/alerts/{alert_id}/acknowledge", "get /v1/command-kinds", "get /v1/proposals",
     "post /v1/boxes/{box_id}/proposals", "post /v1/proposals/{proposal_id}/approve", "post /v1/proposals/{proposal_id}/refuse",
     "post /v1/proposals/{proposal_id}/withdraw", "post /v1/bulk-previews", "get /v1/bulk-commands", "post /v1/bulk-commands",
-    "get /v1/insights/bring-up", "get /v1/insights/bring-up/boots", "get /v1/bulk-commands/{bulk_id}/boxes", "post /v1/bulk-commands/{bulk_id}/cancel",
+    "get /v1/orders/{order_id}/network", "put /v1/orders/{order_id}/network", "post /v1/orders/{order_id}/probe-tickets",
+    "post /v1/orders/{order_id}/probe-reports", "get /v1/orders/{order_id}/file", "get /v1/insights/bring-up", "get /v1/insights/bring-up/boots", "get /v1/bulk-commands/{bulk_id}/boxes", "post /v1/bulk-commands/{bulk_id}/cancel",
   ];
   for (const request of requests) {
     const [method = "", path = ""] = request.split(" ");
@@ -172,6 +173,8 @@ test("every request and field that the dashboard uses is in the API's contract",
     BlastView: ["preview", "boxes", "offline", "quarantined", "revoked", "sites", "site_count", "orders", "order_count", "active_transfers", "takes_two_people"],
     BulkView: ["id", "filter", "kind", "command", "state", "created_by", "created", "counts"],
     BulkBox: ["box_id", "state", "percent", "reason", "updated"],
+    Network: ["answers", "said", "said_by", "found", "differs", "report"],
+    Answers: ["address", "vlan", "proxy", "dot1x", "egress"],
     BringUp: ["from", "to", "funnel", "times", "items", "next"],
     BringUpTimes: ["boots", "online", "median_ms", "p90_ms", "slowest_ms"],
     Cause: ["group", "rung", "code", "title", "failures", "boxes", "lasting", "held_up_ms", "longest_ms", "fixes"],

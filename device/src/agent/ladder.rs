@@ -5,6 +5,8 @@ use longhaul_protocol::ids::BootId;
 use longhaul_protocol::journal::Fact;
 use longhaul_protocol::value::UnixMillis;
 
+pub use longhaul_bringup::observation::Observation;
+
 use crate::clock::Now;
 
 /// Evidence longer than this is cut, in characters.
@@ -18,36 +20,6 @@ const COME_AND_GO: [Code; 5] = [
     Code::LINE_POOR,
     Code::BROKER_LOST,
 ];
-
-/// What a probe saw of one rung.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Observation {
-    pub rung: Rung,
-    /// Why it does not hold; `None` where it holds.
-    pub code: Option<Code>,
-    /// What was seen.
-    pub evidence: String,
-}
-
-impl Observation {
-    /// The rung holds.
-    pub fn ok(rung: Rung, evidence: impl Into<String>) -> Self {
-        Self {
-            rung,
-            code: None,
-            evidence: evidence.into(),
-        }
-    }
-
-    /// The code's rung does not hold.
-    pub fn failed(code: Code, evidence: impl Into<String>) -> Self {
-        Self {
-            rung: code.entry().rung,
-            code: Some(code),
-            evidence: evidence.into(),
-        }
-    }
-}
 
 /// What the journal says of a rung.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -9,7 +9,6 @@ pub mod ladder;
 mod lifecycle;
 mod orders;
 pub mod saved;
-mod surroundings;
 
 use longhaul_protocol::command::{CommandUpdate, RetryScope};
 use longhaul_protocol::diag::Code;
@@ -31,8 +30,8 @@ pub use backoff::Backoff;
 use command::Judge;
 use ladder::{Boot, Ladder, Observation};
 use lifecycle::Lifecycle;
+pub use longhaul_bringup::surroundings::Surroundings;
 use saved::Saved;
-pub use surroundings::Surroundings;
 
 /// What the agent is told once.
 #[derive(Clone, Debug)]

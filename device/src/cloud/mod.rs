@@ -2,7 +2,8 @@
 
 mod error;
 
-pub use error::{CloudError, chain};
+pub use error::CloudError;
+pub use longhaul_bringup::text::{chain, parse_date};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -283,13 +284,6 @@ async fn read_answer<Resp: DeserializeOwned>(
         source,
     })?;
     Ok(Answer { body, date })
-}
-
-/// An HTTP date (RFC 9110 section 5.6.7), in the one form that is still written.
-pub fn parse_date(text: &str) -> Option<UnixMillis> {
-    jiff::fmt::rfc2822::parse(text)
-        .ok()
-        .map(|date| UnixMillis(date.timestamp().as_millisecond()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod answer;
 mod enrol;
 mod lan;
 mod packs;
+mod probe;
 mod receipts;
 mod tuf;
 mod uploads;
@@ -103,6 +104,9 @@ impl BoxesPort {
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
+        if probe::is_probes(request.uri().path()) {
+            return probe::answer(&self.fleet, request).await;
+        }
         let (box_id, came) = self.who(request.extensions().get::<Peer>())?;
         match self.fleet.admitted().get(&box_id) {
             None => {

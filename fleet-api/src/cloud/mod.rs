@@ -5,6 +5,7 @@
 //! process starts it anew, and everything that was acknowledged is on disk.
 
 mod data;
+mod echo;
 mod keep;
 mod parts;
 mod sessions;
@@ -338,6 +339,7 @@ async fn object_store(
         tls: shown(identity, |tls| &tls.s3),
         max_connections: S3,
         mqtt: None,
+        strangers: None,
     };
     let service = s3::service(
         disk.clone(),

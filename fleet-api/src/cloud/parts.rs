@@ -1,12 +1,13 @@
 //! The parts that roles are made of.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use longhaul_broker::{Bus, BusConfig, Calls, Edge, EdgeConfig, Incoming, Inflow};
 use longhaul_protocol::backbone::EdgeId;
 use longhaul_provisioning::ca::{CaError, Identity};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::tasks::Tasks;
 use super::{CloudError, keep, sessions, shown, turn};
@@ -124,12 +125,15 @@ pub(super) async fn between(
         });
     }
     if let Some(listener) = boxes {
+        let at = joined.edge.as_ref().map(Edge::local_addr);
+        echo(listener.local_addr().ok().into_iter().chain(at), tasks).await;
         let identity = Arc::clone(fleet.identity_shared());
         let listen = Listen {
             listener,
             tls: shown(&identity, |tls| &tls.boxes),
             max_connections: BOXES,
             mqtt: joined.edge,
+            strangers: Some(shown(&identity, |tls| &tls.s3)),
         };
         let port = BoxesPort::new(fleet.clone())?;
         tasks.front("boxes' port", |stop| listen.serve(port, stop));
@@ -148,6 +152,17 @@ pub(super) async fn between(
         tasks.watch_bus(bus.clone());
     }
     Ok(())
+}
+
+/// Tells probes from where they are seen, on the boxes' ports over UDP; where one is taken, probes
+/// learn less.
+async fn echo(ports: impl Iterator<Item = SocketAddr>, tasks: &mut Tasks) {
+    for address in ports {
+        match UdpSocket::bind(address).await {
+            Ok(socket) => tasks.front("probes' echo", |stop| super::echo::answer(socket, stop)),
+            Err(error) => tracing::warn!(%address, %error, "no UDP echo for probes"),
+        }
+    }
 }
 
 /// The people's port.
@@ -176,6 +191,7 @@ pub(super) async fn people(
         tls: shown(&identity, |tls| &tls.people),
         max_connections: PEOPLE,
         mqtt: None,
+        strangers: None,
     };
     let (db, clock, served) = (fleet.db().clone(), fleet.clock().clone(), fleet.clone());
     tasks.front("people's port", |stop| {

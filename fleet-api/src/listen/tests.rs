@@ -76,6 +76,7 @@ impl Port {
             tls: Arc::new(move || Arc::clone(&server)),
             max_connections,
             mqtt: None,
+            strangers: None,
         };
         let limits = Limits {
             handshake: LIMIT,

@@ -20,6 +20,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_smithy_http_client::tls::{self, TrustStore};
 use bytes::Bytes;
+use longhaul_protocol::probe::Need;
 use longhaul_protocol::upload::{PresignedPut, StoreTrust};
 use parking_lot::Mutex;
 
@@ -112,9 +113,26 @@ pub struct Buckets {
     known: Arc<Mutex<HashSet<String>>>,
     /// Where packs wait; absent where they cannot.
     staging: Option<Arc<Staging>>,
+    /// The store's host and port, where it is not Amazon's.
+    way: Option<Arc<Need>>,
+}
+
+/// The way out to a store at this URL.
+fn way(endpoint: &str) -> Option<Need> {
+    let url: url::Url = endpoint.parse().ok()?;
+    Some(Need {
+        host: url.host_str()?.trim_matches(['[', ']']).to_owned(),
+        port: url.port_or_known_default()?,
+        what: "object store".to_owned(),
+    })
 }
 
 impl Buckets {
+    /// The way out that boxes need to the store; for Amazon's own, none is known.
+    pub fn way(&self) -> Option<Need> {
+        self.way.as_deref().cloned()
+    }
+
     /// Prepares to talk to `target`; nothing is sent yet.
     pub fn new(target: &BucketTarget) -> Result<Self, BucketError> {
         let mut trust = TrustStore::empty().with_native_roots(target.root_pem.is_none());
@@ -159,6 +177,7 @@ impl Buckets {
             config = config.endpoint_url(endpoint);
         }
         Ok(Self {
+            way: target.endpoint.as_deref().and_then(way).map(Arc::new),
             client: Client::from_conf(config.build()),
             trust: target.trust,
             known: Arc::default(),

@@ -27,6 +27,7 @@ pub mod journal;
 pub mod locks;
 pub mod objects;
 pub mod operators;
+pub mod order_networks;
 pub mod orders;
 pub mod packs;
 pub mod presence;

@@ -10,6 +10,7 @@ use longhaul_protocol::ids::{BoxId, OrderId};
 use longhaul_protocol::inventory::{
     BoxConfig, CloudEndpoint, InventoryRecord, NetworkHints, StaticNetwork,
 };
+use longhaul_protocol::network::Egress;
 use longhaul_protocol::value::{Blob, Digest32, Jws, UnixMillis};
 use rustls_pki_types::CertificateDer;
 
@@ -80,6 +81,12 @@ pub struct Plan {
     pub pcrs: Vec<u8>,
     /// Network settings where there is no DHCP.
     pub static_network: Option<StaticNetwork>,
+    /// The VLAN of its port.
+    pub vlan: Option<u16>,
+    /// Whether the network asks for 802.1X.
+    pub dot1x: Option<bool>,
+    /// Where it may connect to.
+    pub egress: Vec<Egress>,
     /// The order that it is made for.
     pub order: Option<OrderId>,
     /// Hardware type, for people.
@@ -189,6 +196,9 @@ pub fn make(
         endpoints: plan.endpoints.clone(),
         root_pem: pki.root_pem(),
         static_network: plan.static_network.clone(),
+        vlan: plan.vlan,
+        dot1x: plan.dot1x,
+        egress: plan.egress.clone(),
         order: plan.order.clone(),
         pcrs: plan.pcrs.clone(),
         recovery_key: plan

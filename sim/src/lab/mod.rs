@@ -14,7 +14,7 @@ mod namespace;
 mod servers;
 mod walk;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -414,6 +414,73 @@ impl Lab {
             diagnosed,
             recovered,
         })
+    }
+
+    /// As [`Lab::suffer`]; `look` looks while the fault lasts.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] where the box shows something else, or does not come back.
+    pub async fn suffer_beside(
+        &mut self,
+        fault: Fault,
+        look: impl AsyncFnOnce(&Self),
+    ) -> Result<(), SystemError> {
+        fault.apply(self).await?;
+        self.shows(&fault.expect().reading()).await?;
+        fault.check(self).await?;
+        look(self).await;
+        fault.lift(self).await?;
+        self.shows(&Reading::Well).await?;
+        fault.tidy(self).await
+    }
+
+    /// Makes an order and a probe's ticket for it; the ticket's file.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`].
+    pub async fn probe_ticket(&self, order: &str) -> Result<PathBuf, SystemError> {
+        let body = json!({ "id": order, "customer": "C", "bucket": format!("bucket-{order}") });
+        self.operator.post("/v1/orders", &body).await?;
+        let hints = json!({ "beacons": [format!("http://{STATUS}/beacon")], "reach": [TARGET] });
+        let path = format!("/v1/orders/{order}/probe-tickets");
+        let ticket = self.operator.post(&path, &hints).await?;
+        let path = self.stage.path("probe-ticket.json");
+        std::fs::write(&path, ticket.to_string()).map_err(|source| file(&path, source))?;
+        Ok(path)
+    }
+
+    /// What a probe reports from the customer's network, and how it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`] where it ends otherwise than by 0 or 1.
+    pub async fn probe(&self, ticket: &Path, options: &str) -> Result<(i32, Value), SystemError> {
+        let program = self.stage.program("longhaul-probe");
+        let (program, ticket) = (program.display(), ticket.display());
+        let out = self.stage.path("");
+        let out = out.display();
+        let line = format!(
+            "code=0; {program} {ticket} --json --out {out} {options} || code=$?; echo $code"
+        );
+        let said = self.inside.output(&line).await?;
+        let odd = |what| SystemError::Unexpected {
+            what,
+            text: said.clone(),
+        };
+        let (report, code) = said
+            .trim_end()
+            .rsplit_once('\n')
+            .ok_or_else(|| odd("a probe's report"))?;
+        let code = code.parse().map_err(|_| odd("how a probe ends"))?;
+        let report = serde_json::from_str(report).map_err(|_| odd("a probe's report"))?;
+        Ok((code, report))
+    }
+
+    /// The customer's proxy, as a probe is given it.
+    pub fn proxy_url() -> String {
+        format!("http://{PROXY_V4}:{PROXY_PORT}")
     }
 
     /// An operator at the cloud.

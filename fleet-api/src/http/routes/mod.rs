@@ -16,6 +16,7 @@ mod insights;
 mod meta;
 mod objects;
 mod operators;
+mod order_networks;
 mod orders;
 mod paging;
 mod proposals;
@@ -85,6 +86,7 @@ pub fn api() -> Api {
     let api = alert_channels::add(api);
     let api = tenants::add(api);
     let api = orders::add(api);
+    let api = order_networks::add(api);
     let api = tickets::add(api);
     let api = releases::add(api);
     let api = objects::add(api);

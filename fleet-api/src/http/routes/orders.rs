@@ -165,7 +165,7 @@ async fn list(call: Call<OrderList>) -> Result<Json<OrderPage>, Problem> {
 pub struct OrderPath {
     /// The order's name.
     #[param(value_type = String)]
-    order_id: OrderId,
+    pub(super) order_id: OrderId,
 }
 
 endpoint! {

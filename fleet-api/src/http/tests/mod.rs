@@ -9,6 +9,7 @@ mod insights;
 mod live;
 mod metrics;
 mod openapi;
+mod order_networks;
 mod proposals;
 mod random;
 mod schema;

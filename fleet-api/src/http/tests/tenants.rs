@@ -136,12 +136,22 @@ fn decision(id: &str, world: &World) -> Decision {
         ),
         "ticketDownload" => one(format!("/v1/tickets/{ticket}/download")),
         "ticketRevoke" => one(format!("/v1/tickets/{ticket}")),
+        "orderNetworkGet" => one(format!("/v1/orders/{order}/network")),
+        "orderNetworkSet" => Decision::One(
+            format!("/v1/orders/{order}/network"),
+            Some(json!({ "vlan": 7 })),
+        ),
+        "probeTicketMake" => {
+            Decision::One(format!("/v1/orders/{order}/probe-tickets"), Some(json!({})))
+        }
+        "probeReportList" => one(format!("/v1/orders/{order}/probe-reports")),
         "orderGet" => one(format!("/v1/orders/{order}")),
         "objectList" => one(format!("/v1/objects?bucket={bucket}")),
         "objectGet" => one(format!("/v1/objects/{bucket}/a.txt")),
         "receiptList" => one(format!("/v1/receipts?bucket={bucket}")),
         "tokenRevoke" => one(format!("/v1/tokens/{token}")),
-        "tokenCreate" => Decision::Makes,
+        // What a report is refused for depends on whose it is: order_networks.rs looks at it.
+        "tokenCreate" | "probeReportAdd" => Decision::Makes,
         "operatorGet" | "alertRuleGet" | "alertAcknowledge" | "alertChannelCreate"
         | "alertChannelDelete" | "alertChannelList" | "alertChannelTest" | "alertDeliveryList"
         | "alertGet" | "alertList" | "alertRuleDelete" | "alertRuleList" | "alertRuleSet"
@@ -149,7 +159,7 @@ fn decision(id: &str, world: &World) -> Decision {
         | "boxTenantSet" | "boxUpdate" | "commandCancel" | "commandCreate" | "commandGet"
         | "commandList" | "eventList" | "inventoryImport" | "metricsGet" | "objectDelete"
         | "operatorCreate" | "operatorDelete" | "operatorList" | "operatorUpdate"
-        | "orderCreate" | "releaseList" | "rolloutAbort" | "rolloutCreate" | "rolloutGet"
+        | "orderCreate" | "orderFileGet" | "releaseList" | "rolloutAbort" | "rolloutCreate" | "rolloutGet"
         | "rolloutList" | "telemetryList" | "tenantBucketSet" | "tenantCreate" | "tenantGet"
         | "tenantList" | "timelineList" | "uplinkGet" | "uplinkPause" | "uplinkResume"
         | "uplinkSet" | "destinationGet" | "destinationProbe" | "vaultKeyGet"

@@ -1,6 +1,7 @@
 //! `longhaul-factory`: makes authorities, boxes' identities, and signed releases.
 
 mod beacon;
+mod order;
 mod recovery;
 mod releases;
 mod show;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use longhaul_protocol::ids::OrderId;
 use longhaul_protocol::inventory::{CloudEndpoint, InventoryRecord, NetworkHints, StaticNetwork};
+use longhaul_protocol::network::{Addressing, NetworkAnswers};
 use longhaul_protocol::value::UnixMillis;
 use longhaul_provisioning::ca::Pki;
 use longhaul_provisioning::factory::{self, DEFAULT_PCRS, PapersError, Plan, TUF_ROOT_FILE};
@@ -112,9 +114,11 @@ struct Make {
     /// PCRs that the cloud expects unchanged, and over which the box seals its keys.
     #[arg(long, value_delimiter = ',', default_values_t = DEFAULT_PCRS)]
     pcrs: Vec<u8>,
-    /// The order that the box is made for.
-    #[arg(long)]
-    order: Option<OrderId>,
+    /// The order that the box is made for: its name, or its file as the cloud signed it, which brings
+    /// what is known of the customer's network; options given here win. A file's path has a dot or a
+    /// slash.
+    #[arg(long, value_name = "ORDER|FILE")]
+    order: Option<OrderArg>,
     /// Hardware type, for people.
     #[arg(long, default_value = "")]
     hardware: String,
@@ -143,6 +147,23 @@ struct Make {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// An order's name, or the path of its file.
+#[derive(Clone)]
+enum OrderArg {
+    Name(OrderId),
+    File(PathBuf),
+}
+
+impl FromStr for OrderArg {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text
+            .parse()
+            .map_or_else(|_| Self::File(text.into()), Self::Name))
+    }
 }
 
 /// `host:https-port:mqtt-port`.
@@ -244,6 +265,14 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
     };
     let makers = Makers::load(&order.makers)?;
     let tpm = Tpm::open(&order.tpm)?;
+    let (order_id, known) = match &order.order {
+        None => (None, NetworkAnswers::default()),
+        Some(OrderArg::Name(id)) => (Some(id.clone()), NetworkAnswers::default()),
+        Some(OrderArg::File(path)) => {
+            let file = order::read(path, &pki.root_anchor()?, now())?;
+            (Some(file.order), file.network)
+        }
+    };
     let network = order
         .address
         .map(|Cidr(address, prefix_len)| StaticNetwork {
@@ -255,8 +284,14 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
     let plan = Plan {
         endpoints: order.endpoints.into_iter().map(|Endpoint(e)| e).collect(),
         pcrs: order.pcrs,
-        static_network: network,
-        order: order.order,
+        static_network: network.or(match known.address {
+            Some(Addressing::Static(network)) => Some(network),
+            Some(Addressing::Dhcp) | None => None,
+        }),
+        vlan: known.vlan,
+        dot1x: known.dot1x,
+        egress: known.egress.unwrap_or_default(),
+        order: order_id,
         hardware: order.hardware,
         recovery: order
             .recovery
@@ -266,7 +301,9 @@ fn make(order: Make) -> Result<(), Box<dyn Error>> {
         hints: NetworkHints {
             beacons: order.beacons,
             reach: order.reach,
-            proxy: order.proxy,
+            proxy: order
+                .proxy
+                .or(known.proxy.filter(|proxy| !proxy.is_empty())),
         },
     };
     let records = order.records.unwrap_or_else(|| beside(&order.pki));

@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::agent::ladder::Observation;
+use crate::observation::Observation;
 use crate::proxy::Proxy;
 
 /// Addresses of one name that are tried at the most.

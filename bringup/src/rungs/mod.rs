@@ -23,10 +23,10 @@ use longhaul_protocol::inventory::CloudEndpoint;
 use longhaul_protocol::value::UnixMillis;
 use parking_lot::Mutex;
 
-use crate::agent::Surroundings;
-use crate::agent::ladder::Observation;
 use crate::clock::{self, Now};
+use crate::observation::Observation;
 use crate::proxy::{Proxy, ProxySetting};
+use crate::surroundings::Surroundings;
 pub use cloud::TlsProbe;
 use dial::Dial;
 use judge::{SLOW, Seen, Way, is_private, judge, lower};
@@ -34,6 +34,7 @@ pub use links::LinkNews;
 pub use local::{Neighbours, Network, lan_addresses};
 pub use outside::Lookout;
 use outside::Outside;
+pub use resolve::servers as dns_servers;
 
 /// The whole climb takes no longer.
 const CLIMB: Duration = Duration::from_millis(9_500);
@@ -251,6 +252,28 @@ impl Climber {
             }
         }
     }
+}
+
+/// A connection to the HTTPS port of `endpoint`, through `proxy` where there is one.
+pub async fn connect_to(
+    endpoint: &CloudEndpoint,
+    proxy: Option<&Proxy>,
+    limit: Duration,
+) -> Result<tokio::net::TcpStream, Observation> {
+    let host = proxy.map_or(&endpoint.host, |proxy| &proxy.host);
+    let found = resolve::resolve(host, limit).await?;
+    let dial = Dial {
+        endpoint,
+        proxy,
+        addresses: &found.addresses,
+    };
+    dial.open(limit, None).await
+}
+
+/// The addresses of a name; none where it has none, or nobody says.
+pub async fn addresses_of(host: &str, limit: Duration) -> Vec<IpAddr> {
+    let found = resolve::resolve(host, limit).await;
+    found.map(|found| found.addresses).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -136,6 +136,15 @@ impl ProxySetting {
         }
     }
 
+    /// This proxy, or none, for good.
+    pub fn fixed(proxy: Option<Proxy>) -> Self {
+        Self {
+            path: PathBuf::new(),
+            factory: None,
+            current: Arc::new(RwLock::new(proxy)),
+        }
+    }
+
     /// The proxy now.
     pub fn current(&self) -> Option<Proxy> {
         self.current.read().clone()

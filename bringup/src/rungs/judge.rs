@@ -10,7 +10,7 @@ use longhaul_protocol::diag::{Code, Rung};
 use super::local::{Neighbours, Network};
 use super::outside::{BeaconSeen, Outside};
 use super::resolve::Found;
-use crate::agent::ladder::Observation;
+use crate::observation::Observation;
 
 /// A rung that takes longer holds, and is a reason to complain.
 pub const SLOW: Duration = Duration::from_secs(3);

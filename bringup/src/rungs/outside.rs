@@ -11,8 +11,8 @@ use longhaul_provisioning::trust::Anchors;
 use serde::Deserialize;
 
 use super::resolve;
-use crate::cloud::chain;
 use crate::proxy::ProxySetting;
+use crate::text::chain;
 
 /// Everything outside is asked at once, and not for longer.
 const LIMIT: Duration = Duration::from_secs(3);

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use longhaul_protocol::diag::{Code, Rung};
+use longhaul_protocol::probe::InterfaceSeen;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::LinkAddr;
 
 use super::neighbour::{self, Question};
-use crate::agent::ladder::Observation;
+use crate::observation::Observation;
 
 /// Addresses that neighbours are asked about at the most.
 const MAX_ASKED: usize = 8;
@@ -74,6 +75,36 @@ impl Network {
     /// Whether a cable is plugged in.
     pub fn has_carrier(&self) -> bool {
         self.interfaces.iter().any(|i| !i.loopback && i.carrier)
+    }
+
+    /// Interfaces that have a carrier, as a report shows them.
+    pub fn seen(&self) -> Vec<InterfaceSeen> {
+        let plugged = self.interfaces.iter().filter(|i| !i.loopback && i.carrier);
+        let seen = plugged.map(|i| {
+            let mtu = std::fs::read_to_string(format!("/sys/class/net/{}/mtu", i.name));
+            let addresses = i
+                .addresses
+                .iter()
+                .map(|(a, prefix)| format!("{a}/{prefix}"));
+            InterfaceSeen {
+                name: i.name.clone(),
+                addresses: addresses.collect(),
+                mtu: mtu.ok().and_then(|text| text.trim().parse().ok()),
+            }
+        });
+        seen.collect()
+    }
+
+    /// The default gateway.
+    pub fn gateway_address(&self) -> Option<IpAddr> {
+        self.gateway.as_ref().map(|gateway| gateway.address)
+    }
+
+    /// Whether there is an IPv6 address that means something beyond one cable.
+    pub fn has_global_v6(&self) -> bool {
+        let outer = self.interfaces.iter().filter(|i| !i.loopback);
+        let mut addresses = outer.flat_map(|i| &i.addresses);
+        addresses.any(|(a, _)| a.is_ipv6() && !is_link_local(*a))
     }
 
     /// Interfaces with a carrier; addresses that mean something beyond one cable, and the gateway.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use longhaul_protocol::diag::Code;
 
-use crate::agent::ladder::Observation;
+use crate::observation::Observation;
 
 /// Where the system keeps its resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";

@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::dial::{Dial, SMALL_SEGMENT};
-use crate::agent::ladder::Observation;
-use crate::cloud::parse_date;
+use crate::observation::Observation;
+use crate::text::parse_date;
 
 /// A clock that differs by more than this is wrong: certificates are backdated by an hour, and
 /// commands live for minutes.
