@@ -4,7 +4,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +15,9 @@ use std::{
 use longhaul_vault::{Checksums, Condition, Error, JobId, Metadata, Vault, VaultConfig};
 use nix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
+
+/// The longest that anybody waited for an object to be durable, in microseconds.
+static LONGEST_WAIT: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = PathBuf::from(std::env::args().nth(1).ok_or("usage: throughput DIR")?);
@@ -65,6 +71,10 @@ fn many_objects(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
             vault.stats().objects,
             resident_bytes()? >> 10
         );
+        // The index in memory is written to the disk several times in a round: nobody may stand still.
+        #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+        let longest = LONGEST_WAIT.swap(0, Ordering::Relaxed) as f64 / 1e3;
+        println!("the longest that a writer waited: {longest:.1} ms");
     }
     let objects = vault.stats().objects;
     let timed = |what: &str, begin: Instant| {
@@ -166,7 +176,10 @@ fn put_round(
                         for _ in 0..size / piece {
                             out.write(&data)?;
                         }
+                        let begin = Instant::now();
                         out.finish(Checksums::new(), Condition::Any).wait()?;
+                        let waited = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+                        LONGEST_WAIT.fetch_max(waited, Ordering::Relaxed);
                     }
                     Ok::<(), Error>(())
                 })
