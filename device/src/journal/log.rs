@@ -12,6 +12,7 @@ use longhaul_protocol::value::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use super::record::{self, Kind, MAX_PAYLOAD};
+use super::results::Results;
 use super::{JournalError, Position};
 use crate::disk;
 
@@ -43,6 +44,7 @@ pub struct Log {
     epoch: EpochId,
     /// Entries not yet acknowledged, oldest first; the first one's number is `acked + 1`.
     open: VecDeque<Span>,
+    results: Results,
     open_bytes: u64,
     acked: u64,
     len: u64,
@@ -85,12 +87,16 @@ impl Log {
                     file,
                     epoch: header.epoch,
                     open: read.spans.into(),
+                    results: Results::default(),
                     open_bytes: 0,
                     acked: header.first.saturating_sub(1),
                     len: scan.end as u64,
                     max_bytes,
                 };
                 log.open_bytes = log.open.iter().map(|s| s.len as u64).sum();
+                for entry in &read.entries {
+                    log.results.written(entry.number, &entry.fact);
+                }
                 log.forget(read.acked);
                 Ok(log)
             }
@@ -128,11 +134,13 @@ impl Log {
         let mut bytes = Vec::new();
         write_header(&mut bytes, &epoch, 1)?;
         let mut open = VecDeque::new();
+        let mut results = Results::default();
         for (number, (at, fact)) in (1..).zip(facts) {
             let offset = bytes.len() as u64;
             let payload = payload(number, *at, fact.clone())?;
             let len = record::write(&mut bytes, Kind::Entry, &payload);
             open.push_back(Span { offset, len });
+            results.written(number, fact);
         }
         disk::write_atomic(&path, &bytes)?;
         let file = open_file(&path).map_err(|source| JournalError::Io {
@@ -145,6 +153,7 @@ impl Log {
             epoch,
             open_bytes: open.iter().map(|s| s.len as u64).sum(),
             open,
+            results,
             acked: 0,
             len: bytes.len() as u64,
             max_bytes,
@@ -164,7 +173,8 @@ impl Log {
         }
     }
 
-    /// Writes facts and syncs once; each has its own result. An error of the outer kind means that
+    /// Writes facts and syncs once; each has its own result. The result of a command that waits here
+    /// is not written again. An error of the outer kind means that
     /// the file's state is unknown: nothing may be written any more.
     pub fn append(
         &mut self,
@@ -175,10 +185,17 @@ impl Log {
         let mut spans = Vec::new();
         let mut results = Vec::with_capacity(facts.len());
         let mut number = self.position().last;
+        let mut told = Vec::new();
         for fact in facts {
+            if let Some(waiting) = self.results.waiting(&fact) {
+                results.push(Ok(waiting));
+                continue;
+            }
+            let result = matches!(fact, Fact::CommandResult { .. }).then(|| fact.clone());
             results.push(self.stage(fact, number + 1, now, &mut bytes).map(|span| {
                 spans.push(span);
                 number += 1;
+                told.extend(result.map(|fact| (number, fact)));
                 number
             }));
         }
@@ -187,6 +204,9 @@ impl Log {
         for span in spans {
             self.open_bytes += span.len as u64;
             self.open.push_back(span);
+        }
+        for (number, fact) in told {
+            self.results.written(number, &fact);
         }
         Ok(results)
     }
@@ -231,11 +251,12 @@ impl Log {
     fn forget(&mut self, through: u64) {
         while self.acked < through {
             let Some(span) = self.open.pop_front() else {
-                return;
+                break;
             };
             self.open_bytes -= span.len as u64;
             self.acked += 1;
         }
+        self.results.forget(self.acked);
     }
 
     /// The oldest entries that the cloud has not committed, as many as one message holds.

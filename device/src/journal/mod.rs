@@ -4,6 +4,7 @@
 
 mod log;
 mod record;
+mod results;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use record::{fuzz_seed, fuzzed as fuzz_records};

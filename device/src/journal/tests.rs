@@ -61,6 +61,37 @@ fn entries_survive_a_restart_and_are_forgotten_when_committed() {
 }
 
 #[test]
+fn a_result_that_still_waits_is_not_written_a_second_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path(), "one");
+    let result = |id: &str| Fact::CommandResult {
+        id: id.parse().unwrap(),
+        outcome: longhaul_protocol::journal::Outcome::Failed {
+            reason: "no room".to_owned(),
+        },
+    };
+    let told = |log: &mut Log, id: &str| {
+        let written = log.append(vec![result(id)], NOW).unwrap().remove(0);
+        written.unwrap()
+    };
+    append(&mut log, "before");
+    assert_eq!((told(&mut log, "c1"), told(&mut log, "c2")), (2, 3));
+    assert_eq!(told(&mut log, "c1"), 2, "the cloud asks at every birth");
+    drop(log);
+
+    let mut log = open(dir.path(), "two");
+    assert_eq!(told(&mut log, "c2"), 3, "also by another agent");
+    assert_eq!(log.position().last, 3);
+    log.acknowledge(2).unwrap();
+    assert_eq!(
+        told(&mut log, "c1"),
+        4,
+        "it was committed, and got lost there"
+    );
+    assert_eq!(told(&mut log, "c2"), 3);
+}
+
+#[test]
 fn an_acknowledgement_of_what_was_never_written_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path(), "one");

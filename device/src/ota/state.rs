@@ -15,6 +15,9 @@ pub struct Update {
     pub assignment: Assignment,
     /// How far it has come.
     pub status: UpdateStatus,
+    /// Whether that is in the journal.
+    #[serde(default)]
+    pub told: bool,
 }
 
 /// What can happen to an update.
@@ -69,7 +72,11 @@ impl Update {
             reason: None,
             fetched_bytes: None,
         };
-        Self { assignment, status }
+        Self {
+            assignment,
+            status,
+            told: false,
+        }
     }
 
     /// Bytes of the image that are known to be on the disk.
@@ -82,6 +89,7 @@ impl Update {
     pub fn with_fetched(&self, bytes: u64) -> Self {
         let mut update = self.clone();
         update.status.fetched_bytes = Some(bytes);
+        update.told = false;
         update
     }
 
@@ -150,6 +158,7 @@ impl Update {
         after.status.step = step;
         after.status.reason = reason.map(|text| text.chars().take(MAX_REASON).collect());
         after.status.fetched_bytes = None;
+        after.told = false;
         Some(after)
     }
 }

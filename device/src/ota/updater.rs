@@ -176,13 +176,23 @@ impl Updater {
         }
     }
 
-    /// Writes down how far the update has come, and tells the cloud.
+    /// Writes down how far the update has come, and tells the cloud; once, also where another agent
+    /// goes on with it.
     pub(super) async fn note(&self, update: &Update) -> Result<(), UpdateError> {
+        if update.told {
+            return Ok(());
+        }
         self.store(update).await?;
         let status = update.status.clone();
         tracing::info!(version = status.version, step = ?status.step, reason = status.reason, "update");
         match self.parts.journal.append(Fact::Update(status)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                let told = Update {
+                    told: true,
+                    ..update.clone()
+                };
+                self.store(&told).await
+            }
             Err(error @ (JournalError::Full { .. } | JournalError::TooLong { .. })) => {
                 tracing::error!(%error, "fact not kept");
                 Ok(())
