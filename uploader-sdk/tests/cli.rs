@@ -379,3 +379,32 @@ async fn programs_can_follow_a_push_line_by_line() {
     assert_eq!(last["bytes_on_box"], 3000);
     assert_eq!(test_box.seen.put_bytes.load(Ordering::SeqCst), 3000);
 }
+
+#[test]
+fn each_shell_gets_completions_for_every_command() {
+    let longhaul = |args: &[&str]| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_longhaul"))
+            .args(args)
+            .output()
+            .expect("started");
+        assert_eq!(code(&ran), 0, "{args:?}: {}", text(&ran.stderr));
+        text(&ran.stdout)
+    };
+    let commands = [
+        "push", "sync", "watch", "get", "rm", "ls", "status", "verify", "receipt", "lint", "doctor",
+    ];
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = longhaul(&["completions", shell]);
+        for command in commands {
+            assert!(script.contains(command), "{shell} lacks {command}");
+        }
+    }
+    // What bash makes of it: the words that begin with what was typed.
+    let script = format!(
+        "{}\nCOMP_WORDS=(longhaul rec) COMP_CWORD=1\n_longhaul longhaul rec longhaul\necho \"${{COMPREPLY[*]}}\"",
+        longhaul(&["completions", "bash"])
+    );
+    let ran = Command::new("bash").args(["-c", &script]).output();
+    let ran = ran.expect("started");
+    assert_eq!(text(&ran.stdout).trim(), "receipt", "{}", text(&ran.stderr));
+}

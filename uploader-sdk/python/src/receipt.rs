@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use longhaul_sdk::load_ended_ticket;
 use longhaul_sdk::protocol::ticket::Ticket;
-use longhaul_sdk::receipts::{self, CloudAccess, Finding, Verdict};
+use longhaul_sdk::receipts::{self, Finding, Verdict, Wanted, obtain};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -30,7 +30,7 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
 }
 
 #[pyfunction]
-#[pyo3(signature = (output, prefix = String::new(), *, ticket = None, token = None, bucket = None, cloud = None, root = None, stop = None))]
+#[pyo3(signature = (output, prefix = String::new(), *, ticket = None, token = None, bucket = None, cloud = None, root = None, r#box = None, stop = None))]
 #[expect(clippy::too_many_arguments, reason = "Python's keyword arguments")]
 pub fn receipt(
     py: Python<'_>,
@@ -41,6 +41,7 @@ pub fn receipt(
     bucket: Option<String>,
     cloud: Option<String>,
     root: Option<PathBuf>,
+    r#box: Option<String>,
     stop: Option<&Stop>,
 ) -> PyResult<u64> {
     if bucket.is_some() && token.is_none() {
@@ -49,15 +50,17 @@ pub fn receipt(
         ));
     }
     let work = async move {
-        let ticket = ticket_of(ticket)?.map(|(ticket, _)| ticket);
         let root = root.map(std::fs::read_to_string).transpose();
-        let access = CloudAccess::new(ticket.as_ref(), token, cloud, root.map_err(failed)?);
-        let access = access.map_err(failed)?;
-        let bucket = bucket.or_else(|| Some(ticket?.bucket));
-        let unsaid = receipts::FetchError::Unsaid { what: "bucket" };
-        let bucket = bucket.ok_or_else(|| failed(unsaid))?;
-        let fetched = receipts::fetch_to(&access, &bucket, &prefix, &output).await;
-        fetched.map_err(failed)
+        let wanted = Wanted {
+            ticket: ticket_of(ticket)?.map(|(ticket, _)| ticket),
+            token,
+            bucket,
+            cloud,
+            root_pem: root.map_err(failed)?,
+            at: r#box,
+            prefix,
+        };
+        obtain(&wanted, &output).await.map_err(failed)
     };
     wait(py, work, stop, || Ok(()))
 }

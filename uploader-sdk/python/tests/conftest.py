@@ -18,20 +18,31 @@ class Box:
     objects: pathlib.Path
 
 
-@pytest.fixture
-def real_box(tmp_path, monkeypatch):
-    """A box's real intake and vault, without a cloud behind it."""
+def lan_box(*options):
+    """A box's real intake and vault, without a cloud behind it; ends with the generator."""
     program = os.environ.get("LONGHAUL_LAN_BOX")
     assert program, "LONGHAUL_LAN_BOX must name the built example lan_box (see scripts/python.sh)"
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     process = subprocess.Popen(
-        [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [program, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     about = json.loads(process.stdout.readline())
     yield {"ticket": pathlib.Path(about["ticket"]), "box": about["url"]}
     process.stdin.close()
     process.wait(timeout=20)
     process.stdout.close()
+
+
+@pytest.fixture
+def real_box(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    yield from lan_box()
+
+
+@pytest.fixture
+def passing_on(kept, tmp_path, monkeypatch):
+    """A box that passes on the receipts of the kept folder."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    yield from lan_box("--receipts", kept / "receipts", "--root", kept / "root.pem")
 
 
 @pytest.fixture

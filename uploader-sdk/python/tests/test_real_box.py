@@ -11,6 +11,9 @@ import longhaul.aio
 import pytest
 
 
+NOBODY = "https://127.0.0.1:1"
+
+
 def make_folder(root):
     (root / "sub").mkdir(parents=True)
     (root / "a").write_bytes(b"a")
@@ -151,6 +154,21 @@ def test_receipts_that_cannot_be_fetched_say_why_and_leave_no_file(kept, tmp_pat
     for cloud in (None, "https://127.0.0.1:1"):
         with pytest.raises(longhaul.ReceiptError, match="could not be asked"):
             asyncio.run(
-                longhaul.aio.receipt(tmp_path / "r", ticket=kept / "ticket.json", cloud=cloud)
+                longhaul.aio.receipt(
+                    tmp_path / "r", ticket=kept / "ticket.json", cloud=cloud, box=NOBODY
+                )
             )
     assert not list(tmp_path.glob("r*"))
+
+
+def test_receipts_come_through_the_box_where_the_cloud_is_out_of_reach(passing_on, kept, tmp_path):
+    for cloud in (None, NOBODY):
+        out = tmp_path / "r"
+        assert longhaul.receipt(out, cloud=cloud, **passing_on) == 3
+        assert out.read_text() == (kept / "receipts").read_text()
+        assert longhaul.verify(out, root=kept / "root.pem").in_cloud == 2
+        out.unlink()
+
+    # Who brings a token asks the cloud alone.
+    with pytest.raises(longhaul.ReceiptError, match="could not be asked"):
+        longhaul.receipt(out, cloud=NOBODY, token="t", bucket="b", **passing_on)

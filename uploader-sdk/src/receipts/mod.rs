@@ -6,6 +6,7 @@
 
 mod compare;
 mod fetch;
+mod obtain;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -20,6 +21,7 @@ pub use compare::{Finding, Verdict, compare_file, compare_folder};
 pub use fetch::{CloudAccess, FetchError, Right, fetch, fetch_by_box_to, fetch_to};
 pub use longhaul_provisioning::receipt::Proven;
 pub use longhaul_provisioning::trust::Anchors;
+pub use obtain::{Wanted, obtain};
 
 /// Why a file of receipts proves nothing.
 #[derive(Debug, thiserror::Error)]

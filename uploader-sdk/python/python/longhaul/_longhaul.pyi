@@ -347,15 +347,19 @@ def receipt(
     bucket: Optional[str] = None,
     cloud: Optional[str] = None,
     root: Optional[StrPath] = None,
+    box: Optional[str] = None,
     stop: Optional[Stop] = None,
 ) -> int:
     """Fetch the receipts of what was sent into a file; returns how many.
+
+    The cloud is asked; where it cannot be reached from here, the ticket's box asks it for you.
 
     :param prefix: only objects whose key begins with this.
     :param ticket: the ticket that the files were sent with, also one that has ended.
     :param token: a token for the cloud instead, with `bucket`.
     :param cloud: the cloud's address; otherwise the ticket's.
     :param root: the fleet's root certificate; otherwise the ticket's.
+    :param box: the box's address, for when it is asked; otherwise it is looked for.
     :raises ReceiptError: they could not be fetched, or one does not hold.
     """
 

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use longhaul_sdk::receipts::{
-    CloudAccess, FetchError, ReceiptFileError, fetch_by_box_to, fetch_to,
-};
-use longhaul_sdk::{BoxClient, Ticket, error_chain, load_ended_ticket};
+use longhaul_sdk::load_ended_ticket;
+use longhaul_sdk::receipts::{FetchError, ReceiptFileError, Wanted, obtain};
 
 use crate::args::Cli;
 use crate::exit::{Exit, Failure};
@@ -45,11 +43,11 @@ pub struct Args {
     pub root: Option<PathBuf>,
 }
 
-/// The cloud, or why it is not known, and the bucket that the options and the ticket name together.
-fn access(
-    args: &Args,
-    ticket: Option<&Ticket>,
-) -> Result<(Result<CloudAccess, FetchError>, String), Failure> {
+pub async fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
+    let ticket = match &args.ticket {
+        Some(path) => Some(load_ended_ticket(path)?),
+        None => None,
+    };
     let root_pem = match &args.root {
         Some(path) => Some(std::fs::read_to_string(path).map_err(|source| {
             Failure::failed(&ReceiptFileError::Read {
@@ -59,50 +57,19 @@ fn access(
         })?),
         None => None,
     };
-    let (token, cloud) = (args.token.clone(), args.cloud.clone());
-    let access = CloudAccess::new(ticket, token, cloud, root_pem);
-    let bucket = args.bucket.clone();
-    let bucket = bucket.or_else(|| ticket.map(|ticket| ticket.bucket.clone()));
-    let bucket = bucket.ok_or_else(|| Failure::usage("say which bucket: --bucket BUCKET"))?;
-    Ok((access, bucket))
-}
-
-/// Through the box, where the cloud cannot be reached from here; the ticket opens both.
-async fn by_box(args: &Args, ticket: &Ticket, error: &FetchError) -> Result<u64, Failure> {
-    tracing::debug!(%error, "asking the box");
-    let client = BoxClient::connect(ticket, args.at.as_deref()).await;
-    let fetched = match &client {
-        Ok(client) => fetch_by_box_to(client, &args.prefix, &args.output)
-            .await
-            .map_err(|e| error_chain(&e)),
-        Err(error) => Err(error_chain(error)),
+    let wanted = Wanted {
+        ticket,
+        token: args.token.clone(),
+        bucket: args.bucket.clone(),
+        cloud: args.cloud.clone(),
+        root_pem,
+        at: args.at.clone(),
+        prefix: args.prefix.clone(),
     };
-    fetched.map_err(|by_box| {
-        let cloud = error_chain(error);
-        Failure::failed(&FetchError::ByBox(format!("{by_box}; and {cloud}")))
-    })
-}
-
-pub async fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
-    let ticket = match &args.ticket {
-        Some(path) => Some(load_ended_ticket(path)?),
-        None => None,
-    };
-    let (cloud, bucket) = access(args, ticket.as_ref())?;
-    let fetched = match &cloud {
-        Ok(cloud) => fetch_to(cloud, &bucket, &args.prefix, &args.output).await,
-        Err(FetchError::Unsaid { what }) => Err(FetchError::Unsaid { what }),
-        Err(error) => return Err(Failure::usage(&error.to_string())),
-    };
-    let count = match (fetched, &ticket) {
-        (Ok(count), _) => count,
-        (Err(error), Some(ticket)) if args.token.is_none() && error.is_unreachable() => {
-            by_box(args, ticket, &error).await?
-        }
-        (Err(error @ FetchError::Unsaid { .. }), _) => {
-            return Err(Failure::usage(&error.to_string()));
-        }
-        (Err(error), _) => return Err(Failure::failed(&error)),
+    let count = match obtain(&wanted, &args.output).await {
+        Ok(count) => count,
+        Err(error @ FetchError::Unsaid { .. }) => return Err(Failure::usage(&error.to_string())),
+        Err(error) => return Err(Failure::failed(&error)),
     };
     if cli.json {
         println!("{}", serde_json::json!({ "receipts": count }));
