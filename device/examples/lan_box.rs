@@ -3,20 +3,24 @@
 //!
 //! Prints one line of JSON with the address, the ticket's key pair, the bucket, and the paths of the
 //! CA bundle and the ticket; serves until its standard input ends. `--capacity BYTES` makes a small
-//! vault; `--dir DIR` keeps it where it can be opened again.
+//! vault; `--dir DIR` keeps it where it can be opened again; `--receipts FILE` plays a cloud that has
+//! these receipts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use futures::future::BoxFuture;
 use longhaul_device::credentials::CredentialStore;
-use longhaul_device::intake::{Arrivals, IntakeConfig, IntakeParts, Oddities, serve};
+use longhaul_device::intake::{Arrivals, IntakeConfig, IntakeParts, Oddities, Proofs, serve};
 use longhaul_device::lan;
 use longhaul_device::status::StatusSource;
+use longhaul_device::uplink::Holds;
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::lan::LanStatus;
+use longhaul_protocol::receipt::{ReceiptAsk, ReceiptTexts};
 use longhaul_protocol::telemetry::VaultFill;
 use longhaul_protocol::ticket::{Credential, CredentialSet, Secret, Ticket, lan_name};
 use longhaul_protocol::value::UnixMillis;
@@ -35,6 +39,12 @@ struct Args {
     /// Size of a segment or log file, in bytes.
     #[arg(long, default_value_t = 64 << 20)]
     segment: u64,
+    /// A file of receipts to be given out to whoever has the ticket; none without it.
+    #[arg(long)]
+    receipts: Option<PathBuf>,
+    /// A root certificate that the ticket trusts as well.
+    #[arg(long)]
+    root: Option<PathBuf>,
     /// Where state is kept; a temporary folder without it.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -62,7 +72,15 @@ async fn main() {
         ..VaultConfig::new(dir.join("vault"), args.capacity)
     };
     let (vault, _) = Vault::open(config, &Zeroizing::new([7; 32]), Arc::new(now)).expect("a vault");
-    let (root_pem, certified) = certificates(&box_id);
+    let (mut root_pem, certified) = certificates(&box_id);
+    if let Some(other) = &args.root {
+        root_pem.push_str(&std::fs::read_to_string(other).expect("a certificate"));
+    }
+    let proofs = args.receipts.map(|path| {
+        let receipts = std::fs::read_to_string(path).expect("receipts");
+        let proofs: Arc<dyn Proofs> = Arc::new(Kept(receipts));
+        proofs
+    });
     let (identity, tls) = lan::channel().expect("TLS");
     identity.install(certified);
     let credentials = CredentialStore::default();
@@ -89,8 +107,9 @@ async fn main() {
         tls,
         status,
         arrivals: Arrivals::default(),
-        proofs: None,
+        proofs,
         oddities: Oddities::default(),
+        holds: Holds::default(),
         clock: Arc::new(now),
     };
     let stop = CancellationToken::new();
@@ -134,6 +153,16 @@ async fn main() {
     let _ = tokio::task::spawn_blocking(input).await;
     stop.cancel();
     let _ = serving.await;
+}
+
+/// Receipts as the cloud gave them.
+struct Kept(String);
+
+impl Proofs for Kept {
+    fn page(&self, _: ReceiptAsk) -> BoxFuture<'_, Result<ReceiptTexts, String>> {
+        let items = self.0.lines().map(str::to_owned).collect();
+        Box::pin(async { Ok(ReceiptTexts { items, next: None }) })
+    }
 }
 
 fn credential(ticket: &str, bucket: &str, access_key: &str) -> Credential {

@@ -168,6 +168,10 @@ pub fn render(status: &Status, now: UnixMillis) -> String {
             (UplinkMode::Waiting, _) => "nothing is sent at this hour".to_owned(),
         };
         let _ = writeln!(text, "uplink   {says}");
+        if let Some(code) = uplink.code {
+            let entry = code.entry();
+            let _ = writeln!(text, "         {code} {}: {}", entry.title, entry.customer);
+        }
     }
     let waiting = status.journal.last.saturating_sub(status.journal.acked);
     let _ = writeln!(

@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use longhaul_protocol::diag::RungStatus;
 use longhaul_protocol::lan::{Announcement, LanStatus};
 use longhaul_protocol::ticket::MDNS_SERVICE;
 use mdns_sd::{IfKind, ServiceDaemon, ServiceInfo};
@@ -57,14 +56,10 @@ pub async fn run(
 }
 
 fn announcement(status: &LanStatus) -> Announcement {
-    let failing = status
-        .rungs
-        .iter()
-        .find(|rung| rung.status == RungStatus::Failed);
     Announcement {
         box_id: status.box_id.clone(),
         agent_version: status.agent_version.clone(),
-        code: failing.and_then(|rung| rung.code),
+        code: status.code(),
     }
 }
 

@@ -23,10 +23,10 @@ pub fn draw(status: &Status) -> String {
     let lan = &status.lan;
     // What the network says must not steer the terminal.
     let plain = |text: &str| text.replace(char::is_control, " ");
-    let failing = lan.rungs.iter().find_map(|r| r.code.map(|code| (r, code)));
+    let failing = lan.rungs.iter().find(|rung| rung.code.is_some());
     let online = is_online(&lan.rungs);
-    let (word, title, next) = match failing {
-        Some((_, code)) => (code.to_string(), code.entry().title, code.entry().customer),
+    let (word, title, next) = match lan.code() {
+        Some(code) => (code.to_string(), code.entry().title, code.entry().customer),
         None if online => ("ONLINE".to_owned(), "all is well", "The box reaches us."),
         None => (
             "WAIT".to_owned(),
@@ -39,7 +39,7 @@ pub fn draw(status: &Status) -> String {
     lines.push(String::new());
     let mut text = vec![title.to_uppercase()];
     text.extend(wrap(next, BESIDE));
-    if let Some((rung, _)) = failing {
+    if let Some(rung) = failing {
         text.push(String::new());
         text.extend(
             wrap(&format!("Seen: {}", plain(&rung.evidence)), BESIDE)

@@ -114,7 +114,8 @@ pub struct RungReport {
     pub since: UnixMillis,
 }
 
-/// A stable code for one way in which a rung fails, `LH-101` to `LH-999`. Codes are never reused.
+/// A stable code for one way in which a rung fails or deliveries wait, `LH-101` to `LH-999`. Codes are
+/// never reused.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Code(&'static CodeEntry);
 
@@ -123,8 +124,10 @@ pub struct Code(&'static CodeEntry);
 pub struct CodeEntry {
     /// The number in `LH-nnn`; its first digit is the rung's place on the ladder.
     pub number: u16,
-    /// The rung that fails.
+    /// The rung that fails; the last one where `deliveries`.
     pub rung: Rung,
+    /// Whether every rung may hold, and deliveries wait all the same.
+    pub deliveries: bool,
     /// A few words, as on an indicator.
     pub title: &'static str,
     /// What the customer should do next.
@@ -133,12 +136,22 @@ pub struct CodeEntry {
     pub operator: &'static str,
 }
 
+macro_rules! place {
+    (Deliveries) => {
+        (Rung::Broker, true)
+    };
+    ($rung:ident) => {
+        (Rung::$rung, false)
+    };
+}
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal $rung:ident $title:literal $customer:literal $operator:literal;)*) => {
         /// Every code, in order.
         pub static CODES: &[CodeEntry] = &[$(CodeEntry {
             number: $number,
-            rung: Rung::$rung,
+            rung: place!($rung).0,
+            deliveries: place!($rung).1,
             title: $title,
             customer: $customer,
             operator: $operator,
@@ -193,6 +206,7 @@ codes! {
     BROKER_BLOCKED = 911 Broker "control connection blocked" "A firewall lets the box reach our registration but not its control line. Ask your network administrator to allow the port in the letter." "HTTPS works, the MQTT endpoint does not accept a connection.";
     BROKER_REFUSED = 912 Broker "control connection refused" "Call us with the box's serial number." "The broker refused the session; the evidence has its reason.";
     BROKER_LOST = 913 Broker "control connection lost" "Nothing to do: the box connects again by itself." "The MQTT session ended and is not back yet.";
+    BUCKET_HELD = 951 Deliveries "bucket does not let us in" "Ask whoever looks after your bucket in the cloud to let us in again; the box then goes on by itself. Your files are taken and kept safe meanwhile." "The object store refuses the cloud's own requests for this bucket, too: its objects wait, none has failed, other buckets go on. What the store said is in the box's timeline and on the order's page. It is tried out every two minutes, and when you ask for it.";
 }
 
 impl Code {
@@ -208,22 +222,36 @@ impl fmt::Display for Code {
     }
 }
 
+/// Reads a code where one that this program does not know yet is no reason to refuse the rest.
+pub(crate) fn known_code<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Code>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
 /// The table of codes as a page, for `docs/codes.md`.
 pub fn codes_page() -> String {
     let mut page = String::from(
         "# Codes\n\n\
          Where a box cannot go on, it names the first rung of the ladder that does not hold by one of these codes: on its screen, on its\n\
          own page (`http://<box>/`), in its mDNS record, to `longhaul doctor`, in the dashboard and in `GET /v1/codes`. Codes are stable and\n\
-         never reused; the first digit is the rung's place (9: enrolled and broker). Made from `protocol/src/diag.rs` by\n\
+         never reused; the first digit is the rung's place (9: enrolled and broker; from 951 on, deliveries). Made from `protocol/src/diag.rs` by\n\
          `LONGHAUL_BLESS=1 cargo test -p longhaul-protocol --test codes`.\n",
     );
-    for rung in Rung::ALL {
+    let rungs = Rung::ALL.into_iter().map(Some);
+    for rung in rungs.chain([None]) {
+        let title = rung.map_or_else(|| "deliveries".to_owned(), |rung| rung.to_string());
         // Writing to a string cannot fail.
         let _ = write!(
             page,
-            "\n## {rung}\n\n| code | | for the customer | for the operator |\n|---|---|---|---|\n"
+            "\n## {title}\n\n| code | | for the customer | for the operator |\n|---|---|---|---|\n"
         );
-        for entry in CODES.iter().filter(|entry| entry.rung == rung) {
+        let here = |entry: &&CodeEntry| match rung {
+            Some(rung) => entry.rung == rung && !entry.deliveries,
+            None => entry.deliveries,
+        };
+        for entry in CODES.iter().filter(here) {
             let CodeEntry {
                 number,
                 title,
@@ -276,7 +304,8 @@ mod tests {
     fn codes_are_unique_and_ordered_like_the_ladder() {
         for pair in CODES.windows(2) {
             assert!(pair[0].number < pair[1].number, "{}", pair[1].number);
-            assert!(pair[0].rung <= pair[1].rung, "{}", pair[1].number);
+            let place = |entry: &CodeEntry| (entry.deliveries, entry.rung);
+            assert!(place(&pair[0]) <= place(&pair[1]), "{}", pair[1].number);
         }
     }
 

@@ -25,6 +25,10 @@ pub const BLAKE3_HEADER: &str = "x-longhaul-blake3";
 /// takes all the same.
 pub const NOTICE_HEADER: &str = "x-longhaul-notice";
 
+/// On the beginning of an upload: how many bytes all of its parts will have, so that what can never fit
+/// is refused before the first one.
+pub const SIZE_HEADER: &str = "x-longhaul-size";
+
 /// The capability of a box that takes packs at [`crate::pack::PACKS_PATH`].
 pub const PACKS: &str = "packs";
 
@@ -54,6 +58,16 @@ pub struct LanStatus {
     pub capabilities: Vec<String>,
 }
 
+impl LanStatus {
+    /// What indicators show: why the first rung that does not hold does not, or else why deliveries
+    /// wait.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        let failing = self.rungs.iter().find_map(|rung| rung.code);
+        failing.or_else(|| self.uplink?.code)
+    }
+}
+
 /// Asks how far objects have come.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DeliveryQuery {
@@ -68,6 +82,10 @@ pub struct DeliveryQuery {
 pub struct Deliveries {
     /// State by key.
     pub objects: BTreeMap<ObjectKey, Delivery>,
+    /// Why everything for this bucket waits, if it does: the bucket refuses everybody
+    /// ([`Code::BUCKET_HELD`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// How far one object has come.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick, is_nfd_quick};
 
@@ -124,8 +125,8 @@ pub enum MetadataError {
 /// How two different keys are mistaken for each other.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Clash {
-    /// The same characters, composed (NFC) in one and decomposed (NFD) in the other: people see no
-    /// difference, and some file systems hold only one of them.
+    /// The same characters, composed (NFC) in one and decomposed (NFD) in the other, or by a sign that
+    /// stands for a letter: people see no difference, and some file systems hold only one of them.
     Normalization,
     /// They differ in upper and lower case alone: Windows and macOS hold only one of them.
     Case,
@@ -176,6 +177,11 @@ impl Folded {
     }
 }
 
+/// The characters of `key`, composed (NFC).
+pub fn composed(key: &ObjectKey) -> impl Iterator<Item = char> {
+    key.as_str().nfc()
+}
+
 /// The other spellings of `key` that look the same: composed and decomposed, without `key` itself.
 /// A key of plain ASCII has none, and is not copied to find out.
 #[must_use]
@@ -201,6 +207,46 @@ pub fn lookalikes(key: &ObjectKey) -> Vec<ObjectKey> {
         keep(text.nfd().collect());
     }
     found
+}
+
+/// Where Unicode keeps characters that stand for exactly one other (Unicode 17, `UnicodeData.txt`):
+/// marks and Greek, punctuation and letter-like signs, CJK compatibility ideographs and their
+/// supplement.
+const SINGLETONS: [std::ops::RangeInclusive<char>; 4] = [
+    '\u{340}'..='\u{387}',
+    '\u{1f71}'..='\u{232a}',
+    '\u{f900}'..='\u{fad9}',
+    '\u{2f800}'..='\u{2fa1d}',
+];
+
+/// Every way to write `c`, a character of a composed (NFC) text, that people see no difference in:
+/// itself, decomposed, and other characters that stand for it, as the sign of the ohm does for omega.
+#[must_use]
+pub fn writings(c: char) -> Vec<String> {
+    static OTHERS: LazyLock<BTreeMap<char, Vec<char>>> = LazyLock::new(|| {
+        let mut others: BTreeMap<char, Vec<char>> = BTreeMap::new();
+        for other in SINGLETONS.into_iter().flatten() {
+            if let Some(c) = stands_for(other) {
+                others.entry(c).or_default().push(other);
+            }
+        }
+        others
+    });
+    let mut found = vec![c.to_string()];
+    let decomposed: String = std::iter::once(c).nfd().collect();
+    if decomposed != found[0] {
+        found.push(decomposed);
+    }
+    let others = OTHERS.get(&c).into_iter().flatten();
+    found.extend(others.map(char::to_string));
+    found
+}
+
+/// The one character that `other` is replaced with wherever a text is composed.
+fn stands_for(other: char) -> Option<char> {
+    let mut composed = std::iter::once(other).nfc();
+    let c = composed.next()?;
+    (c != other && composed.next().is_none()).then_some(c)
 }
 
 /// Keys seen so far, to find the ones that are mistaken for each other.
@@ -259,6 +305,39 @@ mod tests {
         assert_eq!(lookalikes(&nfc), std::slice::from_ref(&nfd));
         assert_eq!(lookalikes(&nfd), [nfc]);
         assert!(lookalikes(&key("cafe/x")).is_empty());
+    }
+
+    #[test]
+    fn a_sign_that_stands_for_a_letter_looks_like_it() {
+        for (sign, letter) in [
+            ("\u{212b}ngstrom", "\u{c5}ngstrom"),
+            ("100 \u{2126}", "100 \u{3a9}"),
+            ("300 \u{212a}", "300 K"),
+            ("\u{f900}", "\u{8c48}"),
+        ] {
+            let (sign, letter) = (key(sign), key(letter));
+            assert_eq!(clash(&sign, &letter), Some(Clash::Normalization));
+            assert_eq!(lookalikes(&sign)[0], letter);
+            let mut seen = Seen::default();
+            seen.add(&letter);
+            assert_eq!(
+                seen.add(&sign),
+                Some((Clash::Normalization, letter)),
+                "also to lint"
+            );
+        }
+        assert_eq!(writings('\u{c5}'), ["\u{c5}", "A\u{30a}", "\u{212b}"]);
+        assert_eq!(writings('K'), ["K", "\u{212a}"]);
+        assert_eq!(writings('a'), ["a"]);
+    }
+
+    #[test]
+    fn every_sign_that_stands_for_one_other_is_known() {
+        for other in '\0'..=char::MAX {
+            if let Some(c) = stands_for(other) {
+                assert!(writings(c).contains(&other.to_string()), "{other:?}");
+            }
+        }
     }
 
     #[test]

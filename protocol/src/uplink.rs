@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diag::{Code, known_code};
+
 /// The least limit other than zero, in bytes per second: an object store hangs up on whoever sends
 /// nothing for some seconds.
 pub const MIN_RATE: u64 = 16 << 10;
@@ -93,6 +95,13 @@ pub struct UplinkState {
     /// Bytes per second at the most; absent where the line alone limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_sec: Option<u64>,
+    /// Why some of it waits though it may be sent: a bucket that refuses everybody.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "known_code"
+    )]
+    pub code: Option<Code>,
 }
 
 /// Whether a box sends.
@@ -189,6 +198,7 @@ impl UplinkPolicy {
         UplinkState {
             state,
             bytes_per_sec,
+            code: None,
         }
     }
 

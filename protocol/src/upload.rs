@@ -122,6 +122,9 @@ pub enum StartResult {
     Later {
         /// Why.
         reason: String,
+        /// Whether it is because the bucket refuses everybody.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        held: bool,
     },
     /// Will not be taken, however often it is tried.
     Refused {
@@ -222,6 +225,9 @@ pub enum CompleteResult {
     Later {
         /// Why.
         reason: String,
+        /// Whether it is because the bucket refuses everybody.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        held: bool,
     },
 }
 
@@ -242,6 +248,9 @@ pub struct BucketState {
     /// where the fault is not the bucket's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
+    /// Nothing was found out: it was tried out just before, and took something then. Ask again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// Objects that shall travel as one pack (see [`crate::pack`]): sent as one object to a place that

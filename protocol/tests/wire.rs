@@ -455,6 +455,7 @@ fn twin() {
             uplink: Some(UplinkState {
                 state: UplinkMode::Sending,
                 bytes_per_sec: Some(1 << 20),
+                code: Some(Code::BUCKET_HELD),
             }),
         },
     );
@@ -646,6 +647,7 @@ fn delivery() {
                 StartResult::Packed { upload: id("u-4") },
                 StartResult::Later {
                     reason: "another version is on its way".into(),
+                    held: false,
                 },
                 StartResult::Refused {
                     reason: "the bucket does not exist".into(),
@@ -684,6 +686,7 @@ fn delivery() {
                 },
                 CompleteResult::Later {
                     reason: "bucket survey-2026 is refused to us".into(),
+                    held: true,
                 },
             ],
         },
@@ -703,6 +706,7 @@ fn refused_buckets_and_receipts() {
         "bucket-state",
         &BucketState {
             held: Some("bucket survey-2026 is refused to us".into()),
+            again: false,
         },
     );
     golden(
@@ -755,6 +759,7 @@ fn lan() {
             uplink: Some(UplinkState {
                 state: UplinkMode::Paused,
                 bytes_per_sec: None,
+                code: None,
             }),
             capabilities: vec![PACKS.into()],
         },
@@ -804,6 +809,7 @@ fn lan() {
                     },
                 ),
             ]),
+            held: Some("bucket survey-2026 is refused to us".into()),
         },
     );
 }

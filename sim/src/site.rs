@@ -75,6 +75,19 @@ impl Site {
     ///
     /// [`SystemError`].
     pub async fn stand(folder: &Path, plan: Plan) -> Result<Self, SystemError> {
+        Self::stand_with(folder, plan, Vec::new()).await
+    }
+
+    /// The same, with further settings of the cloud.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`].
+    pub async fn stand_with(
+        folder: &Path,
+        plan: Plan,
+        further: Vec<String>,
+    ) -> Result<Self, SystemError> {
         let stage = Stage::new(folder, Programs::find()?)?;
         let (line, s3) = if plan.line {
             let (listener, near) = Relay::listen().await.map_err(SystemError::Listen)?;
@@ -84,7 +97,7 @@ impl Site {
         } else {
             (None, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         };
-        let (cloud, ready) = stage.cloud_with(&settings([0; 3], s3)).await?;
+        let (cloud, ready) = stage.cloud_with(&settings([0; 3], s3, &further)).await?;
         let s3 = SocketAddr::new(s3.ip(), ready.s3_port);
         let ports = [ready.people_port, ready.boxes_port, ready.mqtt_port];
         let (name, password) = stage.first_admin()?;
@@ -112,7 +125,7 @@ impl Site {
             data_port,
             line,
             plan,
-            settings: settings(ports, s3),
+            settings: settings(ports, s3, &further),
         };
         site.online().await?;
         let ticket = site.operator.ticket(&site.box_id, BUCKET).await?;
@@ -229,14 +242,16 @@ fn start(stage: &Stage, plan: Plan, tcti: &str, port: u16) -> Result<Process, Sy
 }
 
 /// The cloud's settings: its ports for people, boxes and MQTT, and where its object store is.
-fn settings([people, boxes, mqtt]: [u16; 3], s3: SocketAddr) -> Vec<String> {
-    vec![
+fn settings([people, boxes, mqtt]: [u16; 3], s3: SocketAddr, further: &[String]) -> Vec<String> {
+    let mut settings = vec![
         format!("--listen-people=127.0.0.1:{people}"),
         format!("--listen-boxes=127.0.0.1:{boxes}"),
         format!("--listen-mqtt=127.0.0.1:{mqtt}"),
         format!("--listen-s3={s3}"),
         "--public-host=localhost".to_owned(),
-    ]
+    ];
+    settings.extend_from_slice(further);
+    settings
 }
 
 fn free_port() -> std::io::Result<u16> {

@@ -103,7 +103,8 @@ pub struct CloudReady {
     pub boxes_port: u16,
     /// TCP port of MQTT.
     pub mqtt_port: u16,
-    /// TCP port of the built-in object store.
+    /// TCP port of the built-in object store; 0 where the store is somebody else's.
+    #[serde(default)]
     pub s3_port: u16,
     /// The fleet's authorities.
     pub pki: PathBuf,

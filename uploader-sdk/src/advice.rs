@@ -51,7 +51,7 @@ pub fn sentence(code: Option<&str>, status: Option<u16>) -> &'static str {
         Some("DiskFull" | "InsufficientStorage") => {
             "; the box is full: wait until it has delivered, then run the same command again"
         }
-        Some("EntityTooLarge") => "; the file is larger than the bucket can hold",
+        Some("EntityTooLarge") => "; the file is larger than the box or the bucket can hold",
         Some("KeyTooLongError" | "InvalidArgument" | "InvalidURI") => "; rename the file",
         Some("SlowDown") => "; the box is busy: run the same command again in a while",
         _ => match status {

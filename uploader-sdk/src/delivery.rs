@@ -42,9 +42,16 @@ impl BoxClient {
         &self,
         keys: &[ObjectKey],
     ) -> Result<BTreeMap<ObjectKey, Delivery>, DeliveryError> {
-        let mut all = BTreeMap::new();
+        Ok(self.deliveries_and_hold(keys).await?.objects)
+    }
+
+    /// The same, and why everything for the bucket waits, if it does.
+    async fn deliveries_and_hold(&self, keys: &[ObjectKey]) -> Result<Deliveries, DeliveryError> {
+        let mut all = Deliveries::default();
         for keys in keys.chunks(MAX_KEYS) {
-            all.extend(self.deliveries_of(keys).await?.objects);
+            let some = self.deliveries_of(keys).await?;
+            all.objects.extend(some.objects);
+            all.held = some.held;
         }
         Ok(all)
     }
@@ -95,10 +102,11 @@ pub async fn wait_delivered(
         if pending.is_empty() {
             return Ok(());
         }
-        match client.deliveries(&pending).await {
-            Ok(deliveries) => {
+        match client.deliveries_and_hold(&pending).await {
+            Ok(Deliveries { objects, held }) => {
                 answered = Instant::now();
-                if watch.learn(&pending, deliveries) {
+                progress.held(held.is_some());
+                if watch.learn(&pending, objects) {
                     pause = FIRST_PAUSE;
                 }
                 watch.show(progress);

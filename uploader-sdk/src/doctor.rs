@@ -226,7 +226,14 @@ async fn ladder(diagnosis: &mut Diagnosis, client: &BoxClient) {
             return;
         }
     };
+    let waits = status.uplink.and_then(|uplink| uplink.code);
     match status.rungs.iter().find(|r| r.status == RungStatus::Failed) {
+        None if let Some(code) = waits => diagnosis.add(
+            "box",
+            CheckResult::Warning,
+            format!("{code} {}", code.entry().title),
+            code.entry().customer,
+        ),
         None => diagnosis.ok("box", cloud_side(&status.rungs)),
         Some(rung) => {
             let (title, sentence) = rung.code.map_or(("unknown", "Call us."), |code| {

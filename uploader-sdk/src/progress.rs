@@ -1,6 +1,8 @@
 //! How far a push has come, readable at any moment from any thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use longhaul_protocol::diag::Code;
 
 /// Counters of one push. Share it with [`std::sync::Arc`] and read [`Progress::snapshot`].
 #[derive(Debug, Default)]
@@ -14,6 +16,7 @@ pub struct Progress {
     files_in_cloud: AtomicU64,
     bytes_in_cloud: AtomicU64,
     retries: AtomicU64,
+    held: AtomicBool,
 }
 
 /// The counters at one moment.
@@ -37,6 +40,9 @@ pub struct Snapshot {
     pub bytes_in_cloud: u64,
     /// Requests that had to be sent again.
     pub retries: u64,
+    /// Why deliveries wait, while waiting for them: the bucket refuses everybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
 }
 
 impl Progress {
@@ -53,6 +59,7 @@ impl Progress {
             files_in_cloud: get(&self.files_in_cloud),
             bytes_in_cloud: get(&self.bytes_in_cloud),
             retries: get(&self.retries),
+            code: (self.held.load(Ordering::Relaxed)).then_some(Code::BUCKET_HELD),
         }
     }
 
@@ -95,6 +102,11 @@ impl Progress {
     pub(crate) fn in_cloud(&self, files: u64, bytes: u64) {
         self.files_in_cloud.store(files, Ordering::Relaxed);
         self.bytes_in_cloud.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the bucket refuses everybody.
+    pub(crate) fn held(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     pub(crate) fn retried(&self) {

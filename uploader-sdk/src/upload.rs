@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, Part};
+use longhaul_protocol::lan::SIZE_HEADER;
 
 use crate::journal::{DonePart, OpenUpload, Origin};
 use crate::plan::Planned;
@@ -49,6 +50,11 @@ pub async fn open(
             .metadata("mtime", stamp.mtime_text())
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
             .checksum_type(ChecksumType::FullObject)
+            .customize()
+            .mutate_request(move |request| {
+                let size = stamp.size.to_string();
+                request.headers_mut().insert(SIZE_HEADER, size);
+            })
             .send()
             .await?)
     })

@@ -117,7 +117,7 @@ export function BoxPage({ id }: { id: string }) {
             <Numbers detail={detail} />
             <Chart points={series.points} longestMs={Math.max(series.step, (interval ?? 0) * 1000)} />
           </Section>
-          <UplinkCard box={box} reported={detail.reported} buckets={[...new Set(tickets.items?.map((ticket) => ticket.bucket))]} />
+          <UplinkCard box={box} reported={detail.reported} buckets={[...new Set(tickets.items?.map((ticket) => ticket.bucket))]} codes={codes} />
           <Transfers list={transfers} detail={detail} />
           <Timeline list={timeline} />
         </div>

@@ -82,6 +82,7 @@ export interface Reported {
 export interface UplinkState {
   state: "sending" | "paused" | "waiting";
   bytes_per_sec?: number | null;
+  code?: string | null;
 }
 
 /** Bytes per second; 0 for nothing, null for as much as the line takes. */
@@ -100,6 +101,7 @@ export interface Uplink {
   applied: boolean;
   state?: UplinkState["state"] | null;
   bytes_per_sec?: number | null;
+  code?: string | null;
 }
 
 export interface BoxUpdate {

@@ -4,11 +4,18 @@ import { Ask, Field } from "./dialog";
 import { bytes } from "./format";
 import { useAct } from "./hooks";
 import { Mark, Section, Trouble } from "./marks";
-import type { Box, Limit, Priority, Reported, Uplink } from "./types";
+import type { Box, Code, Limit, Priority, Reported, Uplink } from "./types";
 import { between, DAYS, free, HOURS, LEAST, limitText, policyOf, spans, type Week } from "./week";
 
+interface Of {
+  box: Box;
+  reported: Reported | null | undefined;
+  buckets: readonly string[];
+  codes: ReadonlyMap<string, Code>;
+}
+
 /** How a box uses its way to the buckets: what is in force, pause, limits, priorities. */
-export function UplinkCard({ box, reported, buckets }: { box: Box; reported: Reported | null | undefined; buckets: readonly string[] }) {
+export function UplinkCard({ box, reported, buckets, codes }: Of) {
   const base = `/v1/boxes/${encodeURIComponent(box.id)}/uplink`;
   const [uplink, setUplink] = useState<Uplink>();
   const [trouble, setTrouble] = useState<string>();
@@ -23,7 +30,7 @@ export function UplinkCard({ box, reported, buckets }: { box: Box; reported: Rep
       (error: unknown) => setTrouble(told(error)),
     );
   // Anew whenever something else is wanted of the box, or it says something else.
-  useEffect(() => void read(), [box.desired_version, box.applied_version, reported?.uplink?.state, reported?.uplink?.bytes_per_sec]);
+  useEffect(() => void read(), [box.desired_version, box.applied_version, reported?.uplink?.state, reported?.uplink?.bytes_per_sec, reported?.uplink?.code]);
   const turn = (what: "pause" | "resume") => void act.run(() => call<Uplink>("POST", `${base}/${what}`).then(setUplink));
   if (uplink === undefined) return <Trouble text={trouble} />;
   const { wanted } = uplink;
@@ -45,6 +52,12 @@ export function UplinkCard({ box, reported, buckets }: { box: Box; reported: Rep
       <p>
         <Mark kind={uplink.state ?? "unknown"} text={saying(uplink)} />
       </p>
+      {uplink.code != null && (
+        <div>
+          <code>{uplink.code}</code> {codes.get(uplink.code)?.title}
+          <p>{codes.get(uplink.code)?.operator}</p>
+        </div>
+      )}
       {!uplink.applied && <p class="quiet">The box has not yet taken what is wanted.</p>}
       {wanted.week != null && (
         <p class="quiet">

@@ -29,6 +29,7 @@ mod read;
 mod refuse;
 mod request_id;
 mod retrieval;
+pub(crate) mod room;
 mod routes;
 mod server;
 mod service;
@@ -55,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use crate::credentials::CredentialStore;
 use crate::lan::LanTls;
 use crate::status::StatusSource;
+use crate::uplink::Holds;
 
 pub use oddities::Oddities;
 pub use proofs::Proofs;
@@ -140,6 +142,8 @@ pub struct IntakeParts {
     pub proofs: Option<Arc<dyn Proofs>>,
     /// Told what is odd about names.
     pub oddities: Oddities,
+    /// Which buckets refuse everybody.
+    pub holds: Holds,
 }
 
 /// Begins to listen; the returned future serves until `stop` is cancelled, then drains.

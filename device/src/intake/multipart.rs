@@ -1,7 +1,8 @@
 //! Multipart uploads: parts become durable one by one, completing them copies no byte.
 
 use longhaul_protocol::ids::ObjectKey;
-use longhaul_protocol::names::{Clash, clash};
+use longhaul_protocol::lan::SIZE_HEADER;
+use longhaul_protocol::names::Clash;
 use longhaul_vault::{
     Checksums, Error as VaultError, JobId, ObjectInfo, PartInfo, PartNumber, UploadId, UploadInfo,
 };
@@ -22,7 +23,7 @@ use super::refuse::refuse_unsupported;
 use super::retrieval::checksum_type;
 use super::service::Store;
 use super::whole::whole_checksums;
-use super::{layout, names, notice, refuse, snowball, spellings};
+use super::{layout, names, notice, refuse, room, snowball, spellings};
 
 /// Under which name an upload keeps the algorithm and the type of checksum that its client chose.
 const CHOSEN_ALGORITHM: &str = "algorithm";
@@ -38,6 +39,8 @@ impl Store {
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let credential = Self::admitted(&request)?;
+        let size = request.headers.get(SIZE_HEADER);
+        let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
         let input = request.input;
         let kind = checksum_kind(&input)?;
         let job = names::job(&input.bucket)?;
@@ -52,6 +55,7 @@ impl Store {
             names::fresh(&self.vault, &self.spellings, &job, &input.key)?
         };
         let what = format!("upload of {:?}", key.as_str());
+        room::check(&self.vault, size, &what)?;
         refuse_unsupported!(input);
         let class = refuse::storage_class(input.storage_class.as_ref())?;
         let metadata = Described {
@@ -140,10 +144,14 @@ impl Store {
 
         let _permit = self.body_permit().await?;
         let length = input.content_length.and_then(|n| u64::try_from(n).ok());
-        let sink = self
-            .vault
-            .begin_sized_part(&upload, number, length.unwrap_or(0))
-            .map_err(|error| from_vault(&error, &what))?;
+        let length = length.unwrap_or(0);
+        let sink = match self.vault.begin_sized_part(&upload, number, length) {
+            Ok(sink) => sink,
+            Err(error) => {
+                let part = (number, length);
+                return Err(room::none_for_part(&self.vault, &upload, part, &error, &what).await);
+            }
+        };
         let lane = Lane {
             sink,
             hasher: promise.hasher_and(chosen_algorithm(&info)),
@@ -237,15 +245,9 @@ impl Store {
     /// What is odd about the name of an upload that becomes an object: its bytes are here, so what
     /// was not there when it began is said, and keeps nobody from having them.
     fn odd(&self, job: &JobId, key: &ObjectKey, written: Option<ObjectKey>) -> Option<String> {
-        let same = written
-            .clone()
-            .filter(|other| clash(key, other) == Some(Clash::Normalization))
-            .or_else(|| names::lookalike(&self.vault, job, key));
-        let notice = if let Some(other) = same {
-            spellings::same(key, &other)
-        } else {
-            let other = self.spellings.other_case(&self.vault, job, key);
-            spellings::notice(key, &other.or(written)?)
+        let notice = match self.spellings.clash(&self.vault, job, key, written)? {
+            (Clash::Normalization, other) => spellings::same(key, &other),
+            (Clash::Case, other) => spellings::notice(key, &other),
         };
         self.spellings.tell(job, &notice);
         Some(notice)

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use longhaul_protocol::ids::{InvalidId, ObjectKey};
-use longhaul_protocol::names::{Clash, clash, lookalikes};
+use longhaul_protocol::names::Clash;
 use longhaul_vault::{JobId, Vault};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
@@ -46,12 +46,13 @@ pub(super) fn fresh(
     let key = key(text)?;
     // Claimed before the vault is asked: of two at once, one sees the other here or there.
     let (claim, written) = spellings.claim(job, &key);
-    let like = |other: &ObjectKey| clash(&key, other) == Some(Clash::Normalization);
-    let same = written.clone().filter(like);
-    match same.or_else(|| lookalike(vault, job, &key)) {
-        None => {
-            let other = spellings.other_case(vault, job, &key);
-            let other = other.or(written);
+    let other = match spellings.clash(vault, job, &key, written) {
+        Some((Clash::Normalization, other)) => Err(other),
+        Some((Clash::Case, other)) => Ok(Some(other)),
+        None => Ok(None),
+    };
+    match other {
+        Ok(other) => {
             let notice = other.map(|other| {
                 let notice = spellings::notice(&key, &other);
                 tracing::info!(notice, "a name is there in another case");
@@ -61,7 +62,7 @@ pub(super) fn fresh(
             let claim = Some(claim);
             Ok(Fresh { key, notice, claim })
         }
-        Some(other) => {
+        Err(other) => {
             let mut error = S3Error::with_message(
                 S3ErrorCode::Custom("NameClash".into()),
                 format!(
@@ -74,12 +75,4 @@ pub(super) fn fresh(
             Err(error)
         }
     }
-}
-
-/// An object of `job` whose key shows the same characters as `key`, encoded differently (NFC and
-/// NFD). Costs nothing for a key of plain ASCII.
-pub(super) fn lookalike(vault: &Vault, job: &JobId, key: &ObjectKey) -> Option<ObjectKey> {
-    lookalikes(key)
-        .into_iter()
-        .find(|other| vault.head(job, other.as_str()).is_ok())
 }

@@ -13,7 +13,7 @@ use super::error::from_vault;
 use super::names::Fresh;
 use super::refuse::refuse_unsupported;
 use super::service::Store;
-use super::{names, notice, refuse, snowball, words};
+use super::{names, notice, refuse, room, snowball, words};
 
 /// Under which header the vault keeps the ticket that an object was put with; never sent to a client.
 pub(crate) const TICKET_HEADER: &str = "longhaul-ticket";
@@ -37,6 +37,8 @@ impl Store {
             names::fresh(&self.vault, &self.spellings, &job, &input.key)?;
         let what = format!("object {:?}", key.as_str());
         refuse_unsupported!(input);
+        let length = input.content_length.and_then(|n| u64::try_from(n).ok());
+        room::check(&self.vault, length, &what)?;
         let class = refuse::storage_class(input.storage_class.as_ref())?;
         let condition = self.condition(&job, key.as_str(), input.if_match, input.if_none_match)?;
         let described = Described {

@@ -25,6 +25,7 @@ use super::limits::TimedBody;
 use super::names;
 use crate::packs::PackIntake;
 use crate::status::StatusSource;
+use crate::uplink::Holds;
 
 /// Longest query: [`MAX_KEYS`] keys of 1,024 bytes, escaped.
 const MAX_QUERY_BYTES: usize = 4 << 20;
@@ -40,6 +41,7 @@ pub(super) struct Routes {
     pub status: StatusSource,
     pub packs: PackIntake,
     pub proofs: Option<Arc<dyn Proofs>>,
+    pub holds: Holds,
 }
 
 impl Routes {
@@ -113,7 +115,10 @@ impl Routes {
         let Ok(job) = names::job(&query.bucket) else {
             return json(&Deliveries::default());
         };
-        let mut answer = Deliveries::default();
+        let mut answer = Deliveries {
+            held: self.holds.reason(&query.bucket),
+            ..Deliveries::default()
+        };
         for key in query.keys {
             if let Ok(info) = self.vault.head(&job, key.as_str()) {
                 answer.objects.insert(key, told(info.delivery));

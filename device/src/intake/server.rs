@@ -143,6 +143,7 @@ impl Endpoint {
             status: parts.status,
             packs,
             proofs: parts.proofs,
+            holds: parts.holds,
         };
         let host = routes.status.current().box_id.to_string();
         Self {

@@ -1,5 +1,6 @@
-//! Names that differ from another one's in case alone: stored, because a bucket holds both, and
-//! reported, because Windows and macOS hold only one of them.
+//! Names that are mistaken for another one: those that look the same are refused; those that differ in
+//! case alone are stored, because a bucket holds both, and reported, because Windows and macOS hold only
+//! one of them.
 //!
 //! A fixed table of bits (a Bloom filter) says for nearly every new name that nothing was ever called
 //! like it; only where it may have been, the vault's sorted names are searched. So the memory does
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use longhaul_protocol::ids::ObjectKey;
-use longhaul_protocol::names::{Clash, Folded, clash};
+use longhaul_protocol::names::{Clash, Folded, clash, composed, lookalikes, writings};
 use longhaul_vault::{JobId, Vault};
 
 use super::Oddities;
@@ -84,23 +85,37 @@ impl Spellings {
         self.0.filled.store(true, Ordering::Release);
     }
 
-    /// An object of `job` whose name differs from `key`, which is new, in case alone. Remembers `key`.
-    pub fn other_case(&self, vault: &Vault, job: &JobId, key: &ObjectKey) -> Option<ObjectKey> {
+    /// Another name of `job`, in the vault or as `written` being written, that is mistaken for `key`,
+    /// which is new; the worse clash first. Remembers `key`.
+    pub fn clash(
+        &self,
+        vault: &Vault,
+        job: &JobId,
+        key: &ObjectKey,
+        written: Option<ObjectKey>,
+    ) -> Option<(Clash, ObjectKey)> {
+        let named = |other: ObjectKey| Some((clash(key, &other)?, other));
+        let there = |other: &ObjectKey| vault.head(job, other.as_str()).is_ok();
         let seen = self.seen(job, key);
-        if !seen && self.0.filled.load(Ordering::Acquire) {
-            return None;
-        }
-        if vault.head(job, key.as_str()).is_ok() {
-            return None;
-        }
-        search(key, |prefix| {
-            let page = vault.list(job, prefix, None, 1);
-            page.is_ok_and(|page| !page.items.is_empty())
-        })
-        .into_iter()
-        .find(|other| {
-            clash(key, other) == Some(Clash::Case) && vault.head(job, other.as_str()).is_ok()
-        })
+        let found = if !seen && self.0.filled.load(Ordering::Acquire) {
+            None
+        } else if let Some(other) = lookalikes(key).into_iter().find(there) {
+            named(other)
+        } else if there(key) {
+            None
+        } else {
+            let found = search(key, |prefix| {
+                let page = vault.list(job, prefix, None, 1);
+                page.is_ok_and(|page| !page.items.is_empty())
+            });
+            let found = found.into_iter().filter(there).filter_map(named);
+            found.min_by_key(|(clash, _)| *clash)
+        };
+        let written = written.and_then(named);
+        written
+            .into_iter()
+            .chain(found)
+            .min_by_key(|(clash, _)| *clash)
     }
 
     /// Whether a name like `key` may have been here before; from now on one has.
@@ -141,18 +156,18 @@ pub(crate) fn notice(key: &ObjectKey, other: &ObjectKey) -> String {
     )
 }
 
-/// The keys that are `key` in other cases, as far as `exists` knows a name that begins so: letter by
-/// letter, so that what nobody is called is not tried.
+/// The keys that are `key` in other cases and other ways to write the same characters, as far as
+/// `exists` knows a name that begins so: letter by letter, so that what nobody is called is not tried.
 fn search(key: &ObjectKey, exists: impl Fn(&str) -> bool) -> Vec<ObjectKey> {
     let mut found = vec![String::new()];
-    for letter in key.as_str().chars() {
+    for letter in composed(key) {
         let mut longer = Vec::new();
-        let cases = cases(letter);
+        let ways = ways(letter);
         for prefix in &found {
-            for case in cases.iter().flatten() {
-                let next = format!("{prefix}{case}");
-                // A character without cases cannot lead astray; the next letter tells.
-                if (cases[1].is_none() || exists(&next)) && longer.len() < BRANCHES {
+            for way in &ways {
+                let next = format!("{prefix}{way}");
+                // A character that is written in one way cannot lead astray; the next letter tells.
+                if (ways.len() == 1 || exists(&next)) && longer.len() < BRANCHES {
                     longer.push(next);
                 }
             }
@@ -165,18 +180,24 @@ fn search(key: &ObjectKey, exists: impl Fn(&str) -> bool) -> Vec<ObjectKey> {
         .collect()
 }
 
-/// A letter and its other cases, where these are one letter each.
-fn cases(letter: char) -> [Option<char>; 3] {
+/// A letter and its other cases, where these are one letter each, in every way to write them.
+fn ways(letter: char) -> Vec<String> {
     let single = |mut letters: Box<dyn Iterator<Item = char>>| {
         let first = letters.next()?;
         letters.next().is_none().then_some(first)
     };
-    let lower = single(Box::new(letter.to_lowercase())).filter(|l| *l != letter);
-    let upper = single(Box::new(letter.to_uppercase())).filter(|l| *l != letter);
-    match (lower, upper) {
-        (None, upper) => [Some(letter), upper, None],
-        (lower, upper) => [Some(letter), lower, upper],
+    let cases = [
+        Some(letter),
+        single(Box::new(letter.to_lowercase())),
+        single(Box::new(letter.to_uppercase())),
+    ];
+    let mut ways: Vec<String> = Vec::new();
+    for way in cases.into_iter().flatten().flat_map(writings) {
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
     }
+    ways
 }
 
 #[cfg(test)]
@@ -206,6 +227,25 @@ mod tests {
         assert_eq!(search_in(&there, "ärger/Ö"), ["ÄRGER/ö"]);
         assert!(search_in(&there, "dir/c").is_empty());
         assert!(search_in(&there, "1").is_empty());
+    }
+
+    #[test]
+    fn a_name_is_found_however_its_letters_are_written() {
+        let there = [
+            "dir/\u{212b}\u{c5}",
+            "A\u{30a}/100 \u{2126}",
+            "300 \u{212a}",
+            "\u{e4}/b",
+        ];
+
+        assert_eq!(
+            search_in(&there, "dir/\u{c5}\u{c5}"),
+            ["dir/\u{212b}\u{c5}"]
+        );
+        let mixed = search_in(&there, "\u{212b}/100 \u{3a9}");
+        assert_eq!(mixed, ["A\u{30a}/100 \u{2126}"]);
+        assert_eq!(search_in(&there, "300 K"), ["300 \u{212a}"]);
+        assert_eq!(search_in(&there, "a\u{308}/B"), ["\u{e4}/b"]);
     }
 
     #[test]

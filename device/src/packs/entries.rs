@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use longhaul_protocol::ids::{InvalidId, ObjectKey};
-use longhaul_protocol::names::{Clash, Folded, clash, lookalikes};
+use longhaul_protocol::names::{Clash, Folded, lookalikes};
 use longhaul_protocol::pack::{Decoder, EntryHeader, Event, PackError, PackLine, StopCode};
 use longhaul_protocol::value::Digest32;
 use longhaul_vault::{
@@ -17,6 +17,7 @@ use super::TOLD_AT_ONCE;
 use super::feed::Cut;
 use crate::intake::TICKET_HEADER;
 use crate::intake::claims::Claim;
+use crate::intake::room;
 use crate::intake::spellings::{self, Spellings};
 
 /// User metadata in all, in bytes (Amazon S3 user guide, "working with object metadata").
@@ -209,11 +210,23 @@ impl Entries {
             ))
         })?;
         check(header.content_type.as_deref(), &header.metadata).map_err(Refusal::Entry)?;
+        if let Some(why) = room::never_fits(&self.place.vault, header.bytes) {
+            return Err(Refusal::Entry(why));
+        }
         // Claimed before the vault is asked: of two at once, one sees the other here or there.
         let (claim, written) = self.place.spellings.claim(&self.place.job, &key);
-        let like = |other: &ObjectKey| clash(&key, other) == Some(Clash::Normalization);
-        let same = written.clone().filter(like);
-        if let Some(other) = same.or_else(|| self.lookalike(&key)) {
+        let Place {
+            vault,
+            job,
+            spellings,
+            ..
+        } = &self.place;
+        let (same, other_case) = match spellings.clash(vault, job, &key, written) {
+            Some((Clash::Normalization, other)) => (Some(other), None),
+            Some((Clash::Case, other)) => (self.lookalike(&key), Some(other)),
+            None => (self.lookalike(&key), None),
+        };
+        if let Some(other) = same {
             let reason = format!(
                 "the name {:?} looks the same as {}, which is here or in this pack; both would be one \
                  file on many systems: rename one and push it again",
@@ -230,7 +243,7 @@ impl Entries {
                 key.as_str()
             )));
         }
-        let notice = self.notice(&key, written);
+        let notice = self.notice(&key, other_case);
         let before = match self.place.vault.head(&self.place.job, key.as_str()) {
             Ok(info) if is_same(&info, &header) => {
                 return Ok(Current::Held(Box::new(Held {
@@ -272,27 +285,16 @@ impl Entries {
         }
     }
 
-    /// What would look the same as `key`, on the box or earlier in this pack.
+    /// What would look the same as `key`, earlier in this pack.
     fn lookalike(&self, key: &ObjectKey) -> Option<ObjectKey> {
-        lookalikes(key).into_iter().find(|other| {
-            self.names.contains(&half_hash(other.as_str()))
-                || self
-                    .place
-                    .vault
-                    .head(&self.place.job, other.as_str())
-                    .is_ok()
-        })
+        let mut others = lookalikes(key).into_iter();
+        others.find(|other| self.names.contains(&half_hash(other.as_str())))
     }
 
-    /// What is odd about `key`: a name of the box, or of this pack, that differs in case alone.
-    fn notice(&mut self, key: &ObjectKey, written: Option<ObjectKey>) -> Option<String> {
-        let Place {
-            vault,
-            job,
-            spellings,
-            ..
-        } = &self.place;
-        let other = spellings.other_case(vault, job, key).or(written);
+    /// What is odd about `key`: the `other` name of the box, or one of this pack, that differs in case
+    /// alone.
+    fn notice(&mut self, key: &ObjectKey, other: Option<ObjectKey>) -> Option<String> {
+        let Place { job, spellings, .. } = &self.place;
         let again = !self.folded.insert(half_hash(Folded::of(key).as_str()));
         let notice = match other {
             Some(other) => Some(spellings::notice(key, &other)),

@@ -55,18 +55,20 @@ pub fn is_online(rungs: &[RungReport]) -> bool {
 
 fn headline(page: &mut String, status: &Status) {
     let rungs = &status.lan.rungs;
-    let failing = rungs.iter().find_map(|r| r.code.map(|code| (r, code)));
+    let failing = rungs.iter().find(|rung| rung.code.is_some());
     page.push_str("<section class=\"state\" role=\"status\" aria-live=\"polite\">");
-    match failing {
-        Some((rung, code)) => {
+    match status.lan.code() {
+        Some(code) => {
             let entry = code.entry();
             let (title, customer) = (Text(entry.title), Text(entry.customer));
-            let evidence = Text(&rung.evidence);
             let _ = write!(
                 page,
-                "<h1 class=\"bad\"><span class=\"code\">{code}</span> {title}</h1>\
-                 <p class=\"next\">{customer}</p><p class=\"evidence\">Seen: {evidence}</p>"
+                "<h1 class=\"bad\"><span class=\"code\">{code}</span> {title}</h1><p class=\"next\">{customer}</p>"
             );
+            if let Some(rung) = failing {
+                let evidence = Text(&rung.evidence);
+                let _ = write!(page, "<p class=\"evidence\">Seen: {evidence}</p>");
+            }
         }
         None if is_online(rungs) => page.push_str(
             "<h1 class=\"good\">Online</h1><p class=\"next\">The box reaches us. All is well.</p>",

@@ -28,7 +28,7 @@ use crate::lan::LanTls;
 use crate::proxy::ProxySetting;
 use crate::receipts::{Receipts, Sealer};
 use crate::status::StatusSource;
-use crate::uplink::{self, Retrier, StoreTls, UplinkConfig, UplinkParts};
+use crate::uplink::{self, Holds, Retrier, StoreTls, UplinkConfig, UplinkParts};
 
 /// What the data plane works with.
 pub(super) struct DataPlane {
@@ -61,6 +61,7 @@ impl DataPlane {
         let address = options.config.data_listen;
         let arrivals = Arrivals::default();
         let oddities = Oddities::default();
+        let holds = Holds::default();
         let parts = IntakeParts {
             vault: self.vault.clone(),
             credentials: self.credentials,
@@ -70,6 +71,7 @@ impl DataPlane {
             clock: Arc::new(|| clock::wall().0),
             proofs: Some(Arc::new(self.cloud.clone())),
             oddities: oddities.clone(),
+            holds: holds.clone(),
         };
         let (address, serve) =
             intake::serve(IntakeConfig::new(address), parts, shutdown.child_token())
@@ -113,6 +115,7 @@ impl DataPlane {
                 proxy: self.proxy,
             },
             retrier: self.retrier,
+            holds,
             receipts,
             arrivals,
             policy: self.policy,

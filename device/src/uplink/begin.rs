@@ -156,8 +156,9 @@ impl Carrier {
             StartResult::Refused { reason } => {
                 return Ok((version, self.give_up(&info, reason).await?));
             }
-            StartResult::Later { reason } => {
-                return Ok((version, Next::again(reason)));
+            StartResult::Later { reason, held } => {
+                let next = self.later(&info, reason.clone(), *held).await?;
+                return Ok((version, next));
             }
             StartResult::Packed { .. } => {
                 return Ok((version, Next::again("the cloud awaits a pack")));

@@ -3,7 +3,7 @@
 //! Each step ends with what is to be done next with each version that it was given. What a step
 //! has learnt is durable in the vault before the step ends.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,8 +80,6 @@ pub(super) struct Carrier {
     pub gauge: Arc<Mutex<Gauge>>,
     /// How often in a row the store refused a version's requests.
     pub(super) refusals: Arc<Mutex<HashMap<Version, u32>>>,
-    /// Buckets that the cloud is refused as well, as far as that was told.
-    pub(super) held: Arc<Mutex<BTreeSet<String>>>,
 }
 
 pub(super) type Steps = Result<Vec<(Version, Next)>, UplinkError>;
@@ -104,7 +102,6 @@ impl Carrier {
             packs: Gate::new(PACKS),
             gauge: Arc::new(Mutex::new(Gauge::new(config.pack_above))),
             refusals: Arc::default(),
-            held: Arc::default(),
         }
     }
 }

@@ -128,6 +128,8 @@ impl Runtime {
     fn offer(&mut self) -> bool {
         if self.planner.is_empty() {
             self.offered = [None; 3];
+            // What waited for a bucket may have been deleted.
+            self.carrier.parts.holds.clear();
         }
         let through = *self.recorded.borrow_and_update();
         let mut more = false;

@@ -13,6 +13,7 @@ mod begin;
 mod carry;
 pub mod cloud;
 mod deliver;
+mod holds;
 mod meter;
 mod pace;
 mod pack;
@@ -26,7 +27,6 @@ mod throttle;
 mod transmit;
 mod turns;
 mod unsent;
-mod walk;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -47,6 +47,7 @@ use crate::receipts::{Receipts, ReceiptsError};
 use cloud::Cloud;
 use throttle::Throttle;
 
+pub use holds::Holds;
 pub use retry::Retrier;
 
 /// How the uplink behaves.
@@ -105,6 +106,8 @@ pub struct UplinkParts {
     pub tls: StoreTls,
     /// Rung when an operator wants failed objects tried again.
     pub retrier: Retrier,
+    /// Told which buckets refuse everybody.
+    pub holds: Holds,
     /// Rung by the intake.
     pub arrivals: Arrivals,
     /// How the way to the buckets is to be used; may change at any time.
@@ -158,7 +161,12 @@ pub async fn run(
     let (through, follow) = watch::channel(longhaul_vault::Version(0));
     let recorder = record::run(&config, &parts, through, stop.clone());
     let wanted = parts.policy.borrow().clone();
-    let throttle = Throttle::new(wanted, parts.state.clone(), parts.clock);
+    let throttle = Throttle::new(
+        wanted,
+        parts.holds.clone(),
+        parts.state.clone(),
+        parts.clock,
+    );
     let limits = async {
         throttle.run(parts.policy.clone(), stop.clone()).await;
         Ok(())

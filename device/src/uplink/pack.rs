@@ -266,6 +266,15 @@ impl Carrier {
             return Ok(steps);
         }
         self.gauge.lock().arrived();
+        // Deleted or overwritten while the pack was on its way: the cloud leaves it out.
+        let (gone, entries): (Vec<_>, Vec<_>) =
+            (entries.into_iter()).partition(|entry| self.is_gone(entry.info.version));
+        if !gone.is_empty() {
+            self.abort(gone.iter().map(|entry| entry.upload.clone()).collect())
+                .await;
+            let gone = gone.iter().map(|entry| (entry.info.version, Next::Done));
+            steps.extend(gone);
+        }
         let arrived = entries
             .iter()
             .map(|entry| self.tell(entry.info.version, DeliveryEvent::Delivered));
@@ -318,7 +327,9 @@ impl Carrier {
                 Some(CompleteResult::Verified) => self.settle(&info, &entry.upload).await?,
                 Some(CompleteResult::Refused { reason }) => self.give_up(&info, reason).await?,
                 Some(CompleteResult::Restart { reason }) => self.anew(entry, reason).await?,
-                Some(CompleteResult::Later { reason }) => Next::again(reason),
+                Some(CompleteResult::Later { reason, held }) => {
+                    self.later(&info, reason.clone(), *held).await?
+                }
                 None => self.anew(entry, "it travels in another pack").await?,
             };
             Ok((version, next))

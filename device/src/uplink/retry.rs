@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use longhaul_protocol::command::RetryScope;
-use longhaul_vault::{Delivery, DeliveryEvent, Error as VaultError, JobId, Vault, Version};
+use longhaul_vault::{
+    Delivery, DeliveryEvent, Error as VaultError, JobId, ObjectInfo, Vault, Version,
+};
 use tokio::sync::Notify;
 
-use super::walk;
+/// Objects that are looked at together.
+const STEP: usize = 1000;
 
 /// Sends objects on their way again whose delivery was given up.
 #[derive(Clone)]
@@ -25,16 +28,41 @@ impl Retrier {
     }
 
     /// Resets every object in `scope` that was given up; says how many there were. Doing so twice
-    /// does no harm.
+    /// does no harm. They go again while the rest is still being looked for.
     ///
     /// # Errors
     ///
     /// What the vault says, but not that an object has gone meanwhile.
     pub async fn retry(&self, scope: RetryScope) -> Result<u64, VaultError> {
-        let vault = self.vault.clone();
-        let failed = tokio::task::spawn_blocking(move || failed(&vault, &scope)).await;
+        if let RetryScope::Object { bucket, key } = &scope {
+            let failed = failed_object(&self.vault, bucket, key.as_str())?;
+            return self.reset(failed.into_iter().collect()).await;
+        }
+        let mut jobs: Vec<JobId> = self.vault.jobs();
+        let bucket = scope.bucket();
+        jobs.retain(|job| bucket.is_none_or(|bucket| job.as_str() == bucket));
         let mut reset = 0;
-        for version in failed.unwrap_or(Err(VaultError::Closed))? {
+        for job in jobs {
+            let mut after = None;
+            loop {
+                let (vault, job) = (self.vault.clone(), job.clone());
+                let page =
+                    tokio::task::spawn_blocking(move || page(&vault, &job, after.as_deref())).await;
+                let (failed, last) = page.unwrap_or(Err(VaultError::Closed))?;
+                reset += self.reset(failed).await?;
+                if last.is_none() {
+                    break;
+                }
+                after = last;
+            }
+        }
+        Ok(reset)
+    }
+
+    /// Sends these on their way again; says how many there still were.
+    async fn reset(&self, failed: Vec<Version>) -> Result<u64, VaultError> {
+        let mut reset = 0;
+        for version in failed {
             match self.vault.deliver(version, DeliveryEvent::Reset).await {
                 Ok(()) => reset += 1,
                 Err(VaultError::NoSuchVersion(_) | VaultError::InvalidTransition(_)) => {}
@@ -53,24 +81,37 @@ impl Retrier {
     }
 }
 
-fn failed(vault: &Vault, scope: &RetryScope) -> Result<Vec<Version>, VaultError> {
-    let is_failed = |delivery: &Delivery| matches!(delivery, Delivery::Failed { .. });
-    if let RetryScope::Object { bucket, key } = scope {
-        let Ok(job) = bucket.parse() else {
-            return Ok(Vec::new());
-        };
-        return match vault.head(&job, key.as_str()) {
-            Ok(info) if is_failed(&info.delivery) => Ok(vec![info.version]),
-            Ok(_) | Err(VaultError::NoSuchJob(_) | VaultError::NoSuchObject(_)) => Ok(Vec::new()),
-            Err(error) => Err(error),
-        };
+/// The object, if its delivery was given up.
+fn failed_object(vault: &Vault, bucket: &str, key: &str) -> Result<Option<Version>, VaultError> {
+    let Ok(job) = bucket.parse() else {
+        return Ok(None);
+    };
+    match vault.head(&job, key) {
+        Ok(info) => Ok(is_failed(&info).then_some(info.version)),
+        Err(VaultError::NoSuchJob(_) | VaultError::NoSuchObject(_)) => Ok(None),
+        Err(error) => Err(error),
     }
-    let mut jobs: Vec<JobId> = vault.jobs();
-    jobs.retain(|job| {
-        scope
-            .bucket()
-            .is_none_or(|bucket| job.to_string() == bucket)
-    });
-    let found = walk::versions(vault, &jobs, |info| is_failed(&info.delivery));
-    Ok(found.into_iter().map(|(version, _)| version).collect())
+}
+
+/// Those of the next [`STEP`] objects behind `after` that were given up, and the last one looked at if
+/// there are more. However many have failed, no more are held in memory. Blocks.
+fn page(
+    vault: &Vault,
+    job: &JobId,
+    after: Option<&str>,
+) -> Result<(Vec<Version>, Option<String>), VaultError> {
+    let page = match vault.list(job, "", after, STEP) {
+        Ok(page) => page,
+        // Erased meanwhile.
+        Err(VaultError::NoSuchJob(_)) => return Ok((Vec::new(), None)),
+        Err(error) => return Err(error),
+    };
+    let last = page.items.last().filter(|_| page.more);
+    let last = last.map(|info| info.key.clone());
+    let failed = page.items.iter().filter(|info| is_failed(info));
+    Ok((failed.map(|info| info.version).collect(), last))
+}
+
+fn is_failed(info: &ObjectInfo) -> bool {
+    matches!(info.delivery, Delivery::Failed { .. })
 }

@@ -37,6 +37,7 @@ impl Carrier {
             bytes = info.size,
             "delivered"
         );
+        self.bucket_takes(&info.job.to_string()).await?;
         Ok(Next::Done)
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::holds::Holds;
 use super::meter::{Leave, Meter};
 use super::turns::{Gate, Pass};
 use crate::clock::Now;
@@ -30,6 +31,7 @@ pub(super) struct Throttle {
     /// Rung when another policy or hour has begun.
     changed: Arc<Notify>,
     streams: Gate,
+    holds: Holds,
     state: watch::Sender<UplinkState>,
     clock: fn() -> Now,
 }
@@ -38,6 +40,7 @@ impl Throttle {
     /// By this policy, until [`Throttle::run`] hears of another.
     pub fn new(
         policy: UplinkPolicy,
+        holds: Holds,
         state: watch::Sender<UplinkState>,
         clock: fn() -> Now,
     ) -> Self {
@@ -49,6 +52,7 @@ impl Throttle {
             meter: Arc::new(Mutex::new(meter)),
             changed: Arc::default(),
             streams,
+            holds,
             state,
             clock,
         }
@@ -92,7 +96,11 @@ impl Throttle {
                 );
                 meter.set(policy, now);
             }
-            (meter.streams(now), meter.state(now))
+            let state = UplinkState {
+                code: self.holds.code(),
+                ..meter.state(now)
+            };
+            (meter.streams(now), state)
         };
         self.streams.set_room(room);
         let changed = self.state.send_if_modified(|shown| {

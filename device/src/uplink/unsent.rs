@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use longhaul_protocol::ids::UploadId;
-use longhaul_protocol::journal::Fact;
 use longhaul_protocol::upload::{BucketRefused, CompleteResult, CompleteUpload, CompleteUploads};
 use longhaul_vault::{DeliveryEvent, Error as VaultError, ObjectInfo, Version};
 
@@ -43,32 +42,55 @@ impl Carrier {
             bucket: bucket.clone(),
             reason: why.to_owned(),
         };
-        let waits = |why: String| {
-            Next::Again(Again {
-                why,
-                pause: HELD_PAUSE,
-                ..Again::default()
-            })
-        };
         let held = match self.parts.cloud.refused(request).await {
+            Ok(state) if state.again => {
+                let why = "the bucket took something a moment ago, and refuses this".to_owned();
+                return Ok(Some(waiting(why)));
+            }
             Ok(state) => state.held,
             // Nobody knows: it is not failed for that.
-            Err(AskError::Later(why)) => return Ok(Some(waits(why))),
+            Err(AskError::Later(why)) => return Ok(Some(waiting(why))),
             // A cloud that cannot tell.
             Err(AskError::Refused(_)) => None,
         };
         let Some(reason) = held else {
-            self.held.lock().remove(&bucket);
+            self.bucket_takes(&bucket).await?;
             return Ok(None);
         };
-        if self.held.lock().insert(bucket) {
-            let fact = Fact::Notice {
-                part: "uplink".to_owned(),
-                text: format!("deliveries wait: {reason}"),
-            };
+        Ok(Some(self.bucket_waits(&bucket, reason).await?))
+    }
+
+    /// The bucket refuses everybody: told once, and its objects wait.
+    pub(super) async fn bucket_waits(
+        &self,
+        bucket: &str,
+        reason: String,
+    ) -> Result<Next, UplinkError> {
+        if let Some(fact) = self.parts.holds.hold(bucket, &reason) {
             self.write_down(fact).await?;
         }
-        Ok(Some(waits(reason)))
+        Ok(waiting(reason))
+    }
+
+    /// The bucket does not refuse everybody.
+    pub(super) async fn bucket_takes(&self, bucket: &str) -> Result<(), UplinkError> {
+        if let Some(fact) = self.parts.holds.free(bucket) {
+            self.write_down(fact).await?;
+        }
+        Ok(())
+    }
+
+    /// What the cloud could not say yet about a version.
+    pub(super) async fn later(
+        &self,
+        info: &ObjectInfo,
+        reason: String,
+        held: bool,
+    ) -> Result<Next, UplinkError> {
+        if held {
+            return self.bucket_waits(&info.job.to_string(), reason).await;
+        }
+        Ok(Next::again(reason))
     }
 
     pub(super) async fn not_sent(
@@ -134,6 +156,22 @@ impl Carrier {
 
     /// Completes uploads of which every byte was sent.
     pub async fn complete(&self, sent: &[(Version, CompleteUpload)]) -> Result<Asked, UplinkError> {
+        // Deleted or overwritten while it waited for the cloud: completed, it would come back.
+        let (gone, sent): (Vec<_>, Vec<_>) =
+            sent.iter().partition(|(version, _)| self.is_gone(*version));
+        if !gone.is_empty() {
+            self.abort(
+                gone.iter()
+                    .map(|(_, upload)| upload.upload.clone())
+                    .collect(),
+            )
+            .await;
+        }
+        let gone = gone.iter().map(|(version, _)| (*version, Next::Done));
+        let mut steps: Vec<_> = gone.collect();
+        if sent.is_empty() {
+            return Ok(Asked::Answered(steps));
+        }
         let uploads = sent.iter().map(|(_, upload)| upload.clone()).collect();
         let completed = match self.parts.cloud.complete(CompleteUploads { uploads }).await {
             Ok(completed) => completed.uploads,
@@ -146,7 +184,7 @@ impl Carrier {
                 sent.len()
             ))));
         }
-        let steps = sent.iter().zip(completed).map(|((version, upload), result)| async move {
+        let settled = sent.iter().zip(completed).map(|((version, upload), result)| async move {
             let info = match self.parts.vault.head_version(*version) {
                 Ok(info) => info,
                 Err(VaultError::NoSuchVersion(_)) => return Ok((*version, Next::Done)),
@@ -160,10 +198,20 @@ impl Carrier {
                     Next::again(reason)
                 }
                 CompleteResult::Refused { reason } => self.give_up(&info, &reason).await?,
-                CompleteResult::Later { reason } => Next::again(reason),
+                CompleteResult::Later { reason, held } => self.later(&info, reason, held).await?,
             };
             Ok((*version, next))
         });
-        Ok(Asked::Answered(futures::future::try_join_all(steps).await?))
+        steps.extend(futures::future::try_join_all(settled).await?);
+        Ok(Asked::Answered(steps))
     }
+}
+
+/// It waits for its bucket.
+fn waiting(why: String) -> Next {
+    Next::Again(Again {
+        why,
+        pause: HELD_PAUSE,
+        ..Again::default()
+    })
 }

@@ -46,6 +46,7 @@ impl Running {
                 public: Authority::new().client_tls(),
             },
             retrier: Retrier::new(vault.clone()),
+            holds: uplink::Holds::default(),
             receipts: open_receipts(dir),
             arrivals: arrivals.clone(),
             policy: watch::Sender::default().subscribe(),

@@ -16,13 +16,13 @@ use crate::uplink::Haul;
 use crate::wan::TestCloud;
 
 #[path = "../support/faults.rs"]
-mod proxy;
+pub mod proxy;
 
 use proxy::{Fault, Faults};
 
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code></Error>";
 
-async fn haul() -> (Haul, Arc<Faults>) {
+pub async fn haul() -> (Haul, Arc<Faults>) {
     let mut haul = Haul::new().await;
     let server = format!("http://{}", haul.server);
     let http = reqwest::Client::builder()

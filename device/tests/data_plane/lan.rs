@@ -125,6 +125,7 @@ pub struct Lan {
     pub address: SocketAddr,
     pub authority: Authority,
     pub vault: Vault,
+    pub credentials: CredentialStore,
     pub stop: CancellationToken,
     pub task: JoinHandle<()>,
     pub dir: TempDir,
@@ -170,12 +171,13 @@ impl Lan {
         });
         let parts = IntakeParts {
             vault: vault.clone(),
-            credentials,
+            credentials: credentials.clone(),
             tls,
             status,
             arrivals: Arrivals::default(),
             proofs: None,
             oddities: Oddities::default(),
+            holds: longhaul_device::uplink::Holds::default(),
             clock: Arc::new(clock),
         };
         let stop = CancellationToken::new();
@@ -185,6 +187,7 @@ impl Lan {
             address,
             authority,
             vault,
+            credentials,
             task: tokio::spawn(serving),
             stop,
             dir,

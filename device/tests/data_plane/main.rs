@@ -5,8 +5,10 @@
     reason = "helpers of tests fail the test that calls them"
 )]
 
+mod clocks;
 mod deletions;
 mod faults;
+mod in_flight;
 mod intake;
 mod lan;
 mod limits;
@@ -14,5 +16,6 @@ mod packed_uplink;
 mod packs;
 mod push;
 mod refusals;
+mod renewal;
 mod uplink;
 mod wan;

@@ -3,6 +3,8 @@
 use crate::lan::{BUCKET, Lan, NOW, SECRET, code, https, noise};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
+use longhaul_protocol::lan::SIZE_HEADER;
+use longhaul_vault::VaultConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -158,6 +160,77 @@ async fn names_that_no_bucket_can_hold_are_refused_with_the_rule() {
         let (code, message) = code(&answer.unwrap_err());
         assert_eq!(code, "InvalidArgument", "{key}");
         assert!(message.contains(rule), "{key}: {message}");
+    }
+}
+
+/// A box of two megabytes.
+async fn tiny() -> Lan {
+    let small = |vault: VaultConfig| VaultConfig {
+        capacity_bytes: 2 << 20,
+        ..vault.small()
+    };
+    Lan::with(small, |intake| intake).await
+}
+
+#[tokio::test]
+async fn what_is_longer_than_the_box_is_refused_before_a_byte_of_it_is_kept() {
+    let lan = tiny().await;
+    let s3 = lan.client();
+    let before = lan.vault.stats().used_bytes;
+
+    let body = ByteStream::from(noise(3 << 20, 1));
+    let put = s3.put_object().bucket(BUCKET).key("long").body(body);
+    let put = put.send().await.unwrap_err();
+    let begun = s3.create_multipart_upload().bucket(BUCKET).key("parts");
+    let begun = begun.customize().mutate_request(|request| {
+        request.headers_mut().insert(SIZE_HEADER, "3145728");
+    });
+    let begun = begun.send().await.unwrap_err();
+
+    for (name, why) in [code(&put), code(&begun)] {
+        assert_eq!(name, "EntityTooLarge");
+        assert!(why.contains("more than the whole box holds"), "{why}");
+    }
+    let stats = lan.vault.stats();
+    assert_eq!((stats.used_bytes, stats.uploads), (before, 0));
+    let exact = s3.put_object().bucket(BUCKET).key("fits");
+    let exact = exact.body(ByteStream::from(noise(1 << 20, 2)));
+    exact.send().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_that_turns_out_longer_than_the_box_is_ended_and_its_space_is_back_at_once() {
+    let lan = tiny().await;
+    let s3 = lan.client();
+    let begun = s3.create_multipart_upload().bucket(BUCKET).key("endless");
+    let begun = begun.send().await.unwrap();
+
+    let mut number = 0;
+    let refusal = loop {
+        number += 1;
+        assert!(number < 20, "it never ends");
+        let part = s3
+            .upload_part()
+            .bucket(BUCKET)
+            .key("endless")
+            .upload_id(begun.upload_id().unwrap())
+            .part_number(number)
+            .body(ByteStream::from(noise(200_000, 3)))
+            .send();
+        if let Err(refusal) = part.await {
+            break refusal;
+        }
+    };
+
+    let (name, why) = code(&refusal);
+    assert_eq!(name, "EntityTooLarge", "{why}");
+    assert!(why.contains("the upload is ended"), "{why}");
+    assert!(number > 5, "it was taken as long as it could fit: {number}");
+    assert_eq!(lan.vault.stats().uploads, 0, "nobody had to abort it");
+    for index in 0..20 {
+        let put = s3.put_object().bucket(BUCKET).key(format!("{index}"));
+        let put = put.body(ByteStream::from(noise(50_000, index)));
+        put.send().await.unwrap();
     }
 }
 

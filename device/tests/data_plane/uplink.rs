@@ -16,7 +16,9 @@ use longhaul_protocol::command::RetryScope;
 use longhaul_protocol::journal::Fact;
 use longhaul_protocol::uplink::{UplinkPolicy, UplinkState};
 use longhaul_protocol::upload::StoreTrust;
-use longhaul_vault::{Checksums, Condition, Delivery, Metadata, Vault, VaultConfig, Version};
+use longhaul_vault::{
+    Checksums, Condition, Delivery, DeliveryEvent, Metadata, Vault, VaultConfig, Version,
+};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -117,6 +119,14 @@ impl Haul {
         info.version
     }
 
+    /// Deletes an object on the box, as its owner does.
+    pub async fn delete(&self, key: &str) {
+        let job = BUCKET.parse().unwrap();
+        let gone = self.vault.delete(&job, key, Condition::Any).await;
+        assert!(gone.unwrap(), "{key} was there");
+        self.arrivals.ring();
+    }
+
     pub fn start(&self) -> Running {
         self.start_with(|config| config)
     }
@@ -143,6 +153,7 @@ impl Haul {
             journal: self.journal.clone(),
             tls: self.tls.clone(),
             retrier: self.retrier.clone(),
+            holds: uplink::Holds::default(),
             receipts: self.receipts.clone(),
             arrivals: self.arrivals.clone(),
             policy: self.policy.subscribe(),
@@ -182,6 +193,13 @@ impl Haul {
         got.unwrap().body.collect().await.unwrap().to_vec()
     }
 
+    /// The names of everything there, in order.
+    pub async fn keys_in_bucket(&self) -> Vec<String> {
+        let list = self.cloud.bucket.list_objects_v2().bucket(BUCKET);
+        let found = list.send().await.unwrap().contents.unwrap_or_default();
+        found.into_iter().filter_map(|object| object.key).collect()
+    }
+
     pub async fn facts(&self) -> Vec<Fact> {
         let batch = self.journal.batch().await.unwrap();
         let entries = batch.map(|batch| batch.entries).unwrap_or_default();
@@ -194,6 +212,29 @@ impl Running {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_retry_of_very_many_objects_finds_every_one_of_them() {
+    const MANY: usize = 2_300;
+    let haul = Haul::new().await;
+    let keys: Vec<String> = (0..MANY).map(|n| format!("f{n:05}")).collect();
+    for some in keys.chunks(200) {
+        let stored = some.iter().map(|key| async {
+            let version = haul.store(key, b"bytes").await;
+            let reason = "gone wrong".to_owned();
+            let failed = DeliveryEvent::Failed { reason };
+            haul.vault.deliver(version, failed).await.unwrap();
+        });
+        futures::future::join_all(stored).await;
+    }
+    haul.store("fine", b"bytes").await;
+    assert_eq!(haul.vault.stats().pending, 1);
+
+    let found = haul.retrier.retry(RetryScope::All).await.unwrap();
+
+    assert_eq!(found, MANY as u64);
+    assert_eq!(haul.vault.stats().pending, MANY as u64 + 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -156,11 +156,16 @@ pub struct TestCloud {
     /// Every part number that a URL was signed for.
     pub signed: Mutex<Vec<u32>>,
     pub aborted: Mutex<Vec<UploadId>>,
+    /// Of these, what was not begun anew.
+    given_up: Mutex<Vec<UploadId>>,
     /// Who vouches for the bucket, as the box is told.
     pub trust: Mutex<StoreTrust>,
     /// Why the bucket is refused to the cloud as well, and how often a box asked.
     pub held: Mutex<Option<String>>,
     pub refusals: AtomicUsize,
+    /// No completion is answered while set; how many were not.
+    pub mute: AtomicBool,
+    pub unheard: AtomicUsize,
     /// Keys that will not be taken.
     pub refused: Mutex<Vec<String>>,
     /// Completions that are still to be answered with `Restart`.
@@ -188,8 +193,11 @@ impl TestCloud {
             started: AtomicUsize::new(0),
             signed: Mutex::default(),
             aborted: Mutex::default(),
+            given_up: Mutex::default(),
             held: Mutex::default(),
             refusals: AtomicUsize::new(0),
+            mute: AtomicBool::new(false),
+            unheard: AtomicUsize::new(0),
             refused: Mutex::default(),
             restarts: AtomicI64::new(0),
             failures: AtomicI64::new(0),
@@ -226,6 +234,7 @@ impl TestCloud {
             return StartResult::Refused { reason };
         }
         let upload: UploadId = format!("up-{}", object.object.version).parse().unwrap();
+        self.given_up.lock().retain(|gone| *gone != upload);
         let known = self.uploads.lock().get(&upload).map(|u| u.s3.clone());
         if object.bytes <= PART_BYTES {
             let s3 = None;
@@ -378,6 +387,12 @@ impl TestCloud {
         reader.finish().unwrap();
         let mut uploads = BTreeMap::new();
         for upload in wanted {
+            // As the cloud does: what was given up is not put.
+            if self.given_up.lock().contains(&upload) {
+                let reason = "it was given up".to_owned();
+                uploads.insert(upload, CompleteResult::Restart { reason });
+                continue;
+            }
             let object = self.uploads.lock()[&upload].object.clone();
             let (bucket, key) = (object.object.bucket, object.object.key);
             let Some(bytes) = found.remove(key.as_str()) else {
@@ -478,6 +493,10 @@ impl Cloud for TestCloud {
     fn complete(&self, request: CompleteUploads) -> BoxFuture<'_, Result<Completed, AskError>> {
         Box::pin(async move {
             self.fail()?;
+            if self.mute.load(Ordering::Relaxed) {
+                self.unheard.fetch_add(1, Ordering::Relaxed);
+                return Err(AskError::Later("the cloud is away".to_owned()));
+            }
             let mut uploads = Vec::new();
             for upload in request.uploads {
                 uploads.push(self.finish(upload).await);
@@ -489,11 +508,12 @@ impl Cloud for TestCloud {
     fn refused(&self, _: BucketRefused) -> BoxFuture<'_, Result<BucketState, AskError>> {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         let held = self.held.lock().clone();
-        Box::pin(async move { Ok(BucketState { held }) })
+        Box::pin(async move { Ok(BucketState { held, again: false }) })
     }
 
     fn abort(&self, request: AbortUploads) -> BoxFuture<'_, Result<(), AskError>> {
         Box::pin(async move {
+            self.given_up.lock().extend(request.uploads.clone());
             self.aborted.lock().extend(request.uploads);
             Ok(())
         })

@@ -194,10 +194,16 @@ impl Core {
         }
     }
 
+    /// So much of the capacity, in bytes.
+    pub(crate) fn share(&self, percent: u64) -> u64 {
+        let share = u128::from(self.config.capacity_bytes) * u128::from(percent) / 100;
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
     /// Is this much of the capacity in use?
     pub(crate) fn above(&self, percent: u64) -> bool {
-        let mark = u128::from(self.config.capacity_bytes) * u128::from(percent) / 100;
-        let exceeds = || u128::from(self.used.load(Ordering::Relaxed)) >= mark;
+        let mark = self.share(percent);
+        let exceeds = || self.used.load(Ordering::Relaxed) >= mark;
         if !exceeds() {
             return false;
         }

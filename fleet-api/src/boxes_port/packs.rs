@@ -64,7 +64,7 @@ pub(super) async fn start(
         .await
         .map_err(FleetError::from)?;
     let denied = match buckets.ensure(bucket).await {
-        Err(error) if error.is_denial() => fleet.destination_refused(bucket).await?,
+        Err(error) if error.is_denial() => fleet.destination_refused(bucket).await?.held,
         made => made.map(|()| None).map_err(FleetError::from)?,
     };
     let now = fleet.now();
@@ -91,7 +91,7 @@ pub(super) async fn start(
         uploads.push(if row.state == UploadState::Verified {
             StartResult::Verified { upload }
         } else if let Some(reason) = waits.clone() {
-            StartResult::Later { reason }
+            StartResult::Later { reason, held: true }
         } else {
             packed.push(upload.clone());
             StartResult::Packed { upload }

@@ -1,5 +1,6 @@
 //! Destinations: each bucket is tried out when somebody wants to use it, and again now and then.
 
+use longhaul_protocol::upload::BucketState;
 use serde_json::json;
 
 use super::{Actor, Fleet, FleetError, audit};
@@ -111,7 +112,7 @@ impl Fleet {
     pub(crate) async fn destination_refused(
         &self,
         bucket: &str,
-    ) -> Result<Option<String>, FleetError> {
+    ) -> Result<BucketState, FleetError> {
         let mut tx = self.db().read().await?;
         let known = destination_get(&mut tx, bucket).await?;
         drop(tx);
@@ -121,11 +122,14 @@ impl Fleet {
             let good_for = if denied { REFUSED_MS.0 } else { REFUSED_MS.1 };
             now.saturating_sub(known.checked) < good_for
         });
+        // What took something a moment ago may refuse everything since: that is no verdict.
+        let again = known.as_ref().is_some_and(|known| !known.abilities.denied);
         let found = match known {
             Some(known) => known,
             None => self.try_out(bucket).await?,
         };
-        Ok(found.held())
+        let held = found.held();
+        Ok(BucketState { held, again })
     }
 
     async fn try_out(&self, bucket: &str) -> Result<Destination, FleetError> {

@@ -48,5 +48,28 @@ async fn names_that_clash_are_in_the_boxs_timeline_and_not_only_in_the_customers
     });
     let told = told.await.expect("operators see them");
     assert!(told.contains("survey"), "the bucket is named: {told}");
+
+    // And by signs that stand for letters: angstrom, ohm, kelvin.
+    let signs = site.stage.path("signs");
+    std::fs::create_dir(&signs).expect("a folder");
+    for name in [
+        "\u{c5}.txt",
+        "\u{212b}.txt",
+        "100 \u{3a9}.txt",
+        "100 \u{2126}.txt",
+        "300 K.txt",
+        "300 \u{212a}.txt",
+    ] {
+        std::fs::write(signs.join(name), name).expect("written");
+    }
+    let push = ["push", arg(&signs), "--patience=60"];
+    let report = customer.json(3, &push).await.expect("some are refused");
+    let failed = report["failed"].as_array().expect("a list");
+    assert_eq!(failed.len(), 3, "one of each two: {report}");
+    let lint = ["lint", arg(&signs)];
+    let found = customer.json(3, &lint).await.expect("named before");
+    let findings = found["findings"].as_array().expect("a list");
+    let same = findings.iter().filter(|f| f["problem"] == "lookalike");
+    assert_eq!(same.count(), 3, "{found}");
     site.stop().await.expect("they stop when asked");
 }

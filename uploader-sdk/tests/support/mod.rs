@@ -390,6 +390,7 @@ async fn delivery(
         .collect();
     Ok(Response::new(full(serde_json::to_vec(&Deliveries {
         objects,
+        held: None,
     })?)))
 }
 

@@ -14,6 +14,7 @@ use super::super::claims::Claim;
 use super::super::error::from_vault;
 use super::super::names::{self, Fresh};
 use super::super::put::begin;
+use super::super::room;
 use super::super::spellings::Spellings;
 use super::flag;
 use super::tar::{Decoder, Event, Header, Kind};
@@ -220,6 +221,9 @@ impl Extract {
                 };
                 return self.refused(&shown, why);
             }
+        }
+        if let Some(why) = room::never_fits(&self.vault, header.bytes) {
+            return self.refused(&shown, &why);
         }
         let (key, claim) = match names::fresh(&self.vault, &self.spellings, &self.job, &text) {
             Ok(Fresh { key, notice, claim }) => {

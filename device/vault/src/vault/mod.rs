@@ -17,7 +17,7 @@ use crate::{
     Checksums, Commit, Condition, Damage, Error, JobId, Metadata, ObjectInfo, ObjectReader,
     ObjectWriter, OpenError, Page, RecoveryReport, Rekey, ScrubReport, Stats, VaultConfig, Version,
     codec::encode_detail,
-    core::{Core, Request},
+    core::{Core, FULL_PERCENT, Request, SLOW_DOWN_PERCENT},
     disk::{Disk, RealDisk},
     index::Outcome,
     keyring::{self, JobNo},
@@ -227,6 +227,19 @@ impl Vault {
     ) -> Result<Page<ObjectInfo>, Error> {
         let number = self.core().job(job)?;
         self.core().list(number, prefix, start_after, limit)
+    }
+
+    /// Bytes of the longest object that this vault could ever take.
+    pub fn largest_object(&self) -> u64 {
+        self.core().share(FULL_PERCENT)
+    }
+
+    /// Bytes that the parts of one upload can have before it is told to slow down for ever, though
+    /// nothing else is here: what its own log leaves of the capacity, and the segments that are open.
+    pub fn largest_upload(&self) -> u64 {
+        let core = self.core();
+        let taken = core.log_bytes() + 2 * core.geometry.segment;
+        core.share(SLOW_DOWN_PERCENT).saturating_sub(taken)
     }
 
     /// How full the vault is and what it holds.

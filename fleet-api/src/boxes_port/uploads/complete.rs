@@ -178,9 +178,11 @@ fn compared(row: &UploadRow, found: Option<Content>) -> Compared {
 
 /// The store denies us this one: what was sent stays, and the others need not wait for it.
 async fn later(fleet: &Fleet, bucket: &str) -> Result<Step, Refusal> {
-    let held = fleet.destination_refused(bucket).await?;
-    let reason = held.unwrap_or_else(|| format!("the object store denied access to {bucket}"));
-    Ok(Step::Said(CompleteResult::Later { reason }))
+    let held = fleet.destination_refused(bucket).await?.held;
+    Ok(Step::Said(CompleteResult::Later {
+        held: held.is_some(),
+        reason: held.unwrap_or_else(|| format!("the object store denied access to {bucket}")),
+    }))
 }
 
 /// Takes down that objects are in the bucket, byte for byte.

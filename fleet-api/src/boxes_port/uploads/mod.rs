@@ -99,9 +99,7 @@ pub(super) async fn refused(
     }
     let reason: String = request.reason.chars().take(REASON_CHARS).collect();
     tracing::warn!(%box_id, bucket = request.bucket, reason, "the object store refuses a box");
-    Ok(BucketState {
-        held: fleet.destination_refused(&request.bucket).await?,
-    })
+    Ok(fleet.destination_refused(&request.bucket).await?)
 }
 
 /// Gives uploads up.

@@ -43,7 +43,7 @@ pub(in crate::boxes_port) async fn start(
         let down = checker.take_down(&mut tx, object).await?;
         taken.push(match waits.get(bucket).cloned().flatten() {
             // What is there already is said all the same.
-            Some(reason) if !is_verified(&down) => Err(StartResult::Later { reason }),
+            Some(reason) if !is_verified(&down) => Err(StartResult::Later { reason, held: true }),
             _ => down,
         });
         if request.conditions && !conditional.contains_key(bucket) {
@@ -176,7 +176,10 @@ async fn take_down(
     let packed = ahead.is_none_or(|ahead| ahead.packed.contains(key));
     if packed && !pack_make_way(tx, box_id, name, version, now.0).await? {
         let reason = "this object is just being taken out of a pack".to_owned();
-        return Ok(Err(StartResult::Later { reason }));
+        return Ok(Err(StartResult::Later {
+            reason,
+            held: false,
+        }));
     }
     let there = if ahead.is_none_or(|ahead| ahead.there.contains(key)) {
         object_get(tx, &object.object.bucket, &object.object.key).await?
@@ -291,12 +294,14 @@ async fn begin(
 /// The store did not do its part for one object: that is no reason to keep the others waiting.
 async fn later(fleet: &Fleet, bucket: &str, error: BucketError) -> Result<StartResult, Refusal> {
     let held = if error.is_denial() {
-        fleet.destination_refused(bucket).await?
+        fleet.destination_refused(bucket).await?.held
     } else {
         None
     };
-    let reason = held.unwrap_or_else(|| error.to_string());
-    Ok(StartResult::Later { reason })
+    Ok(StartResult::Later {
+        held: held.is_some(),
+        reason: held.unwrap_or_else(|| error.to_string()),
+    })
 }
 
 async fn restart(fleet: &Fleet, id: &UploadId, s3_upload: Option<&str>) -> Result<(), Refusal> {

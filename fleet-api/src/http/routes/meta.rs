@@ -93,14 +93,14 @@ pub struct Codes {
     items: Vec<CodeView>,
 }
 
-/// One way in which a rung fails.
+/// One way in which a rung fails or deliveries wait.
 #[derive(Serialize, ToSchema)]
 pub struct CodeView {
     /// `LH-nnn`.
     code: String,
-    /// The rung that fails.
-    #[schema(value_type = String)]
-    rung: Rung,
+    /// The rung that fails; null for what keeps deliveries waiting.
+    #[schema(value_type = Option<String>)]
+    rung: Option<Rung>,
     /// A few words.
     title: &'static str,
     /// What the customer should do next.
@@ -112,7 +112,7 @@ pub struct CodeView {
 async fn code_list(_: Call<CodeList>) -> Result<Json<Codes>, Problem> {
     let items = CODES.iter().map(|entry| CodeView {
         code: format!("LH-{:03}", entry.number),
-        rung: entry.rung,
+        rung: (!entry.deliveries).then_some(entry.rung),
         title: entry.title,
         customer: entry.customer,
         operator: entry.operator,

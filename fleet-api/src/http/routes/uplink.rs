@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use longhaul_protocol::diag::Code;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::uplink::{Priority, UplinkMode, UplinkPolicy, Week};
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,9 @@ pub struct UplinkView {
     state: Option<UplinkMode>,
     /// Bytes per second that it may send now; absent where nothing limits it.
     bytes_per_sec: Option<u64>,
+    /// Why some deliveries wait though it may send: the code of buckets that refuse everybody.
+    #[schema(value_type = Option<String>)]
+    code: Option<Code>,
 }
 
 impl From<Uplink> for Tagged<UplinkView> {
@@ -146,6 +150,7 @@ impl From<Uplink> for Tagged<UplinkView> {
             applied: of.applied,
             state: of.in_force.map(|now| now.state),
             bytes_per_sec: of.in_force.and_then(|now| now.bytes_per_sec),
+            code: of.in_force.and_then(|now| now.code),
         })
     }
 }

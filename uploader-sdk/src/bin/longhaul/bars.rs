@@ -1,6 +1,7 @@
 //! Progress on a terminal as bars, for programs as JSON lines.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,7 +115,10 @@ impl Bars {
         self.rate.add(now, moved);
         put(&self.on_box, moved, s.bytes, &self.moving(s, moved));
         if let Some(bar) = &self.in_cloud {
-            let files = format!("{}/{} files", s.files_in_cloud, s.files);
+            let mut files = format!("{}/{} files", s.files_in_cloud, s.files);
+            if let Some(code) = s.code {
+                let _ = write!(files, ", {code} {}", code.entry().title);
+            }
             put(bar, s.bytes_in_cloud, s.bytes, &files);
         }
     }

@@ -111,6 +111,10 @@ fn print(status: &LanStatus, addr: &str) {
         bytes(vault.pending_bytes),
     );
     println!("{}", safety(vault.objects, vault.pending_objects));
+    if let Some(code) = status.uplink.and_then(|uplink| uplink.code) {
+        let entry = code.entry();
+        println!("{code} {}: {}", entry.title, entry.customer);
+    }
     for rung in &status.rungs {
         let word = match rung.status {
             RungStatus::Ok => "ok",
