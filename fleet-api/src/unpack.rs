@@ -320,12 +320,12 @@ async fn put(
     }
     let ids: Vec<&str> = good.iter().map(|(u, _)| u.upload_id.as_str()).collect();
     let keys: Vec<&str> = good.iter().map(|(u, _)| u.object_key.as_str()).collect();
-    let begin = pack_entries_begin(&mut tx, &pack.pack_id, &ids, now).await?;
+    let ours = pack_entries_begin(&mut tx, &pack.pack_id, &ids, now).await?;
     // What this pack, or another process, has put before is found and not put twice.
     let there = objects_there(&mut tx, &bucket, &keys).await?;
     let begun = good
         .into_iter()
-        .filter(|(upload, _)| begin.contains(upload.upload_id.as_str()))
+        .filter(|(upload, _)| ours.contains(upload.upload_id.as_str()))
         .map(|(upload, bytes)| {
             let only_new = conditional && !there.contains(upload.object_key.as_str());
             (upload, bytes, only_new)
