@@ -165,7 +165,7 @@ def test_receipts_come_through_the_box_where_the_cloud_is_out_of_reach(passing_o
     for cloud in (None, NOBODY):
         out = tmp_path / "r"
         assert longhaul.receipt(out, cloud=cloud, **passing_on) == 3
-        assert out.read_text() == (kept / "receipts").read_text()
+        assert out.read_text().splitlines() == (kept / "receipts").read_text().splitlines()
         assert longhaul.verify(out, root=kept / "root.pem").in_cloud == 2
         out.unlink()
 
