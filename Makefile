@@ -1,5 +1,5 @@
 # Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
-.PHONY: demo test soak fuzz bench-transfer bench-fleet bench-bringup conformance check lint deny unit clients python browser dashboards build tools clean-demo
+.PHONY: demo test soak fuzz bench-transfer bench-fleet bench-bringup conformance check lint deny unit clients python browser dashboards build tools clean-demo probe
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -38,6 +38,11 @@ bench-bringup:
 	scripts/tools.sh demo >/dev/null; scripts/tools.sh lab >/dev/null
 	cargo build --workspace --all-features --bins
 	exec "$(TARGET)/debug/longhaul-bench-bring-up" --work "$(TARGET)/bench-bringup" --date "$$(date -u +%Y-%m-%d)" --out docs/benchmarks
+
+## make probe: longhaul-probe as one static file, in $(TARGET)/probe/; says so if it is not static, and starts it in an empty root (needs root).
+## With glibc: the musl target of Rust is not needed. Names are looked up by what lies in the file, whatever the machine is set to.
+probe:
+	scripts/probe.sh "$(TARGET)"
 
 ## make test: format, lints, dependencies, unit, property, whole-system, Python, browser.
 test:

@@ -40,7 +40,7 @@ As root it also asks neighbours on the wire (ARP); without, it makes do with les
 
 /// Looks at this network as a box would, and says whether it would come online.
 #[derive(Parser)]
-#[command(version, after_help = AFTER)]
+#[command(name = "longhaul-probe", version, after_help = AFTER)]
 struct Options {
     /// The probe's ticket, downloaded at the order.
     ticket: PathBuf,

@@ -82,20 +82,23 @@ export function BringUpPage() {
 function Report({ found, group, choose }: { found: BringUp; group: keyof typeof GROUPS; choose: (group: keyof typeof GROUPS) => void }) {
   const { times, funnel } = found;
   const powered = funnel[0]?.boxes ?? 0;
+  const figures = [
+    ["Boots", times.boots.toLocaleString("en")],
+    ["Came online", times.online.toLocaleString("en")],
+    ["Half within", lasting(times.median_ms)],
+    ["Nine of ten within", lasting(times.p90_ms)],
+    ["Slowest", lasting(times.slowest_ms)],
+  ] as const;
   return (
     <>
       <section class="card" aria-label="Power to online">
         <dl class="figures">
-          <dt>Boots</dt>
-          <dd>{times.boots.toLocaleString("en")}</dd>
-          <dt>Came online</dt>
-          <dd>{times.online.toLocaleString("en")}</dd>
-          <dt>Half within</dt>
-          <dd>{lasting(times.median_ms)}</dd>
-          <dt>Nine of ten within</dt>
-          <dd>{lasting(times.p90_ms)}</dd>
-          <dt>Slowest</dt>
-          <dd>{lasting(times.slowest_ms)}</dd>
+          {figures.map(([name, value]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ))}
         </dl>
       </section>
       <div class="title">
