@@ -218,11 +218,17 @@ async fn a_flipped_bit_in_the_log_closes_the_vault_and_the_cloud_is_told_why() {
     });
     let named = named.await.expect("said");
     assert!(named.contains("log"), "{named}");
-    let told = site
-        .operator
-        .timeline(&site.box_id, "failure")
-        .await
-        .expect("a timeline");
+    // It comes by the journal, another way than what the box reports.
+    let told = until("the failure in the timeline", PATIENCE, || async {
+        let told = site.operator.timeline(&site.box_id, "failure").await;
+        let told = told.map_err(|e| e.to_string())?;
+        if told.is_empty() {
+            Err("nothing".to_owned())
+        } else {
+            Ok(told)
+        }
+    });
+    let told = told.await.expect("told");
     assert_eq!(told.len(), 1, "said once: {told:?}");
     let refused = customer
         .run(["push", arg(&source), "--json", "--patience=1"])
