@@ -35,6 +35,11 @@ pub struct Wanted {
 /// [`FetchError`]; where neither answered, it says why of both.
 pub async fn obtain(wanted: &Wanted, output: &Path) -> Result<u64, FetchError> {
     let ticket = wanted.ticket.as_ref();
+    if ticket.is_none() && wanted.token.is_none() {
+        return Err(FetchError::Unsaid {
+            what: "ticket or token",
+        });
+    }
     let bucket = wanted.bucket.as_ref();
     let bucket = bucket.or_else(|| Some(&ticket?.bucket));
     let bucket = bucket.ok_or(FetchError::Unsaid { what: "bucket" })?;
