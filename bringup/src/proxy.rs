@@ -100,12 +100,26 @@ struct Kept {
     proxy: Option<String>,
 }
 
+/// What the box's network settings say.
+#[derive(Clone, Debug, Default)]
+enum Preferred {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// That there is none.
+    Direct,
+    /// This one.
+    Through(Proxy),
+}
+
 /// The proxy in force; clones follow each other.
 #[derive(Clone, Debug)]
 pub struct ProxySetting {
     path: PathBuf,
     /// What the factory's signed configuration says.
     factory: Option<Proxy>,
+    /// Goes before everything else.
+    preferred: Arc<RwLock<Preferred>>,
     current: Arc<RwLock<Option<Proxy>>>,
 }
 
@@ -121,6 +135,7 @@ impl ProxySetting {
         let setting = Self {
             path: path(state),
             factory,
+            preferred: Arc::default(),
             current: Arc::default(),
         };
         setting.reload();
@@ -132,6 +147,7 @@ impl ProxySetting {
         Self {
             path: PathBuf::new(),
             factory: None,
+            preferred: Arc::default(),
             current: Arc::default(),
         }
     }
@@ -150,16 +166,35 @@ impl ProxySetting {
         self.current.read().clone()
     }
 
+    /// What the box's network settings say: nothing, no proxy (an empty text), or this one.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAProxy`]; then everything stays as it is.
+    pub fn prefer(&self, proxy: Option<&str>) -> Result<(), NotAProxy> {
+        let preferred = match proxy {
+            None => Preferred::Nothing,
+            Some("") => Preferred::Direct,
+            Some(text) => Preferred::Through(text.parse()?),
+        };
+        *self.preferred.write() = preferred;
+        self.reload();
+        Ok(())
+    }
+
     /// Looks at the file again; whether the proxy is another one now.
     pub fn reload(&self) -> bool {
         let kept = disk::read_json::<Kept>(&self.path).unwrap_or_else(|error| {
             tracing::warn!(%error, "the proxy's setting is unreadable and left out");
             None
         });
-        let new = match kept.and_then(|kept| kept.proxy) {
-            Some(text) if text.is_empty() => None,
-            Some(text) => text.parse().ok(),
-            None => self.factory.clone(),
+        let here = kept.and_then(|kept| kept.proxy);
+        let new = match (self.preferred.read().clone(), here) {
+            (Preferred::Through(proxy), _) => Some(proxy),
+            (Preferred::Direct, _) => None,
+            (Preferred::Nothing, Some(text)) if text.is_empty() => None,
+            (Preferred::Nothing, Some(text)) => text.parse().ok(),
+            (Preferred::Nothing, None) => self.factory.clone(),
         };
         let mut current = self.current.write();
         let changed = *current != new;
@@ -237,6 +272,13 @@ mod tests {
         assert_eq!(at(&follower), None);
         set(state.path(), None).unwrap();
         assert!(setting.reload());
+        assert_eq!(at(&follower).as_deref(), Some("factory:1"));
+        setting.prefer(Some("http://settings:3")).unwrap();
+        assert_eq!(at(&follower).as_deref(), Some("settings:3"));
+        assert!(setting.prefer(Some("nowhere")).is_err());
+        setting.prefer(Some("")).unwrap();
+        assert_eq!(at(&follower), None);
+        setting.prefer(None).unwrap();
         assert_eq!(at(&follower).as_deref(), Some("factory:1"));
         std::fs::write(path(state.path()), b"\xff").unwrap();
         assert!(!setting.reload());

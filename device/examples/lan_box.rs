@@ -100,6 +100,7 @@ async fn main() {
         identifying: false,
         uplink: None,
         capabilities: Vec::new(),
+        network: None,
     });
     let parts = IntakeParts {
         vault,

@@ -64,6 +64,17 @@ pub struct Config {
     /// How long a new release may take to prove itself, in seconds, before the one before it runs
     /// again. Long enough for a slow link: it must enrol, connect and have the cloud answer.
     pub trial_secs: NonZeroU32,
+    /// The interface whose addresses the agent sets; absent where something else sets them: then
+    /// the static network of the factory is not the agent's business either, and only a proxy can be set.
+    pub network_interface: Option<String>,
+    /// The DHCP client that the agent runs while there is no fixed IPv4 address, program and arguments,
+    /// with `{interface}` for the interface; empty where something else runs one.
+    pub network_dhcp: Vec<String>,
+    /// The file that names DNS servers.
+    pub network_resolv_conf: PathBuf,
+    /// How long new network settings may take to reach the cloud, in seconds, before those before
+    /// them are in force again.
+    pub network_trial_secs: NonZeroU32,
 }
 
 impl Default for Config {
@@ -71,6 +82,7 @@ impl Default for Config {
         const JOURNAL: NonZeroU64 = NonZeroU64::new(64 << 20).expect("not zero");
         const KEEP_ALIVE: NonZeroU16 = NonZeroU16::new(15).expect("not zero");
         const TRIAL: NonZeroU32 = NonZeroU32::new(600).expect("not zero");
+        const NETWORK_TRIAL: NonZeroU32 = NonZeroU32::new(120).expect("not zero");
         Self {
             tpm_tcti: "device:/dev/tpmrm0".to_owned(),
             factory_dir: None,
@@ -83,6 +95,10 @@ impl Default for Config {
             keep_alive_secs: KEEP_ALIVE,
             page_listen: None,
             trial_secs: TRIAL,
+            network_interface: None,
+            network_dhcp: Vec::new(),
+            network_resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            network_trial_secs: NETWORK_TRIAL,
         }
     }
 }

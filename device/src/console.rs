@@ -173,6 +173,9 @@ pub fn render(status: &Status, now: UnixMillis) -> String {
             let _ = writeln!(text, "         {code} {}: {}", entry.title, entry.customer);
         }
     }
+    if let Some(report) = &lan.network {
+        let _ = writeln!(text, "network  {}", crate::page::said(report));
+    }
     let waiting = status.journal.last.saturating_sub(status.journal.acked);
     let _ = writeln!(
         text,
@@ -211,6 +214,7 @@ pub(crate) mod tests {
                 identifying: true,
                 uplink: None,
                 capabilities: Vec::new(),
+                network: None,
             },
             lan_urls: vec!["https://192.0.2.1:8420".to_owned()],
             certificate_expires: None,

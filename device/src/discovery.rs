@@ -103,6 +103,7 @@ mod tests {
             identifying: false,
             uplink: None,
             capabilities: Vec::new(),
+            network: None,
         });
         let stop = CancellationToken::new();
         let bound: SocketAddr = "127.0.0.1:4443".parse().unwrap();

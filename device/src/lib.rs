@@ -20,6 +20,7 @@ pub mod intake;
 pub mod journal;
 pub mod lan;
 pub mod mqtt;
+pub mod network;
 pub mod ota;
 mod packs;
 mod page;

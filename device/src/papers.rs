@@ -206,6 +206,7 @@ mod tests {
             egress: Vec::new(),
             order: None,
             pcrs: Vec::new(),
+            claim_code_sha256: None,
             hints: longhaul_protocol::inventory::NetworkHints::default(),
             made_at: MADE,
         }

@@ -55,6 +55,9 @@ pub fn draw(status: &Status) -> String {
         &format!("Step {place} of {steps}: {}", step.title()),
         BESIDE,
     ));
+    if let Some(left) = lan.network.as_ref().and_then(|report| report.left_secs) {
+        text.push(format!("Trying network settings: {left} s left"));
+    }
     let vault = &lan.vault;
     let arrived = vault.objects.saturating_sub(vault.pending_objects);
     if vault.objects > 0 {

@@ -73,6 +73,10 @@ pub struct BoxConfig {
     /// vault's key; absent where nobody shall open a box without its TPM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_key: Option<Blob>,
+    /// SHA-256 of the claim code that is printed on the box: whoever has the code may change the
+    /// network settings on the box's own page. Absent: nobody may, there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_code_sha256: Option<Digest32>,
     /// What helps to tell whose fault it is where the cloud does not answer.
     #[serde(default, skip_serializing_if = "NetworkHints::is_empty")]
     pub hints: NetworkHints,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::diag::{Code, Fix, Rung};
 use crate::envelope::Message;
 use crate::ids::{BootId, CommandId, EpochId, ObjectKey, UploadId};
+use crate::network_settings::NetworkReport;
 use crate::receipt::LeafPlace;
 use crate::recovery::WrappedKey;
 use crate::release::UpdateStatus;
@@ -94,6 +95,8 @@ pub enum Fact {
         /// When it expires.
         expires: UnixMillis,
     },
+    /// A change of the box's own network settings is tried, kept, rolled back or refused.
+    Network(NetworkReport),
     /// A command has ended.
     CommandResult {
         /// Which command.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::diag::{Code, RungReport};
 use crate::envelope::VERSION;
 use crate::ids::{BoxId, ObjectKey};
+use crate::network_settings::NetworkReport;
 use crate::telemetry::VaultFill;
 use crate::uplink::UplinkState;
 
@@ -56,6 +57,9 @@ pub struct LanStatus {
     /// What it can do beside S3, such as [`PACKS`]; a box that says nothing can do S3 alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
+    /// The last change of its own network settings, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkReport>,
 }
 
 impl LanStatus {

@@ -19,6 +19,7 @@ pub mod journey;
 pub mod lan;
 pub mod names;
 pub mod network;
+pub mod network_settings;
 pub mod pack;
 pub mod presence;
 pub mod probe;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::Message;
 use crate::ids::{BoxId, TicketId};
+use crate::network_settings::{NetworkReport, NetworkWish};
 use crate::uplink::{UplinkPolicy, UplinkState};
 use crate::value::{Jws, UnixMillis};
 
@@ -25,6 +26,9 @@ pub struct Desired {
     /// How the box shall use its way to the buckets.
     #[serde(default, skip_serializing_if = "UplinkPolicy::is_default")]
     pub uplink: UplinkPolicy,
+    /// The last change of the box's own network settings that the cloud wants; absent: none ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkWish>,
 }
 
 /// A ticket without its secret.
@@ -72,6 +76,9 @@ pub struct Reported {
     /// What is in force on its way to the buckets; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<UplinkState>,
+    /// The last change of its own network settings, whoever made it; absent where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkReport>,
 }
 
 impl Message for Reported {

@@ -19,6 +19,9 @@ use longhaul_protocol::journal::{
 };
 use longhaul_protocol::lan::{Deliveries, Delivery, LanStatus, PACKS};
 use longhaul_protocol::network::{Addressing, Egress, NetworkAnswers, OrderFile};
+use longhaul_protocol::network_settings::{
+    FixedAddress, NetworkBy, NetworkReport, NetworkSettings, NetworkState, NetworkWish,
+};
 use longhaul_protocol::pack::{EntryHeader, PackLine, StopCode};
 use longhaul_protocol::presence::{Birth, Death, Presence};
 use longhaul_protocol::probe::{
@@ -402,6 +405,19 @@ fn commands() {
     );
 }
 
+fn network() -> NetworkSettings {
+    NetworkSettings {
+        addresses: vec![FixedAddress {
+            address: id("192.0.2.7"),
+            prefix_len: 24,
+            gateway: Some(id("192.0.2.1")),
+        }],
+        dns: vec![id("192.0.2.53")],
+        vlan: Some(7),
+        proxy: Some("http://ada:lovelace@proxy.example:3128".into()),
+    }
+}
+
 #[test]
 fn twin() {
     golden(
@@ -430,6 +446,10 @@ fn twin() {
                 }),
                 priorities: BTreeMap::from([("survey-2026".into(), Priority::Urgent)]),
             },
+            network: Some(NetworkWish {
+                change: 7,
+                settings: Some(network()),
+            }),
         },
     );
     golden_message(
@@ -456,6 +476,14 @@ fn twin() {
                 state: UplinkMode::Sending,
                 bytes_per_sec: Some(1 << 20),
                 code: Some(Code::BUCKET_HELD),
+            }),
+            network: Some(NetworkReport {
+                change: 7,
+                by: NetworkBy::Cloud,
+                state: NetworkState::RolledBack,
+                settings: Some(network().without_secrets()),
+                reason: "the cloud was not reached within 120 s".into(),
+                left_secs: None,
             }),
         },
     );
@@ -598,6 +626,7 @@ fn factory() {
             order: Some(id("o-1")),
             pcrs: vec![0, 7],
             recovery_key: Some(Blob(vec![4; 65])),
+            claim_code_sha256: Some(Digest32([8; 32])),
             hints: NetworkHints {
                 beacons: vec!["http://status.example/beacon".into()],
                 reach: vec!["one.example:443".into()],
@@ -762,6 +791,7 @@ fn lan() {
                 code: None,
             }),
             capabilities: vec![PACKS.into()],
+            network: None,
         },
     );
     golden(

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use longhaul_protocol::diag::{Rung, RungReport, RungStatus};
+use longhaul_protocol::network_settings::{NetworkReport, NetworkState};
 use longhaul_protocol::ticket::Ticket;
 use serde::Serialize;
 
@@ -226,6 +227,9 @@ async fn ladder(diagnosis: &mut Diagnosis, client: &BoxClient) {
             return;
         }
     };
+    if let Some(change) = &status.network {
+        settings(diagnosis, change);
+    }
     let waits = status.uplink.and_then(|uplink| uplink.code);
     match status.rungs.iter().find(|r| r.status == RungStatus::Failed) {
         None if let Some(code) = waits => diagnosis.add(
@@ -256,6 +260,31 @@ async fn ladder(diagnosis: &mut Diagnosis, client: &BoxClient) {
             );
         }
     }
+}
+
+/// The last change of the box's own network settings, where it is not simply in force.
+fn settings(diagnosis: &mut Diagnosis, change: &NetworkReport) {
+    let shown = change.settings.as_ref();
+    let shown = shown.map_or("as it was prepared".to_owned(), ToString::to_string);
+    let (detail, advice) = match change.state {
+        NetworkState::Kept => return,
+        NetworkState::Trial => (
+            format!(
+                "being tried, {} s left: {shown}",
+                change.left_secs.unwrap_or(0)
+            ),
+            "wait: where the box does not reach the cloud with them, those before come back by themselves",
+        ),
+        NetworkState::RolledBack => (
+            format!("taken back: {shown}: {}", change.reason),
+            "ask your network administrator for the right ones; those before are in force",
+        ),
+        NetworkState::Refused => (
+            format!("refused: {shown}: {}", change.reason),
+            "nothing was changed",
+        ),
+    };
+    diagnosis.add("settings", CheckResult::Warning, detail, advice);
 }
 
 fn cloud_side(rungs: &[RungReport]) -> String {

@@ -60,6 +60,8 @@ export function saying(item: TimelineItem, commands: ReadonlyMap<string, string>
       return { kind: "failed", what: `${key} cannot be delivered`, more: text(detail.reason) };
     case "vault_key":
       return { kind: "", what: "encrypted its vault's key for the depot", more: "" };
+    case "network":
+      return { kind: text(detail.state), what: `network settings: ${words(text(detail.state))}`, more: text(detail.reason) || brief(detail.settings) };
     case "notice":
       return { kind: "", what: `${text(detail.part)}: something odd`, more: text(detail.text) };
     case "failure":

@@ -12,6 +12,7 @@ use super::ladder::Observation;
 use super::{Agent, Credential, Dice, Effect, SampleTo, Validity};
 use crate::clock::Now;
 use crate::journal::Position;
+use crate::network::Contact;
 
 /// Between two climbs while everything holds.
 const WALK_MS: u64 = 300_000;
@@ -323,6 +324,7 @@ impl Agent {
         if self.life.stopping {
             return;
         }
+        self.network_tick(now);
         if self.life.walk == Walk::Resting && self.life.walk_at_ms <= now.mono_ms {
             self.life.walk = Walk::Climbing;
             self.effects.push(Effect::Walk);
@@ -390,6 +392,9 @@ impl Agent {
     pub(super) fn walked(&mut self, mut seen: Vec<Observation>, now: Now, dice: &mut Dice) {
         let again = self.life.walk == Walk::ClimbingTwice;
         self.life.walk = Walk::Resting;
+        if !again {
+            self.network_walked(&seen, now);
+        }
         if seen.iter().all(|o| o.code.is_none()) {
             // The way is free again: what had to wait for it waits no longer.
             let below = |code: Code| code.entry().rung < Rung::Enrolled;
@@ -438,12 +443,22 @@ impl Agent {
         let seen = self.life.own_rungs(now);
         self.observe(&seen, now);
         // The broker ends a session with its certificate; better now than in the middle of something.
-        if let Session::Up { id, .. } = self.life.session.clone() {
-            let death = Self::death(&id, Some("certificate renewed"));
-            self.publish(Up::Presence, &death, now);
-            self.effects.push(Effect::Disconnect);
-            self.life.session = Session::Down;
-            self.life.in_flight = None;
+        if self.life.is_up() {
+            self.leave("certificate renewed", now);
+        }
+    }
+
+    /// Ends the session that is there, and forgets one that is being made; the next one begins anew.
+    pub(super) fn leave(&mut self, reason: &str, now: Now) {
+        match std::mem::replace(&mut self.life.session, Session::Down) {
+            Session::Up { id, .. } => {
+                let death = Self::death(&id, Some(reason));
+                self.publish(Up::Presence, &death, now);
+                self.effects.push(Effect::Disconnect);
+                self.life.in_flight = None;
+            }
+            Session::Connecting(_) => self.effects.push(Effect::Abandon),
+            Session::Down => {}
         }
     }
 
@@ -473,6 +488,7 @@ impl Agent {
         let seen = self.life.own_rungs(now);
         self.observe(&seen, now);
         self.birth(session, now);
+        self.network_reached(Contact::Session, now);
         self.report(now);
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod backoff;
 pub mod command;
 pub mod ladder;
 mod lifecycle;
+mod network;
 mod orders;
 pub mod saved;
 
@@ -16,6 +17,7 @@ use longhaul_protocol::diag::RungReport;
 use longhaul_protocol::envelope::{self, Message};
 use longhaul_protocol::ids::{BoxId, CommandId, EpochId, SessionId, TicketId};
 use longhaul_protocol::journal::{Fact, JournalAck, Outcome};
+use longhaul_protocol::network_settings::NetworkSettings;
 use longhaul_protocol::presence::{Birth, Death, Presence};
 use longhaul_protocol::release::Assignment;
 use longhaul_protocol::topic::{Dn, Up};
@@ -26,6 +28,7 @@ use longhaul_provisioning::trust::Anchors;
 
 use crate::clock::Now;
 use crate::journal::Position;
+use crate::network::{Keeper, Saved as SavedNetwork};
 pub use backoff::Backoff;
 use command::Judge;
 use ladder::{Boot, Ladder, Observation};
@@ -54,6 +57,8 @@ pub struct Config {
     pub vault_failure: Option<String>,
     /// Whether there is a vault all the same.
     pub vault_open: bool,
+    /// Keeps the box's own network settings.
+    pub network: Keeper,
 }
 
 /// When a certificate holds.
@@ -116,6 +121,13 @@ pub enum Event {
     Slots(Slots),
     /// What is in force on the way to the buckets.
     Uplink(UplinkState),
+    /// The network settings are in force, or why they are not.
+    NetworkApplied(Result<(), String>),
+    /// Somebody with the claim code wants these network settings; `None`: what the box was prepared
+    /// with.
+    NetworkSet(Option<NetworkSettings>),
+    /// Somebody was at the box's own page who had not the right to.
+    Notice { part: String, text: String },
     /// The agent shall end.
     Stop,
 }
@@ -134,6 +146,15 @@ pub enum SampleTo {
 pub enum Effect {
     /// Store the memory; the next effect waits until it is on the disk.
     Save(Box<Saved>),
+    /// Store what is kept and tried of network settings; the next effect waits as well.
+    SaveNetwork(Box<SavedNetwork>),
+    /// Put network settings in force; answer with [`Event::NetworkApplied`].
+    ApplyNetwork {
+        /// What is to be in force.
+        settings: Box<NetworkSettings>,
+        /// What may be in force now.
+        instead_of: Box<NetworkSettings>,
+    },
     /// Store a fact; the next effect waits until it is on the disk.
     Append(Fact),
     /// The cloud has committed these entries.
@@ -208,6 +229,7 @@ pub struct Agent {
     saved: Saved,
     ladder: Ladder,
     around: Option<Surroundings>,
+    keeper: Keeper,
     life: Lifecycle,
     lan_urls: Vec<String>,
     slots: Slots,
@@ -238,6 +260,7 @@ impl Agent {
             },
             ladder: Ladder::new(Some(config.boot.clone()), now),
             around: None,
+            keeper: config.network.clone(),
             life: Lifecycle::new(certificate, locked, journal, now, &mut dice),
             config,
             saved,
@@ -299,6 +322,12 @@ impl Agent {
                     self.report(now);
                 }
             }
+            Event::NetworkApplied(result) => self.network_applied(result, now),
+            Event::NetworkSet(settings) => self.network_set(settings, now),
+            Event::Notice { part, text } => {
+                self.effects
+                    .push(Effect::Append(Fact::Notice { part, text }));
+            }
             Event::Stop => self.stop(now),
         }
         self.pump(now, &mut dice);
@@ -308,7 +337,8 @@ impl Agent {
     /// When to call again with [`Event::Tick`] at the latest, by the steady clock.
     pub fn poll_at_ms(&self, now: Now) -> u64 {
         let life = self.life.poll_at_ms(self.lacks_credentials(), now);
-        self.identify_until_ms.map_or(life, |at| at.min(life))
+        let own = self.identify_until_ms.into_iter();
+        own.chain(self.keeper.poll_at_ms()).fold(life, u64::min)
     }
 
     /// The ladder.
@@ -364,6 +394,7 @@ impl Agent {
             self.effects
                 .push(Effect::Append(Fact::Failure { part, text }));
         }
+        self.network_started(now);
         self.resume_commands();
     }
 
@@ -455,6 +486,7 @@ impl Agent {
                 .cloned()
                 .collect(),
             uplink: self.uplink,
+            network: self.keeper.report(now),
         };
         self.publish(Up::Reported, &reported, now);
     }

@@ -212,6 +212,7 @@ impl Agent {
             self.life.fetch_credentials(now);
         }
         self.report(now);
+        self.network_wish(now);
     }
 
     pub(super) fn credentials_held(&mut self, version: u64, now: Now) {

@@ -15,6 +15,7 @@ use longhaul_provisioning::jws::{Kind, Signer};
 use proptest::prelude::*;
 
 use super::*;
+use crate::network::Keeper;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 const HOUR_MS: i64 = 3_600_000;
@@ -69,6 +70,7 @@ fn config() -> Config {
         locked: None,
         vault_failure: None,
         vault_open: true,
+        network: Keeper::default(),
     }
 }
 
@@ -361,6 +363,7 @@ fn desired(version: u64, tickets: &[&str]) -> Event {
             })
             .collect(),
         uplink: UplinkPolicy::default(),
+        network: None,
     };
     signed_desired(&desired)
 }
@@ -392,6 +395,7 @@ fn wanted(version: u64, uplink: UplinkPolicy) -> Event {
         telemetry_interval_secs: 9,
         tickets: Vec::new(),
         uplink,
+        network: None,
     })
 }
 
@@ -528,6 +532,7 @@ fn a_closed_vault_is_told_and_its_box_asks_for_a_certificate_at_once_and_for_no_
             telemetry_interval_secs: 60,
             tickets: Vec::new(),
             uplink: UplinkPolicy::default(),
+            network: None,
         }),
         ..Saved::default()
     };

@@ -9,17 +9,30 @@ use crate::console::Status;
 
 /// The whole page.
 pub fn page(status: &Status) -> String {
+    frame(status, "", &main(status), true)
+}
+
+/// A page with everything around `main`; `live`: what changes of it is taken over.
+pub(super) fn frame(status: &Status, title: &str, main: &str, live: bool) -> String {
     let id = Text(status.lan.box_id.as_str());
-    let main = main(status);
+    let dash = if title.is_empty() { "" } else { " - " };
+    let (script, now, foot) = if live {
+        (
+            "<script src=\"/page.js\" defer></script><noscript><meta http-equiv=\"refresh\" content=\"15\"></noscript>",
+            " id=\"now\"",
+            "<p><a href=\"/network\">Change network settings</a> (needs the claim code that is printed on the box)</p>\
+             <p>It shows what the box's screen, <code>longhaul doctor</code> and our operators see.</p>",
+        )
+    } else {
+        ("", "", "")
+    };
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>Longhaul box {id}</title><link rel=\"stylesheet\" href=\"/page.css\">\
-         <script src=\"/page.js\" defer></script>\
-         <noscript><meta http-equiv=\"refresh\" content=\"15\"></noscript></head>\
+         <title>{title}{dash}Longhaul box {id}</title><link rel=\"stylesheet\" href=\"/page.css\">\
+         {script}</head>\
          <body><header><p class=\"brand\">Longhaul</p><p class=\"serial\">Box <strong>{id}</strong></p></header>\
-         <main id=\"now\">{main}</main>\
-         <footer><p>This page is for reading only. It shows what the box's screen, <code>longhaul doctor</code> and our operators see.</p></footer>\
+         <main{now}>{main}</main><footer>{foot}</footer>\
          </body></html>\n"
     )
 }
@@ -31,7 +44,17 @@ pub fn main(status: &Status) -> String {
     journey(&mut page, status);
     transfer(&mut page, status);
     ladder(&mut page, &status.lan.rungs);
+    network(&mut page, status);
     page
+}
+
+fn network(page: &mut String, status: &Status) {
+    page.push_str("<section class=\"settings\"><h2>Network settings</h2><p>");
+    let said = match &status.lan.network {
+        Some(report) => super::settings::said(report),
+        None => "As the box was prepared.".to_owned(),
+    };
+    let _ = write!(page, "{}</p></section>", Text(&said));
 }
 
 /// What a box knows of its journey.
@@ -185,7 +208,7 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// Text that is no markup, whatever it holds.
-struct Text<'a>(&'a str);
+pub(super) struct Text<'a>(pub &'a str);
 
 impl std::fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

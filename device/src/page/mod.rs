@@ -1,39 +1,59 @@
 //! The box's own page, `http://<box>/`: where it is on the ladder, what to do next, how far the
-//! files are. Read only, for everybody on the LAN; it says no more than the status without log-in.
+//! files are. To be read by everybody on the LAN: it says no more than the status without log-in. Its
+//! network settings may be changed by whoever has the claim code that is printed on the box.
 
+mod attempts;
+mod desk;
+mod form;
 mod html;
+mod settings;
 
+pub use desk::Desk;
 pub use html::{bytes, is_online, knows, urls};
+pub use settings::said;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use longhaul_protocol::network_settings::NetworkSettings;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::console::Status;
+use desk::{NotClaimed, names_box, same_origin};
+use form::{Form, Wrong};
+use settings::Trouble;
 
 /// Connections at once; who comes later waits.
 const CONNECTIONS: usize = 64;
+/// Connections of one peer at once: nobody takes all of them.
+const OF_ONE: usize = 16;
 /// From a connection to the end of a request's head, and for the whole of one.
 const HEAD: Duration = Duration::from_secs(10);
 const CONNECTION: Duration = Duration::from_mins(1);
 /// Headers of one request at the most, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
+/// The body of one at the most, in bytes: a form.
+const BODY_BYTES: usize = 8 * 1024;
 /// Pause after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Nothing from anywhere else, and in no frame.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Changes that wait for their answers to be away.
+const WISHES: usize = 4;
+/// Nothing from anywhere else, in no frame, and forms go to the box alone.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -51,30 +71,51 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     status: watch::Receiver<Status>,
+    desk: Desk,
     shutdown: CancellationToken,
 ) {
-    let places = Semaphore::new(CONNECTIONS);
-    let places = std::sync::Arc::new(places);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (wishes, mut wanted) = mpsc::channel(WISHES);
+    let counter = Arc::new(Counter {
+        desk,
+        status,
+        wishes,
+    });
+    let peers = Arc::new(parking_lot::Mutex::new(Vec::<IpAddr>::new()));
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
-        let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
+            Some(settings) = wanted.recv() => {
+                let counter = Arc::clone(&counter);
+                tasks.spawn(async move { counter.desk.set(settings).await });
+                continue;
+            }
         };
-        let Ok((tcp, _)) = accepted else {
+        let Ok((tcp, peer)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let status = status.clone();
+        let peer = peer.ip().to_canonical();
+        let taken = {
+            let mut peers = peers.lock();
+            let free = peers.iter().filter(|other| **other == peer).count() < OF_ONE;
+            free.then(|| peers.push(peer))
+        };
+        if taken.is_none() {
+            continue;
+        }
+        let (counter, peers) = (Arc::clone(&counter), Arc::clone(&peers));
         tasks.spawn(async move {
             let _place = place;
             let service = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(request.method(), request.uri().path(), &status.borrow());
-                std::future::ready(Ok::<_, Infallible>(answer))
+                let counter = Arc::clone(&counter);
+                async move { Ok::<_, Infallible>(counter.answer(request, peer).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -83,48 +124,140 @@ pub async fn serve(
                 .serve_connection(TokioIo::new(tcp), service);
             // Whoever hangs up, or is too slow, asks again.
             let _ = tokio::time::timeout(CONNECTION, connection).await;
+            let mut peers = peers.lock();
+            if let Some(at) = peers.iter().position(|other| *other == peer) {
+                peers.swap_remove(at);
+            }
         });
     }
 }
 
-fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
-    let (code, kind, body) = match (method, path) {
-        (&Method::GET | &Method::HEAD, "/") => (
-            StatusCode::OK,
-            "text/html; charset=utf-8",
-            html::page(status).into_bytes(),
-        ),
-        // What changes of it, for the script.
-        (&Method::GET | &Method::HEAD, "/now") => (
-            StatusCode::OK,
-            "text/html; charset=utf-8",
-            html::main(status).into_bytes(),
-        ),
-        (&Method::GET | &Method::HEAD, "/page.css") => {
-            (StatusCode::OK, "text/css; charset=utf-8", STYLE.into())
+/// What answers requests.
+struct Counter {
+    desk: Desk,
+    status: watch::Receiver<Status>,
+    wishes: mpsc::Sender<Option<NetworkSettings>>,
+}
+
+impl Counter {
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+        if !names_box(request.headers()) {
+            return say(
+                StatusCode::MISDIRECTED_REQUEST,
+                TEXT,
+                "Open this box by its address, such as http://192.168.1.40/, or by its name that ends in .local.\n",
+            );
         }
-        (&Method::GET | &Method::HEAD, "/page.js") => (
-            StatusCode::OK,
-            "text/javascript; charset=utf-8",
-            SCRIPT.into(),
-        ),
-        (&Method::GET | &Method::HEAD, _) => (
-            StatusCode::NOT_FOUND,
-            "text/plain; charset=utf-8",
-            b"There is one page: /\n".to_vec(),
-        ),
-        _ => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            "text/plain; charset=utf-8",
-            b"This page is to be read.\n".to_vec(),
-        ),
-    };
-    let body = if method == Method::HEAD {
-        Vec::new()
-    } else {
-        body
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+        let head = request.method() == Method::HEAD;
+        let path = request.uri().path().to_owned();
+        let mut response = match (request.method(), path.as_str()) {
+            (&Method::GET | &Method::HEAD, path) => self.read(path),
+            (&Method::POST, "/network") => self.change(request, peer).await,
+            _ => say(
+                StatusCode::METHOD_NOT_ALLOWED,
+                TEXT,
+                "This page is to be read; only /network takes a form.\n",
+            ),
+        };
+        if head {
+            *response.body_mut() = Full::default();
+        }
+        response
+    }
+
+    fn read(&self, path: &str) -> Response<Full<Bytes>> {
+        let status = self.status.borrow();
+        let (code, kind, body) = match path {
+            "/" => (StatusCode::OK, HTML, html::page(&status)),
+            // What changes of it, for the script.
+            "/now" => (StatusCode::OK, HTML, html::main(&status)),
+            "/network" => {
+                let form = settings::first(&status);
+                let page = settings::page(&status, &self.desk, &form, &Trouble::None);
+                (StatusCode::OK, HTML, page)
+            }
+            "/page.css" => (StatusCode::OK, "text/css; charset=utf-8", STYLE.to_owned()),
+            "/page.js" => (
+                StatusCode::OK,
+                "text/javascript; charset=utf-8",
+                SCRIPT.to_owned(),
+            ),
+            _ => (
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "There are two pages: / and /network\n".to_owned(),
+            ),
+        };
+        say(code, kind, body)
+    }
+
+    /// Takes a form: own origin, own token, then what it says, then the claim code.
+    async fn change(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+        if !same_origin(request.headers()) {
+            return say(
+                StatusCode::FORBIDDEN,
+                TEXT,
+                "This form is of another page.\n",
+            );
+        }
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if !kind.starts_with("application/x-www-form-urlencoded") {
+            return say(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                TEXT,
+                "This is no form.\n",
+            );
+        }
+        let body = Limited::new(request.into_body(), BODY_BYTES).collect();
+        let Ok(body) = body.await else {
+            return say(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                TEXT,
+                "The form did not arrive whole, or is too long.\n",
+            );
+        };
+        let form = Form::parse(&body.to_bytes());
+        let refuse = |code, trouble: Trouble| {
+            let status = self.status.borrow();
+            say(
+                code,
+                HTML,
+                settings::page(&status, &self.desk, &form, &trouble),
+            )
+        };
+        if !self.desk.is_own(form.get("token")) {
+            return refuse(StatusCode::FORBIDDEN, Trouble::Stale);
+        }
+        let wanted = match form.settings() {
+            Ok(wanted) => wanted,
+            Err(wrong) => return refuse(StatusCode::UNPROCESSABLE_ENTITY, Trouble::Fields(wrong)),
+        };
+        match self.desk.claim(form.get("claim"), peer) {
+            Ok(()) => {}
+            Err(NotClaimed::Wrong) => {
+                let wrong = Wrong {
+                    field: "claim",
+                    text: "This is not the code that is printed on the box. Nothing was changed."
+                        .to_owned(),
+                };
+                return refuse(StatusCode::FORBIDDEN, Trouble::Fields(vec![wrong]));
+            }
+            Err(NotClaimed::Wait(secs)) => {
+                return refuse(StatusCode::TOO_MANY_REQUESTS, Trouble::Wait(secs));
+            }
+            Err(NotClaimed::NoCode) => return refuse(StatusCode::FORBIDDEN, Trouble::Stale),
+        }
+        let page = settings::tried(&self.status.borrow(), &self.desk, wanted.as_ref());
+        match self.wishes.try_send(wanted) {
+            Ok(()) => say(StatusCode::ACCEPTED, HTML, page),
+            Err(_) => refuse(StatusCode::TOO_MANY_REQUESTS, Trouble::Wait(5)),
+        }
+    }
+}
+
+fn say(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = code;
     let headers = response.headers_mut();
     for (name, value) in [
@@ -132,7 +265,9 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        // The form's own origin is needed with it, nothing else.
+        (header::REFERRER_POLICY, "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
@@ -140,48 +275,5 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::console::tests::status;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    async fn ask(address: SocketAddr, request: &str) -> String {
-        let mut tcp = TcpStream::connect(address).await.unwrap();
-        tcp.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        tcp.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[tokio::test]
-    async fn the_page_says_the_code_and_what_to_do_and_takes_nothing() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (_sender, receiver) = watch::channel(status());
-        let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, receiver, stop.clone()));
-        let get =
-            |path: &str| format!("GET {path} HTTP/1.1\r\nhost: box\r\nconnection: close\r\n\r\n");
-
-        let page = ask(address, &get("/")).await;
-        let elsewhere = ask(address, &get("/../../etc/passwd")).await;
-        let post = ask(
-            address,
-            "POST / HTTP/1.1\r\nhost: box\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-        )
-        .await;
-        let garbage = ask(address, "\x16\x03\x01\r\n\r\n").await;
-
-        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
-        for expected in ["LH-101", "Plug a network cable", "aria-current=\"step\""] {
-            assert!(page.contains(expected), "{expected}: {page}");
-        }
-        assert!(!page.contains("https://") || page.contains("https://192.0.2.1:8420"));
-        assert!(elsewhere.starts_with("HTTP/1.1 404"), "{elsewhere}");
-        assert!(post.starts_with("HTTP/1.1 405"), "{post}");
-        assert!(garbage.starts_with("HTTP/1.1 400"), "{garbage}");
-        stop.cancel();
-        server.await.unwrap();
-    }
-}
+#[path = "page_tests.rs"]
+mod tests;

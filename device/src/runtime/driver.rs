@@ -14,6 +14,7 @@ use longhaul_protocol::telemetry::VaultFill;
 use longhaul_protocol::topic::Up;
 use longhaul_protocol::uplink::{UplinkPolicy, UplinkState};
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::RunError;
 use super::enrolment::Enrolment;
 use super::machine::Meter;
+use super::network::Network;
 use super::store::Eraser;
 use super::tickets::Tickets;
 use crate::agent::{Agent, Dice, Effect, Event, SampleTo};
@@ -50,6 +52,7 @@ pub(super) struct Driver {
     pub events: mpsc::Sender<Event>,
     pub inbox: mpsc::Receiver<Event>,
     pub saved_path: PathBuf,
+    pub network: Network,
     pub journal: JournalHandle,
     pub enrolment: Arc<Enrolment>,
     /// Absent, like what follows from it, where the vault stays closed.
@@ -91,6 +94,7 @@ impl Driver {
                 },
                 Some(_) = self.tasks.join_next() => continue,
                 _ = refresh.tick() => {
+                    self.network.machine.tend();
                     self.show();
                     continue;
                 }
@@ -115,7 +119,7 @@ impl Driver {
                     }
                 }
                 Event::SessionUp(_) => self.came_up = true,
-                Event::LinkChanged => self.failed_sessions = 0,
+                Event::LinkChanged | Event::NetworkApplied(_) => self.failed_sessions = 0,
                 _ => {}
             }
             let effects = self
@@ -131,11 +135,15 @@ impl Driver {
 
     async fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, RunError> {
         match effect {
-            Effect::Save(saved) => {
-                let path = self.saved_path.clone();
-                tokio::task::spawn_blocking(move || disk::write_json(&path, &saved))
-                    .await
-                    .map_err(|_| RunError::Panicked("saving the agent's memory"))??;
+            Effect::Save(saved) => save(self.saved_path.clone(), saved).await?,
+            Effect::SaveNetwork(saved) => save(self.network.path.clone(), saved).await?,
+            Effect::ApplyNetwork {
+                settings,
+                instead_of,
+            } => {
+                let proxy = &self.climber.proxy;
+                let applied = self.network.apply(&settings, &instead_of, proxy).await;
+                return Ok(Some(Event::NetworkApplied(applied)));
             }
             Effect::Append(fact) => self.append(fact).await?,
             Effect::Acknowledge(ack) => self.journal.acknowledge(&ack).await?,
@@ -384,10 +392,19 @@ impl Driver {
             identifying: self.agent.identifying(),
             capabilities: Vec::new(),
             uplink: self.agent.uplink(),
+            network: self.agent.network(clock::now()),
             vault,
             ..self.lan_status.borrow().clone()
         }
     }
+}
+
+/// Writes what the next effect waits for.
+async fn save<T: Serialize + Send + 'static>(path: PathBuf, what: Box<T>) -> Result<(), RunError> {
+    tokio::task::spawn_blocking(move || disk::write_json(&path, &*what))
+        .await
+        .map_err(|_| RunError::Panicked("saving the agent's memory"))??;
+    Ok(())
 }
 
 /// Tells the agent what is in force on the way to the buckets.

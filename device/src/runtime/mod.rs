@@ -6,6 +6,7 @@ mod enrolment;
 mod lan_keeper;
 mod links;
 mod machine;
+mod network;
 mod recovery;
 mod store;
 mod supervisor;
@@ -38,6 +39,7 @@ use crate::disk::{self, DiskError};
 use crate::identity::IdentityFile;
 use crate::journal::{self, JournalError, JournalHandle};
 use crate::lan;
+use crate::network::Keeper;
 use crate::ota::slots::Slot;
 use crate::ota::supervise::EXIT_RESTART;
 use crate::page;
@@ -208,6 +210,8 @@ impl Parts {
         let papers = Papers::load(&options.factory_dir())?;
         let (box_id, anchors) = (papers.config.box_id.clone(), papers.anchors.clone());
         let to_depot = papers.config.recovery_key.clone();
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let (keeper, desk, network) = network::open(options, &papers, &events);
         let proxy = ProxySetting::open(state, papers.config.hints.proxy.as_deref());
         let (cloud_identity, cloud) = cloud::channel(proxy.clone());
         let asks = (cloud_identity, cloud.clone());
@@ -219,14 +223,11 @@ impl Parts {
         let vault = store.vault.clone();
         let tickets = |key: &Arc<_>| Tickets::open(state, Arc::clone(key), cloud.clone());
         let tickets = master.as_ref().map(tickets).map(Arc::new);
-        let saved_path = state.join("agent.json");
-        let saved: Saved = disk::read_json(&saved_path)?.unwrap_or_default();
-
-        let (events, inbox) = mpsc::channel(EVENTS);
+        let (saved_path, saved) = remembered(state)?;
         let (policy, follow_policy) = watch::channel(saved.uplink());
         let (update_sender, update_requests) = update::channel();
         let agent = Agent::new(
-            agent_config(options, &box_id, anchors, &journal, locked, &store),
+            agent_config(options, &box_id, anchors, &journal, locked, &store, keeper),
             saved,
             enrolment.current().map(|c| c.validity()),
             tickets.as_ref().map_or(0, |t| t.store().version()),
@@ -241,12 +242,11 @@ impl Parts {
         let (lan_identity, lan_tls) = lan::channel()?;
         let keeper = master.map(|key| LanKeeper::new(state, key, cloud.clone(), lan_identity));
         let (bound, bound_source) = watch::channel(None);
-        let proof_of_data = bound_source.clone();
 
         let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
         keep_certificate(&mut supervisor, keeper);
-        watch_links(&mut supervisor, events.clone(), bound_source, proxy.clone());
-        serve_page(options, &mut supervisor, console_source.clone());
+        watch_links(&mut supervisor, &events, &bound_source, &proxy);
+        serve_page(options, &mut supervisor, console_source.clone(), desk);
         serve_console(&mut supervisor, state, console_source);
         store.watch(&journal, &mut supervisor);
         let retrier = vault.clone().map(uplink::Retrier::new);
@@ -272,7 +272,7 @@ impl Parts {
             journal: journal.clone(),
             agent: AgentHandle::new(events.clone()),
             requests: update_requests,
-            bound: proof_of_data,
+            bound: bound_source,
         };
         updates.spawn(options, &mut supervisor);
 
@@ -281,6 +281,7 @@ impl Parts {
             events,
             inbox,
             saved_path,
+            network,
             journal,
             enrolment,
             tickets,
@@ -343,12 +344,20 @@ impl Parts {
     }
 }
 
+/// What the agent before this one remembered, and where.
+fn remembered(state: &Path) -> Result<(PathBuf, Saved), DiskError> {
+    let path = state.join("agent.json");
+    let saved = disk::read_json(&path)?.unwrap_or_default();
+    Ok((path, saved))
+}
+
 fn watch_links(
     supervisor: &mut Supervisor,
-    events: mpsc::Sender<agent::Event>,
-    bound: watch::Receiver<Option<SocketAddr>>,
-    proxy: ProxySetting,
+    events: &mpsc::Sender<agent::Event>,
+    bound: &watch::Receiver<Option<SocketAddr>>,
+    proxy: &ProxySetting,
 ) {
+    let (events, bound, proxy) = (events.clone(), bound.clone(), proxy.clone());
     supervisor.spawn("the link watcher", |stop| async move {
         links::watch(events, bound, proxy, stop).await;
         Ok(())
@@ -365,7 +374,12 @@ fn keep_certificate(supervisor: &mut Supervisor, keeper: Option<LanKeeper>) {
 }
 
 /// The box's own page; a box whose port is taken does without it.
-fn serve_page(options: &Options, supervisor: &mut Supervisor, status: watch::Receiver<Status>) {
+fn serve_page(
+    options: &Options,
+    supervisor: &mut Supervisor,
+    status: watch::Receiver<Status>,
+    desk: page::Desk,
+) {
     let Some(address) = options.config.page_listen else {
         return;
     };
@@ -373,7 +387,7 @@ fn serve_page(options: &Options, supervisor: &mut Supervisor, status: watch::Rec
         match page::listen(address).await {
             Ok(listener) => {
                 tracing::info!(%address, "the page is served");
-                page::serve(listener, status, stop).await;
+                page::serve(listener, status, desk, stop).await;
             }
             Err(error) => {
                 tracing::warn!(%address, %error, "the page is not served");
@@ -407,6 +421,7 @@ fn first_status(
         identifying: false,
         uplink: None,
         capabilities: Vec::new(),
+        network: None,
     }
 }
 
@@ -430,6 +445,7 @@ fn agent_config(
     journal: &JournalHandle,
     locked: Option<String>,
     store: &Store,
+    network: Keeper,
 ) -> agent::Config {
     agent::Config {
         box_id: box_id.clone(),
@@ -447,6 +463,7 @@ fn agent_config(
         locked,
         vault_failure: store.failure.clone(),
         vault_open: store.vault.is_some(),
+        network,
     }
 }
 

@@ -168,6 +168,7 @@ impl Lan {
             identifying: false,
             uplink: None,
             capabilities: Vec::new(),
+            network: None,
         });
         let parts = IntakeParts {
             vault: vault.clone(),

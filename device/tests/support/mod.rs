@@ -118,6 +118,7 @@ impl Factory {
             order: None,
             pcrs: PCRS.to_vec(),
             recovery_key: self.recovery.lock().clone().map(Blob),
+            claim_code_sha256: None,
             hints: longhaul_protocol::inventory::NetworkHints::default(),
             made_at: now(),
         };

@@ -156,6 +156,7 @@ async fn apply(
         Fact::Rung { .. } => bring_up::rung(tx, box_id, epoch, entry, now).await?,
         // Their place is the journal itself, where the timeline finds them.
         Fact::Certificate { .. }
+        | Fact::Network(_)
         | Fact::Deleted { .. }
         | Fact::Delivered { .. }
         | Fact::Failure { .. }

@@ -2,6 +2,7 @@
 
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::network_settings::NetworkWish;
 use longhaul_protocol::topic::Dn;
 use longhaul_protocol::twin::{Desired, SignedDesired, TicketRef};
 use longhaul_protocol::uplink::UplinkPolicy;
@@ -24,6 +25,8 @@ pub(crate) struct Wish {
     pub telemetry_secs: Option<u16>,
     /// How the way to the buckets is used.
     pub uplink: Option<UplinkPolicy>,
+    /// A change of the box's own network settings.
+    pub network: Option<NetworkWish>,
 }
 
 impl Fleet {
@@ -36,9 +39,13 @@ impl Fleet {
     ) -> Result<(), FleetError> {
         let now = self.now();
         let before = desired_of(tx, box_id).await?;
-        let (interval, uplink) = match before {
-            Some(before) => (Some(before.telemetry_interval_secs), before.uplink),
-            None => (None, UplinkPolicy::default()),
+        let (interval, uplink, network) = match before {
+            Some(before) => (
+                Some(before.telemetry_interval_secs),
+                before.uplink,
+                before.network,
+            ),
+            None => (None, UplinkPolicy::default(), None),
         };
         let tickets = ticket_list_valid(tx, box_id, now.0).await?;
         let version = box_next_desired(tx, box_id, now.0 / 1000)
@@ -61,6 +68,7 @@ impl Fleet {
                 })
                 .collect(),
             uplink: wish.uplink.unwrap_or(uplink),
+            network: wish.network.or(network),
         };
         let detail = serde_json::to_string(&desired)
             .map_err(|e| FleetError::internal("failed to write desired state", e))?;

@@ -123,6 +123,8 @@ pub enum FleetEventKind {
     },
     /// An operator wants a box to use its way to the buckets otherwise.
     Uplink,
+    /// An operator wants a box to try other network settings.
+    Network,
     /// A ticket was made or revoked.
     Tickets,
     /// An alert opened, was taken up, or is over.

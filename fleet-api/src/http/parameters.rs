@@ -5,12 +5,14 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{RefOr, Required};
 
 /// Operations that take `If-Match`.
-const GUARDED: [&str; 9] = [
+const GUARDED: [&str; 11] = [
     "boxUpdate",
     "boxTenantSet",
     "uplinkSet",
     "uplinkPause",
     "uplinkResume",
+    "networkSet",
+    "networkReset",
     "operatorUpdate",
     "operatorDelete",
     "alertRuleSet",

@@ -144,6 +144,7 @@ pub fn fact_kind(fact: &Fact) -> &'static str {
         Fact::Started { .. } => "started",
         Fact::Rung { .. } => "rung",
         Fact::Certificate { .. } => "certificate",
+        Fact::Network(_) => "network",
         Fact::CommandResult { .. } => "command_result",
         Fact::Update(_) => "update",
         Fact::Stored { .. } => "stored",

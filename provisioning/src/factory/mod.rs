@@ -10,7 +10,7 @@ use longhaul_protocol::ids::{BoxId, OrderId};
 use longhaul_protocol::inventory::{
     BoxConfig, CloudEndpoint, InventoryRecord, NetworkHints, StaticNetwork,
 };
-use longhaul_protocol::network::Egress;
+use longhaul_protocol::network_settings::Egress;
 use longhaul_protocol::value::{Blob, Digest32, Jws, UnixMillis};
 use rustls_pki_types::CertificateDer;
 
@@ -205,6 +205,7 @@ pub fn make(
             .recovery
             .as_ref()
             .map(|key| Blob(key.as_bytes().to_vec())),
+        claim_code_sha256: Some(claim_code_sha256),
         hints: plan.hints.clone(),
         made_at: now,
     };

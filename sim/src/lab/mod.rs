@@ -9,6 +9,7 @@
 //! nothing is left behind, also by `kill -9`. Needs root.
 
 mod faults;
+mod fixed;
 mod names;
 mod namespace;
 mod servers;
@@ -67,6 +68,8 @@ pub struct Lab {
     lease_server: Option<Process>,
     lease_client: Option<Process>,
     v6_only: bool,
+    /// The agent sets the addresses, and tries others for so many seconds.
+    fixed: Option<u32>,
     _tpm: Process,
 }
 
@@ -90,6 +93,14 @@ impl Lab {
     ///
     /// [`SystemError`], also where something that the lab needs is not installed.
     pub async fn start(folder: &Path, programs: Programs) -> Result<Self, SystemError> {
+        Self::start_as(folder, programs, None).await
+    }
+
+    async fn start_as(
+        folder: &Path,
+        programs: Programs,
+        fixed: Option<u32>,
+    ) -> Result<Self, SystemError> {
         let mut stage = Stage::new(folder, programs)?;
         let resolv = stage.path("resolv.conf");
         std::fs::write(&resolv, format!("nameserver {RESOLVER_V4}\n"))
@@ -107,10 +118,13 @@ impl Lab {
         sign_beacon(&stage, &ready, "well").await?;
         let servers = Servers::serve(beacon).await?;
         let (tpm, tcti) = inside_tpm(&mut stage, &inside).await?;
-        let extra = [
+        let mut extra = vec![
             format!("--beacon=http://{STATUS}/beacon"),
             format!("--reach={TARGET}"),
         ];
+        if fixed.is_some() {
+            extra.extend(fixed::PREPARED.map(str::to_owned));
+        }
         let box_id = stage
             .clone()
             .within(inside.entry())
@@ -134,9 +148,12 @@ impl Lab {
             lease_server: None,
             lease_client: None,
             v6_only: false,
+            fixed,
             _tpm: tpm,
         };
-        lab.serve_leases(true)?;
+        if fixed.is_none() {
+            lab.serve_leases(true)?;
+        }
         lab.start_box()?;
         Ok(lab)
     }
@@ -146,8 +163,11 @@ impl Lab {
         let settings = self.stage.path("box.toml");
         let text = format!(
             "tpm_tcti = {:?}\ndata_listen = \"[::]:8420\"\npage_listen = \"[::]:80\"\n\
-             vault_capacity_bytes = {VAULT_BYTES}\nkeep_alive_secs = 5\n",
-            self.tcti
+             vault_capacity_bytes = {VAULT_BYTES}\nkeep_alive_secs = 5\n{}",
+            self.tcti,
+            self.fixed.map_or_else(String::new, |secs| format!(
+                "network_interface = \"eth0\"\nnetwork_trial_secs = {secs}\n"
+            )),
         );
         std::fs::write(&settings, text).map_err(|source| file(&settings, source))?;
         self.set_clock("+0")?;

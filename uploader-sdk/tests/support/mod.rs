@@ -310,6 +310,7 @@ async fn answer(
                 identifying: false,
                 uplink: None,
                 capabilities: Vec::new(),
+                network: None,
             };
             return Ok(Response::new(full(serde_json::to_vec(&status)?)));
         }

@@ -14,6 +14,7 @@ mod destinations;
 mod events;
 mod insights;
 mod meta;
+mod network;
 mod objects;
 mod operators;
 mod order_networks;
@@ -76,6 +77,7 @@ pub fn api() -> Api {
     let api = boxes::add(api);
     let api = box_history::add(api);
     let api = uplink::add(api);
+    let api = network::add(api);
     let api = commands::add(api);
     let api = command_body::add(api);
     let api = proposals::add(api);

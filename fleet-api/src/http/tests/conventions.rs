@@ -120,6 +120,7 @@ on_both! {
         for (read, method, path, first, second) in [
             (format!("/v1/boxes/{id}"), "PATCH", format!("/v1/boxes/{id}"), json!({ "label": "a" }), json!({ "label": "b" })),
             (format!("/v1/boxes/{id}/uplink"), "PUT", format!("/v1/boxes/{id}/uplink"), json!({ "paused": true, "priorities": {} }), json!({ "paused": false, "priorities": {} })),
+            (format!("/v1/boxes/{id}/network"), "PUT", format!("/v1/boxes/{id}/network"), json!({ "vlan": 7 }), json!({})),
             ("/v1/operators/eve".to_owned(), "PATCH", "/v1/operators/eve".to_owned(), json!({ "role": "operator" }), json!({ "role": "viewer" })),
             ("/v1/alert-rules/disk-free".to_owned(), "PUT", "/v1/alert-rules/disk-free".to_owned(), rule(5.0), rule(6.0)),
         ] {

@@ -162,10 +162,11 @@ fn decision(id: &str, world: &World) -> Decision {
         | "orderCreate" | "orderFileGet" | "releaseList" | "rolloutAbort" | "rolloutCreate" | "rolloutGet"
         | "rolloutList" | "telemetryList" | "tenantBucketSet" | "tenantCreate" | "tenantGet"
         | "tenantList" | "timelineList" | "uplinkGet" | "uplinkPause" | "uplinkResume"
-        | "uplinkSet" | "destinationGet" | "destinationProbe" | "vaultKeyGet"
-        | "proposalCreate" | "proposalList" | "proposalGet" | "proposalApprove"
-        | "proposalRefuse" | "proposalWithdraw" | "commandKindList" | "bulkPreviewCreate"
-        | "bulkCreate" | "bulkList" | "bulkGet" | "bulkBoxList" | "bulkCancel" => Decision::Staff,
+        | "uplinkSet" | "networkGet" | "networkSet" | "networkReset" | "destinationGet"
+        | "destinationProbe" | "vaultKeyGet" | "proposalCreate" | "proposalList"
+        | "proposalGet" | "proposalApprove" | "proposalRefuse" | "proposalWithdraw"
+        | "commandKindList" | "bulkPreviewCreate" | "bulkCreate" | "bulkList" | "bulkGet"
+        | "bulkBoxList" | "bulkCancel" => Decision::Staff,
         _ => panic!("{id} is new: decide what customers may do with it, and say so here"),
     }
 }
