@@ -64,6 +64,9 @@ pub struct Config {
     /// How long a new release may take to prove itself, in seconds, before the one before it runs
     /// again. Long enough for a slow link: it must enrol, connect and have the cloud answer.
     pub trial_secs: NonZeroU32,
+    /// The LED that shows the box's state: its name below `/sys/class/leds`, or its folder; absent
+    /// where there is none.
+    pub status_led: Option<String>,
     /// The interface whose addresses the agent sets; absent where something else sets them: then
     /// the static network of the factory is not the agent's business either, and only a proxy can be set.
     pub network_interface: Option<String>,
@@ -95,6 +98,7 @@ impl Default for Config {
             keep_alive_secs: KEEP_ALIVE,
             page_listen: None,
             trial_secs: TRIAL,
+            status_led: None,
             network_interface: None,
             network_dhcp: Vec::new(),
             network_resolv_conf: PathBuf::from("/etc/resolv.conf"),

@@ -55,7 +55,7 @@ pub async fn run(
     Ok(())
 }
 
-fn announcement(status: &LanStatus) -> Announcement {
+pub(crate) fn announcement(status: &LanStatus) -> Announcement {
     Announcement {
         box_id: status.box_id.clone(),
         agent_version: status.agent_version.clone(),

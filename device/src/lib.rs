@@ -16,9 +16,11 @@ pub mod discovery;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod identity;
+pub mod indicator;
 pub mod intake;
 pub mod journal;
 pub mod lan;
+pub mod led;
 pub mod mqtt;
 pub mod network;
 pub mod ota;

@@ -84,6 +84,12 @@ pub fn draw(status: &Status) -> String {
     lines.join("\n")
 }
 
+/// How a word begins that fills the screen: its first line.
+#[cfg(test)]
+pub(crate) fn word(word: &str) -> String {
+    big(word).join("\n")
+}
+
 /// Words of capitals, digits and dashes, five lines high.
 fn big(word: &str) -> Vec<String> {
     let mut lines = vec![String::new(); 5];

@@ -432,7 +432,7 @@ impl Stage {
     ) -> Result<Process, SystemError> {
         let settings = self.path("box.toml");
         let text = format!(
-            "tpm_tcti = {tcti:?}\ndata_listen = \"0.0.0.0:{data_port}\"\nvault_capacity_bytes = {vault_bytes}\n\
+            "tpm_tcti = {tcti:?}\ndata_listen = \"0.0.0.0:{data_port}\"\npage_listen = \"127.0.0.1:0\"\nvault_capacity_bytes = {vault_bytes}\n\
              trial_secs = {TRIAL_SECS}\n"
         );
         write(&settings, &text)?;

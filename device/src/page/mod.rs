@@ -9,6 +9,8 @@ mod html;
 mod settings;
 
 pub use desk::Desk;
+#[cfg(test)]
+pub use html::main;
 pub use html::{bytes, is_online, knows, urls};
 pub use settings::said;
 

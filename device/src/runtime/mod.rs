@@ -37,8 +37,10 @@ use crate::config::Config;
 use crate::console::{self, ConsoleError, Status};
 use crate::disk::{self, DiskError};
 use crate::identity::IdentityFile;
+use crate::indicator;
 use crate::journal::{self, JournalError, JournalHandle};
 use crate::lan;
+use crate::led::Led;
 use crate::network::Keeper;
 use crate::ota::slots::Slot;
 use crate::ota::supervise::EXIT_RESTART;
@@ -246,6 +248,7 @@ impl Parts {
         let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
         keep_certificate(&mut supervisor, keeper);
         watch_links(&mut supervisor, &events, &bound_source, &proxy);
+        light_led(options, &mut supervisor, &console_source);
         serve_page(options, &mut supervisor, console_source.clone(), desk);
         serve_console(&mut supervisor, state, console_source);
         store.watch(&journal, &mut supervisor);
@@ -267,14 +270,14 @@ impl Parts {
             data.spawn(options, bound, &mut supervisor, shutdown)
                 .await?;
         }
-        let updates = Updates {
+        Updates {
             cloud: cloud.clone(),
             journal: journal.clone(),
             agent: AgentHandle::new(events.clone()),
             requests: update_requests,
             bound: bound_source,
-        };
-        updates.spawn(options, &mut supervisor);
+        }
+        .spawn(options, &mut supervisor);
 
         let driver = Driver {
             agent,
@@ -373,6 +376,18 @@ fn keep_certificate(supervisor: &mut Supervisor, keeper: Option<LanKeeper>) {
     }
 }
 
+/// The box's lamp, where it has one.
+fn light_led(options: &Options, supervisor: &mut Supervisor, status: &watch::Receiver<Status>) {
+    let Some(name) = &options.config.status_led else {
+        return;
+    };
+    let (led, status) = (Led::new(name), status.clone());
+    supervisor.spawn("the LED", move |stop| async move {
+        indicator::follow(led, status, stop).await;
+        Ok(())
+    });
+}
+
 /// The box's own page; a box whose port is taken does without it.
 fn serve_page(
     options: &Options,
@@ -383,10 +398,15 @@ fn serve_page(
     let Some(address) = options.config.page_listen else {
         return;
     };
+    let marker = options.state.join("run").join("page.json");
     supervisor.spawn("the page", move |stop| async move {
         match page::listen(address).await {
             Ok(listener) => {
-                tracing::info!(%address, "the page is served");
+                // Port 0 takes any: then this is where it says which.
+                let bound = listener.local_addr().unwrap_or(address);
+                let url = format!("http://{bound}");
+                disk::write_json(&marker, &serde_json::json!({ "url": url }))?;
+                tracing::info!(url, "the page is served");
                 page::serve(listener, status, desk, stop).await;
             }
             Err(error) => {

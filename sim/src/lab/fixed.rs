@@ -76,6 +76,15 @@ impl Lab {
         &self.operator
     }
 
+    /// Lets somebody outside look at the box's page, as a computer beside it would.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`].
+    pub async fn open_the_way_in(&self) -> Result<(), SystemError> {
+        super::sh("ip route replace 192.168.77.0/24 via 203.0.113.1").await
+    }
+
     /// The code that is printed on the box.
     ///
     /// # Errors

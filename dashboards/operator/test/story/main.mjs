@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 import * as access from "./access.mjs";
+import { boxPage } from "./boxpage.mjs";
 import * as fleet from "./fleet.mjs";
 import * as orders from "./orders.mjs";
 import * as standing from "./standing.mjs";
@@ -34,6 +35,7 @@ const CHAPTERS = {
   "two people erase a bucket": standing.erase,
   "held back and let in again": standing.quarantine,
   "in the dark, and on a phone": standing.looks,
+  "the box's own page": boxPage,
   "thrown out": standing.revoke,
   "log out": standing.logOut,
 };

@@ -43,6 +43,8 @@ export async function startStage(programs, folder) {
     factory: (...args) => run(join(programs, "longhaul-factory"), args),
     tufKeys: place("tuf-keys"),
     tuf: place("cloud", "tuf"),
+    boxPage: place("box", "run", "page.json"),
+    factoryLog: place("log", "factory-make.log"),
     async stop() {
       if (demo.exitCode !== null) return;
       const gone = once(demo, "exit");
