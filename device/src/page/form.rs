@@ -80,7 +80,18 @@ impl Form {
         let mut wrong = Vec::new();
         let mut settings = NetworkSettings::default();
         match self.get("how") {
-            "prepared" => return Ok(None),
+            "prepared"
+                if ["dns", "vlan", "proxy"]
+                    .iter()
+                    .all(|field| self.get(field).is_empty()) =>
+            {
+                return Ok(None);
+            }
+            "prepared" => say(
+                &mut wrong,
+                "how",
+                "As the box was prepared means everything: choose another, or leave DNS servers, VLAN and proxy empty.",
+            ),
             "dhcp" => {}
             "fixed" => self.addresses(&mut settings, &mut wrong),
             _ => say(
@@ -266,6 +277,7 @@ mod tests {
 
     #[test]
     fn every_field_that_is_wrong_is_named() {
+        assert_eq!(wrong("how=prepared&proxy=http://p:1"), ["how"]);
         assert_eq!(wrong("how=fixed"), ["address"]);
         assert_eq!(wrong(""), ["how"]);
         assert_eq!(

@@ -121,7 +121,14 @@ fn alert(page: &mut String, trouble: &Trouble) {
     if let Trouble::Fields(wrong) = trouble {
         page.push_str("<ul>");
         for Wrong { field, text } in wrong {
-            let _ = write!(page, "<li><a href=\"#{field}\">{}</a></li>", Text(text));
+            let line = FIXED.iter().chain(&MORE).find(|line| line.field == *field);
+            let label = match (line, *field) {
+                (Some(line), _) => line.label,
+                (None, "claim") => CLAIM.label,
+                (None, _) => "Where the address comes from",
+            };
+            let text = format!("{label}: {text}");
+            let _ = write!(page, "<li><a href=\"#{field}\">{}</a></li>", Text(&text));
         }
         page.push_str("</ul>");
     }
@@ -180,6 +187,12 @@ const MORE: [Line; 3] = [
     },
 ];
 
+const CLAIM: Line = Line {
+    field: "claim",
+    label: "Claim code",
+    hint: "It is printed on the box and in its papers: four groups of four",
+};
+
 fn fields(page: &mut String, desk: &Desk, form: &Form, trouble: &Trouble) {
     let wrong: &[Wrong] = match trouble {
         Trouble::Fields(wrong) => wrong,
@@ -215,14 +228,9 @@ fn fields(page: &mut String, desk: &Desk, form: &Form, trouble: &Trouble) {
         text(page, line, form.get(line.field), wrong, "");
     }
     page.push_str("</fieldset>");
-    let claim = Line {
-        field: "claim",
-        label: "Claim code",
-        hint: "It is printed on the box and in its papers: four groups of four",
-    };
     text(
         page,
-        &claim,
+        &CLAIM,
         "",
         wrong,
         " required autocapitalize=\"characters\"",

@@ -248,8 +248,7 @@ impl Parts {
         let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
         keep_certificate(&mut supervisor, keeper);
         watch_links(&mut supervisor, &events, &bound_source, &proxy);
-        light_led(options, &mut supervisor, &console_source);
-        serve_page(options, &mut supervisor, console_source.clone(), desk);
+        indicate(options, &mut supervisor, &console_source, desk);
         serve_console(&mut supervisor, state, console_source);
         store.watch(&journal, &mut supervisor);
         let retrier = vault.clone().map(uplink::Retrier::new);
@@ -374,6 +373,17 @@ fn keep_certificate(supervisor: &mut Supervisor, keeper: Option<LanKeeper>) {
             Ok(())
         });
     }
+}
+
+/// What shows the box's state, beside its console and the LAN: lamp and page.
+fn indicate(
+    options: &Options,
+    supervisor: &mut Supervisor,
+    status: &watch::Receiver<Status>,
+    desk: page::Desk,
+) {
+    light_led(options, supervisor, status);
+    serve_page(options, supervisor, status.clone(), desk);
 }
 
 /// The box's lamp, where it has one.

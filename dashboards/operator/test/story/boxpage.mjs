@@ -74,7 +74,7 @@ export async function boxPage({ page: dashboard, stage, shot }) {
   await page.keyboard.type("0000");
   await page.keyboard.press("Enter");
   const alert = page.getByRole("alert");
-  await alert.getByText("Write four numbers with dots").waitFor();
+  await alert.getByText("Address (IPv4): Write four numbers with dots").waitFor();
   const address = page.getByLabel("Address (IPv4)");
   assert.equal(await address.getAttribute("aria-invalid"), "true");
   assert.equal(await address.inputValue(), "192.168.1.400", "nothing that was typed is lost");
