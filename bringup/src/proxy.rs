@@ -156,7 +156,8 @@ impl ProxySetting {
     pub fn fixed(proxy: Option<Proxy>) -> Self {
         Self {
             path: PathBuf::new(),
-            factory: None,
+            factory: proxy.clone(),
+            preferred: Arc::default(),
             current: Arc::new(RwLock::new(proxy)),
         }
     }

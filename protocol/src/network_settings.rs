@@ -146,11 +146,12 @@ impl NetworkSettings {
             dns: network.dns.clone(),
             ..Self::default()
         };
-        config
-            .static_network
-            .as_ref()
-            .map(fixed)
-            .unwrap_or_default()
+        let prepared = config.static_network.as_ref().map(fixed);
+        Self {
+            // An order's answer is 0 where frames are not tagged.
+            vlan: config.vlan.filter(|vlan| *vlan != 0),
+            ..prepared.unwrap_or_default()
+        }
     }
 
     /// Whether they say anything of addresses, names or VLAN: whether the machine is touched.

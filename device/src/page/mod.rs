@@ -9,9 +9,7 @@ mod html;
 mod settings;
 
 pub use desk::Desk;
-#[cfg(test)]
-pub use html::main;
-pub use html::{bytes, is_online, knows, urls};
+pub use html::{bytes, is_online, knows, main, urls};
 pub use settings::said;
 
 use std::convert::Infallible;
@@ -172,7 +170,7 @@ impl Counter {
         let (code, kind, body) = match path {
             "/" => (StatusCode::OK, HTML, html::page(&status)),
             // What changes of it, for the script.
-            "/now" => (StatusCode::OK, HTML, html::main(&status)),
+            "/now" => (StatusCode::OK, HTML, main(&status)),
             "/network" => {
                 let form = settings::first(&status);
                 let page = settings::page(&status, &self.desk, &form, &Trouble::None);

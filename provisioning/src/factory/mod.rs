@@ -10,7 +10,7 @@ use longhaul_protocol::ids::{BoxId, OrderId};
 use longhaul_protocol::inventory::{
     BoxConfig, CloudEndpoint, InventoryRecord, NetworkHints, StaticNetwork,
 };
-use longhaul_protocol::network_settings::Egress;
+use longhaul_protocol::network::Egress;
 use longhaul_protocol::value::{Blob, Digest32, Jws, UnixMillis};
 use rustls_pki_types::CertificateDer;
 

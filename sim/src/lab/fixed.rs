@@ -6,7 +6,6 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Lab, RESOLVER_V4, file, wait_for};
-use crate::operator::Operator;
 use crate::system::{Programs, SystemError};
 use crate::wait::until;
 
@@ -69,11 +68,6 @@ impl Lab {
             .run("ip address flush dev eth0 scope global; ip link del lhvlan 2>/dev/null || true")
             .await?;
         self.start_box()
-    }
-
-    /// Who operates the cloud.
-    pub fn operator(&self) -> &Operator {
-        &self.operator
     }
 
     /// Lets somebody outside look at the box's page, as a computer beside it would.
