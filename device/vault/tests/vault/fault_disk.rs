@@ -6,10 +6,11 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use longhaul_vault::disk::{Access, Disk, DiskFile};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,6 +59,12 @@ struct State {
     repeated: u64,
     /// Writes to places behind a header, outside segments, that had been written before.
     rewritten: u64,
+    /// Syncs wait.
+    held: bool,
+    waiting: usize,
+    /// Syncs of files that are no segments.
+    syncs: u64,
+    bell: Arc<Condvar>,
 }
 
 #[derive(Clone, Default)]
@@ -185,6 +192,29 @@ impl FaultDisk {
             ..State::default()
         };
         Self(Arc::new(Mutex::new(state)), 0)
+    }
+
+    /// Lets every sync wait until `held` is false again.
+    pub fn hold_syncs(&self, held: bool) {
+        let state = &mut *self.0.lock();
+        state.held = held;
+        state.bell.notify_all();
+    }
+
+    /// Waits until so many syncs wait.
+    pub fn await_syncs(&self, waiting: usize) {
+        let mut state = self.0.lock();
+        let bell = Arc::clone(&state.bell);
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while state.waiting < waiting {
+            let late = bell.wait_until(&mut state, deadline).timed_out();
+            assert!(!late, "{} syncs wait", state.waiting);
+        }
+    }
+
+    /// Syncs so far of the log and of everything else that is no segment.
+    pub fn syncs(&self) -> u64 {
+        self.0.lock().syncs
     }
 
     /// Counts blocks of ciphertext that are written a second time from now on.
@@ -437,7 +467,16 @@ impl DiskFile for FaultFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let state = &mut *self.disk.0.lock();
+        let mut state = self.disk.0.lock();
+        let bell = Arc::clone(&state.bell);
+        state.waiting += 1;
+        bell.notify_all();
+        while state.held {
+            bell.wait(&mut state);
+        }
+        state.waiting -= 1;
+        let state = &mut *state;
+        state.syncs += u64::from(!self.segment);
         let fault = state.call(self.life)?;
         let inode = &mut state.inodes[self.inode];
         for change in std::mem::take(&mut inode.unsynced) {

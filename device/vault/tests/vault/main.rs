@@ -6,6 +6,7 @@ mod fault_disk;
 mod faults;
 mod flipped;
 mod former;
+mod group;
 mod index;
 mod jobs;
 mod killed;
