@@ -9,6 +9,7 @@ mod error;
 pub mod health;
 mod log_tail;
 mod patience;
+mod program;
 pub mod repository;
 pub mod slots;
 pub mod state;

@@ -4,7 +4,6 @@
 //! may be killed at any moment: the next one goes on. It is not updated itself.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::healthy_path;
 use super::log_tail::LogTail;
+use super::program::is_program;
 use super::slots::{Current, Slot, SlotError, Slots};
 use crate::disk::{self, DiskError};
 
@@ -232,25 +232,6 @@ fn choose(slots: &Slots, settings: &Settings) -> Result<Choice, SuperviseError> 
         slot,
         on_trial: false,
     })
-}
-
-/// Whether the kernel would start this: a script, or what this program is. What it refuses would
-/// be read by a shell instead (POSIX `execvp`), as if bytes that mean something else were commands.
-fn is_program(path: &Path) -> bool {
-    let (Some(this), Some(other)) = (head(Path::new("/proc/self/exe")), head(path)) else {
-        return false;
-    };
-    // ELF: the magic number, class and byte order, and the processor.
-    let same = other[..6] == this[..6] && other[18..] == this[18..];
-    other.starts_with(b"#!") || same
-}
-
-fn head(path: &Path) -> Option<[u8; 20]> {
-    let mut bytes = Vec::with_capacity(20);
-    let file = File::open(path).ok()?;
-    file.take(20).read_to_end(&mut bytes).ok()?;
-    bytes.resize(20, 0);
-    bytes.try_into().ok()
 }
 
 /// Finds something that can be started, `wanted` if possible, and makes it the active one. What

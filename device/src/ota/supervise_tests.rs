@@ -113,16 +113,19 @@ async fn a_release_that_ends_on_trial_is_rolled_back_with_its_last_words() {
 
 #[tokio::test]
 async fn what_is_no_program_for_this_machine_is_rolled_back() {
-    // A program for another processor, garbage, nothing, and a program that ends in its middle.
+    // A program for another processor, garbage, nothing, one that breaks off, and one of no use.
     let mut alien = std::fs::read("/bin/true").unwrap();
     alien[18..20].copy_from_slice(&[0xf3, 0x00]);
-    let torn = std::fs::read("/bin/true").unwrap()[..100].to_vec();
+    let whole = std::fs::read("/bin/false").unwrap();
+    let (torn, nearly_whole) = (&whole[..100], &whole[..whole.len() - 1]);
     let no_program = "no program for this machine";
     for (bytes, said) in [
         (alien, no_program),
         (b"\x7fELF: echo this must not run".to_vec(), no_program),
         (Vec::new(), no_program),
-        (torn, "ended on trial"),
+        (torn.to_vec(), no_program),
+        (nearly_whole.to_vec(), no_program),
+        (whole, "ended on trial"),
     ] {
         let machine = Machine::new("exec sleep 600");
         let kept = machine.dir.path().join("vault");
