@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 
 use serde::Deserialize;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
@@ -29,6 +30,8 @@ pub struct LanBox {
     pub about: About,
     _input: ChildStdin,
     _process: Child,
+    /// Where it keeps everything: it is killed, and then cleans nothing up.
+    _folder: TempDir,
 }
 
 impl LanBox {
@@ -43,10 +46,12 @@ impl LanBox {
             path: path.clone(),
             source,
         };
+        let folder = tempfile::tempdir().map_err(failed)?;
         // It serves until its input ends, so it cannot outlive this process.
         let mut process = Command::new(&path)
             .args(arguments)
             .env("RUST_LOG", "off")
+            .env("TMPDIR", folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -67,6 +72,7 @@ impl LanBox {
             about,
             _input: input,
             _process: process,
+            _folder: folder,
         })
     }
 
