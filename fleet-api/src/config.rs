@@ -2,6 +2,7 @@
 //! refused.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use longhaul_protocol::upload::StoreTrust;
@@ -223,6 +224,15 @@ pub struct Settings {
     /// Let alerts' webhooks go to private networks, too.
     #[arg(long, env = "LONGHAUL_WEBHOOKS_PRIVATE", num_args = 0..=1, default_missing_value = "true")]
     pub webhooks_private: Option<bool>,
+    /// Days that boxes' samples of telemetry are kept as they came. Default: 30.
+    #[arg(long, env = "LONGHAUL_TELEMETRY_DAYS", value_name = "DAYS")]
+    pub telemetry_days: Option<NonZeroU16>,
+    /// Days that telemetry is kept by five minutes. Default: 180.
+    #[arg(long, env = "LONGHAUL_TELEMETRY_5M_DAYS", value_name = "DAYS")]
+    pub telemetry_5m_days: Option<NonZeroU16>,
+    /// Days that telemetry is kept by hours. Default: 1,095.
+    #[arg(long, env = "LONGHAUL_TELEMETRY_1H_DAYS", value_name = "DAYS")]
+    pub telemetry_1h_days: Option<NonZeroU16>,
 }
 
 fn store_trust(text: &str) -> Result<StoreTrust, String> {
@@ -279,6 +289,17 @@ pub struct Notify {
     pub reach: Reach,
 }
 
+/// How long telemetry is kept, in milliseconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Retention {
+    /// Samples, as they came.
+    pub samples_ms: i64,
+    /// By five minutes.
+    pub five_ms: i64,
+    /// By hours.
+    pub hours_ms: i64,
+}
+
 /// A complete configuration.
 #[derive(Clone)]
 pub struct Config {
@@ -304,6 +325,8 @@ pub struct Config {
     pub remote_store: Option<RemoteStore>,
     /// How alerts are told.
     pub notify: Notify,
+    /// How long telemetry is kept.
+    pub telemetry: Retention,
 }
 
 impl Settings {
@@ -351,6 +374,9 @@ impl Settings {
             smtp_url: self.smtp_url.or(other.smtp_url),
             smtp_from: self.smtp_from.or(other.smtp_from),
             webhooks_private: self.webhooks_private.or(other.webhooks_private),
+            telemetry_days: self.telemetry_days.or(other.telemetry_days),
+            telemetry_5m_days: self.telemetry_5m_days.or(other.telemetry_5m_days),
+            telemetry_1h_days: self.telemetry_1h_days.or(other.telemetry_1h_days),
         }
     }
 
@@ -360,6 +386,7 @@ impl Settings {
         let or = |address: Option<ListenAddress>, port| address.map_or(any(port), |a| a.0);
         let remote_store = self.remote_store()?;
         let notify = self.notify()?;
+        let telemetry = self.retention();
         let backbone = self.backbone()?;
         let role = self.role.unwrap_or_default();
         let need = [
@@ -396,6 +423,7 @@ impl Settings {
             database: self.database,
             remote_store,
             notify,
+            telemetry,
         })
     }
 
@@ -422,6 +450,17 @@ impl Settings {
             certificate,
             roots,
         }))
+    }
+
+    fn retention(&self) -> Retention {
+        let ms = |days: Option<NonZeroU16>, default: i64| {
+            days.map_or(default, |days| i64::from(days.get())) * 86_400_000
+        };
+        Retention {
+            samples_ms: ms(self.telemetry_days, 30),
+            five_ms: ms(self.telemetry_5m_days, 180),
+            hours_ms: ms(self.telemetry_1h_days, 1095),
+        }
     }
 
     fn notify(&self) -> Result<Notify, ConfigError> {

@@ -7,15 +7,12 @@ use tokio_util::sync::CancellationToken;
 use crate::fleet::{Fleet, FleetError};
 use crate::store::alert_channels::delivery_prune;
 use crate::store::alerts::alert_prune;
-use crate::store::telemetry::telemetry_prune;
 use crate::unpack;
 
 /// Between looks for overdue commands.
 const TICK: Duration = Duration::from_secs(5);
 /// Ticks between the rest: ten minutes.
 const SELDOM: u32 = 120;
-/// Telemetry is kept for 30 days, in milliseconds.
-const TELEMETRY_MS: i64 = 30 * 86_400 * 1000;
 /// Alerts that are over are kept for 90 days, in milliseconds.
 const ALERTS_MS: i64 = 90 * 86_400 * 1000;
 /// An upload at the object store that nobody knows is left alone for an hour, in milliseconds: it
@@ -47,7 +44,6 @@ pub(super) async fn run(fleet: Fleet) {
         note("ending proposals", fleet.proposals_expire().await);
         note("trying out destinations", fleet.destinations_look().await);
         if count % SELDOM == 0 {
-            note("forgetting old telemetry", forget(&fleet).await);
             note("forgetting old alerts", forget_alerts(&fleet).await);
             note(
                 "freeing orphaned uploads",
@@ -59,18 +55,11 @@ pub(super) async fn run(fleet: Fleet) {
 }
 
 /// Upkeep that failed is tried again at the next tick.
-fn note(what: &str, result: Result<(), FleetError>) {
+pub(super) fn note(what: &str, result: Result<(), FleetError>) {
     if let Err(error) = result {
         let error = &error as &dyn std::error::Error;
         tracing::error!(error, "{what} failed");
     }
-}
-
-async fn forget(fleet: &Fleet) -> Result<(), FleetError> {
-    let mut tx = fleet.db().write().await?;
-    telemetry_prune(&mut tx, fleet.now().0.saturating_sub(TELEMETRY_MS)).await?;
-    tx.commit().await?;
-    Ok(())
 }
 
 async fn forget_alerts(fleet: &Fleet) -> Result<(), FleetError> {

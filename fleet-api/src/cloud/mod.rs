@@ -10,6 +10,7 @@ mod keep;
 mod parts;
 mod sessions;
 mod tasks;
+pub(crate) mod telemetry;
 mod turn;
 
 use std::net::SocketAddr;

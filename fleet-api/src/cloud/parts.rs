@@ -10,7 +10,7 @@ use longhaul_provisioning::ca::{CaError, Identity};
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::tasks::Tasks;
-use super::{CloudError, keep, sessions, shown, turn};
+use super::{CloudError, keep, sessions, shown, telemetry, turn};
 use crate::alerts::deliver::Senders;
 use crate::alerts::email::Mailer;
 use crate::alerts::webhook::Webhooks;
@@ -221,6 +221,12 @@ pub(super) async fn work(
     let kept = fleet.clone();
     tasks.front("upkeep", |stop| {
         turn::take_turns(kept, "upkeep", stop, keep::run)
+    });
+    let (rolled, retention) = (fleet.clone(), config.telemetry);
+    tasks.front("telemetry", |stop| {
+        turn::take_turns(rolled, "telemetry", stop, move |fleet| {
+            telemetry::run(fleet, retention)
+        })
     });
     if fleet.db().is_shared() {
         let buried = fleet.clone();

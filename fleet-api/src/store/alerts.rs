@@ -121,10 +121,8 @@ pub async fn alert_subjects(
         AlertSubject,
         "SELECT b.box_id, b.label, b.site, b.state, b.connected, b.connected_since, \
            b.certificate_expires, \
-           (SELECT t.received FROM telemetry t WHERE t.box_id = b.box_id \
-            ORDER BY t.at DESC LIMIT 1) AS sampled, \
-           (SELECT t.detail FROM telemetry t WHERE t.box_id = b.box_id \
-            ORDER BY t.at DESC LIMIT 1) AS sample, \
+           (SELECT t.received FROM telemetry_latest t WHERE t.box_id = b.box_id) AS sampled, \
+           (SELECT t.detail FROM telemetry_latest t WHERE t.box_id = b.box_id) AS sample, \
            (SELECT min(u.updated) FROM uploads u WHERE u.box_id = b.box_id \
             AND u.state IN ('started', 'completing')) AS upload_moved, \
            (SELECT count(*) FROM journal j WHERE j.box_id = b.box_id AND j.received > $2 \

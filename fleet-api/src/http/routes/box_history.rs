@@ -10,13 +10,13 @@ use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Scope};
 use crate::http::problem::Problem;
 use crate::store::operators::Role;
-use crate::store::telemetry::{TelemetryPoint, telemetry_series};
+use crate::store::telemetry::{Series, TelemetryPoint, telemetry_series};
 use crate::store::timeline::{TimelinePlace, TimelineRow, TimelineSource, timeline_list};
 use crate::store::uploads::{UploadRow, UploadState, upload_list};
 
 /// Points in a series, where the caller does not say.
 const DEFAULT_POINTS: u32 = 300;
-/// Points in a series at the most.
+/// Points in a series at the most, but for the bucket at each end.
 const MAX_POINTS: u32 = 2000;
 /// Length of a series, where the caller does not say, in milliseconds.
 const DEFAULT_SPAN_MS: i64 = 3600 * 1000;
@@ -51,6 +51,9 @@ pub struct TelemetryQuery {
 pub struct TelemetrySeries {
     /// Length of a bucket in milliseconds; buckets without a sample are left out.
     step_ms: i64,
+    /// The coarsest that was read: long ranges, and those whose samples are forgotten, are drawn
+    /// from rollups by five minutes or by hours; their newest end from what is not rolled up yet.
+    series: Series,
     /// Oldest first.
     items: Vec<TelemetryPoint>,
     /// The cloud's clock.
@@ -72,14 +75,15 @@ async fn telemetry(call: Call<TelemetryList>) -> Result<Json<TelemetrySeries>, P
         ));
     }
     let points = call.query.limit.unwrap_or(DEFAULT_POINTS);
-    let step = (span / i64::from(points.clamp(1, MAX_POINTS))).saturating_add(1);
+    let points = points.clamp(1, MAX_POINTS);
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
     find(&mut tx, id).await?;
-    let items = telemetry_series(&mut tx, id, since, until, step).await?;
+    let drawn = telemetry_series(&mut tx, id, (since, until), points).await?;
     Ok(Json(TelemetrySeries {
-        step_ms: step,
-        items,
+        step_ms: drawn.step,
+        series: drawn.series,
+        items: drawn.points,
         server_time: now,
     }))
 }

@@ -90,10 +90,8 @@ pub async fn box_list_sampled(
     limit: u32,
 ) -> StoreResult<Vec<BoxSample>> {
     let columns = "boxes.*, \
-           (SELECT t.at FROM telemetry t WHERE t.box_id = boxes.box_id \
-            ORDER BY t.at DESC LIMIT 1) AS sample_at, \
-           (SELECT t.detail FROM telemetry t WHERE t.box_id = boxes.box_id \
-            ORDER BY t.at DESC LIMIT 1) AS sample, \
+           (SELECT t.at FROM telemetry_latest t WHERE t.box_id = boxes.box_id) AS sample_at, \
+           (SELECT t.detail FROM telemetry_latest t WHERE t.box_id = boxes.box_id) AS sample, \
            (SELECT r.detail FROM reported r WHERE r.box_id = boxes.box_id) AS reported, \
            (SELECT count(*) FROM alerts a WHERE a.box_id = boxes.box_id \
             AND a.state <> 'resolved' AND a.state <> 'pending') AS alerts";

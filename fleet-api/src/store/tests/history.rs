@@ -7,9 +7,7 @@ use super::{add_command, entries, write};
 use crate::store::Db;
 use crate::store::journal::{JournalCommit, journal_commit, journal_through};
 use crate::store::presence::{PresenceKind, presence_insert};
-use crate::store::telemetry::{
-    telemetry_insert, telemetry_latest, telemetry_prune, telemetry_series,
-};
+use crate::store::telemetry::{Series, telemetry_insert, telemetry_latest, telemetry_series};
 use crate::store::testing::{add_box, box_id, on_both};
 use crate::store::timeline::{TimelineRow, TimelineSource, timeline_list};
 
@@ -90,15 +88,16 @@ on_both! {
         let absurd = Telemetry { load_1m: f64::NAN, ..Telemetry::default() };
         assert!(telemetry_insert(&mut tx, &id, i64::MIN, &absurd, 5000).await.expect("inserts"));
 
-        let points = telemetry_series(&mut tx, &id, 0, 1000, 500).await.expect("draws");
+        let drawn = telemetry_series(&mut tx, &id, (0, 999), 2).await.expect("draws");
 
+        assert_eq!((drawn.series, drawn.step), (Series::Samples, 500));
+        let points = drawn.points;
         assert_eq!(points.iter().map(|p| (p.at, p.samples)).collect::<Vec<_>>(), [(0, 50), (500, 50)]);
         assert!((points[0].load_1m - 24.5).abs() < 1e-9);
         assert_eq!((points[0].vault_used_bytes, points[1].vault_used_bytes), (None, Some(10.0)));
         let (at, json) = telemetry_latest(&mut tx, &id).await.expect("reads").expect("is there");
         assert_eq!(at, 990);
         assert!(json.contains("\"load_1m\":99.0"), "{json}");
-        assert_eq!(telemetry_prune(&mut tx, 5001).await.expect("prunes"), 101);
     }
 
     async fn the_timeline_is_in_the_order_of_causes(db: Db) {

@@ -7,6 +7,7 @@ mod history;
 mod people;
 mod receipts;
 mod schema;
+mod telemetry;
 mod transfers;
 
 use longhaul_protocol::ids::{BoxId, CommandId, TicketId};
