@@ -3,6 +3,7 @@
 mod client;
 mod delivery;
 mod fixture;
+mod floods;
 mod frames;
 mod hostile;
 mod identity;
