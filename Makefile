@@ -1,5 +1,5 @@
 # Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
-.PHONY: demo test soak fuzz bench-transfer bench-fleet bench-bringup conformance check lint deny unit clients python browser dashboards build tools clean-demo probe
+.PHONY: demo test soak fuzz bench-transfer bench-fleet bench-bringup scenario conformance check lint deny unit clients python browser dashboards build tools clean-demo probe
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -26,12 +26,19 @@ bench-transfer:
 		--command "make bench-transfer$(if $(ONLY), ONLY=$(ONLY))" $(if $(QUICK),--quick,--out docs/benchmarks) $(if $(ONLY),--only $(ONLY))
 
 ## make bench-fleet: what many boxes cost, beside mosquitto; results in docs/benchmarks/.
-## QUICK=1 only sees that it works; ONLY=idle|connects|messages|boxes|journals measures one topic; BOXES=100000 as many as there is memory for. Needs root.
+## QUICK=1 only sees that it works; ONLY=idle|connects|messages|boxes|journals|floods measures one topic; BOXES=100000 as many as there is memory for. Needs root.
 bench-fleet:
 	scripts/tools.sh bench >/dev/null
 	cargo build --release --bins -p longhaul-fleet-api -p longhaul-provisioning --features longhaul-provisioning/tpm -p longhaul-device -p longhaul-sdk -p longhaul-sim
 	exec scripts/bench-fleet.sh "$(TARGET)/release/longhaul-bench-fleet" "$(TARGET)/bench-fleet" --now "$$(date +%s)" $(if $(BOXES),--boxes $(BOXES)) \
 		--command "make bench-fleet$(if $(ONLY), ONLY=$(ONLY))$(if $(BOXES), BOXES=$(BOXES))" $(if $(QUICK),--quick,--out docs/benchmarks) $(if $(ONLY),--only $(ONLY))
+
+## make scenario NAME=steady|power-cut|cloud-down|rolling-restarts|certificate-wave: what a fleet goes through (sim/scenarios); FILE=.. plays another file.
+scenario:
+	scripts/tools.sh bench >/dev/null
+	cargo build --release --bins -p longhaul-fleet-api -p longhaul-provisioning --features longhaul-provisioning/tpm -p longhaul-device -p longhaul-sdk -p longhaul-sim
+	rm -rf "$(TARGET)/scenario"
+	exec "$(TARGET)/release/longhaul-bench-fleet" --work "$(TARGET)/scenario" --now "$$(date +%s)" --scenario "$(or $(FILE),sim/scenarios/$(NAME).toml)"
 
 ## make bench-bringup: how soon a box says what is wrong with a network, and comes back; results in docs/benchmarks/. Needs root.
 bench-bringup:

@@ -30,6 +30,9 @@ struct Cli {
     /// The edge's certificates and key, PEM.
     #[arg(long)]
     server: PathBuf,
+    /// Limit what each box may send, as a shipped edge does.
+    #[arg(long)]
+    limits: bool,
     /// Where to write how many messages were taken.
     #[arg(long)]
     taken: PathBuf,
@@ -66,7 +69,11 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         issuers,
     )?);
     // What a closed loop can do is not what one box should: no limit on the rate.
-    let config = EdgeConfig {
+    let shipped = EdgeConfig {
+        listen: cli.listen,
+        ..EdgeConfig::default()
+    };
+    let unlimited = EdgeConfig {
         listen: cli.listen,
         max_sessions: 200_000,
         max_packets_per_second: NonZeroU32::MAX,
@@ -75,6 +82,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         byte_burst: NonZeroU32::MAX,
         ..EdgeConfig::default()
     };
+    let config = if cli.limits { shipped } else { unlimited };
     let stop = CancellationToken::new();
     let (edge, mut incoming) =
         Edge::start(config, move || Arc::clone(&tls), Arc::new(Everybody), stop).await?;

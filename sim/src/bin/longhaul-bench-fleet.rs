@@ -10,6 +10,7 @@ use longhaul_protocol::value::UnixMillis;
 use longhaul_sim::bench::files::{write_detail, write_rows};
 use longhaul_sim::bench::row::Origin;
 use longhaul_sim::bench::{chain, report};
+use longhaul_sim::fleet::scenario::{Scenario, Stage, carry_out};
 use longhaul_sim::fleet::{Settings, Topic, measure};
 
 /// Measure many simulated boxes; `make bench-fleet` runs this.
@@ -37,6 +38,9 @@ struct Cli {
     /// The time now, in seconds since 1970, as `date +%s` prints it.
     #[arg(long, value_name = "SECONDS")]
     now: i64,
+    /// Play this scenario instead of measuring (see `sim/scenarios`); how it went is shown.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "out"])]
+    scenario: Option<PathBuf>,
     /// The command that a reader runs to measure the same.
     #[arg(long, value_name = "TEXT", default_value = "make bench-fleet")]
     command: String,
@@ -81,6 +85,17 @@ async fn run(cli: &Cli) -> Result<bool, Box<dyn Error>> {
     } else {
         cli.only.clone()
     };
+    if let Some(file) = &cli.scenario {
+        let scenario = Scenario::read(file)?;
+        println!("{} ({} boxes)", scenario.title, scenario.boxes);
+        let stage = Stage {
+            folder: cli.work.join("scenario"),
+            database: cli.postgres.clone(),
+            now: settings.now,
+        };
+        carry_out(&scenario, &stage).await?;
+        return Ok(true);
+    }
     let (mut rows, mut all) = (Vec::new(), true);
     for topic in topics {
         println!("{}", topic.name());

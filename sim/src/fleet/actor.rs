@@ -25,11 +25,13 @@ use longhaul_protocol::value::UnixMillis;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_rustls::client::TlsStream;
 
+use super::enrol::enrol;
 use super::frames;
 use super::link::{self, Link};
-use super::members::Member;
+use super::members::{Member, Papers};
 
 /// First and longest pause before a box comes back, as on a real one: each time a random part of
 /// the pause, which doubles.
@@ -51,6 +53,32 @@ pub struct Counts {
     pub committed: AtomicU64,
     /// Commands carried out.
     pub commands: AtomicU64,
+    /// Boxes whose birth is committed and whose session lasts.
+    pub online: AtomicU64,
+    /// Certificates that boxes have got since they began.
+    pub enrolled: AtomicU64,
+    /// Attempts to get one that failed.
+    pub not_enrolled: AtomicU64,
+}
+
+/// What happens to a box.
+#[derive(Clone, Copy, Debug)]
+pub enum Deed {
+    /// It loses its power for so long. Nobody says goodbye: the connection stands, and is silent.
+    PowerCut {
+        /// How long it is dark.
+        dark: Duration,
+    },
+    /// It starts again in good order, as after an update.
+    Restart,
+}
+
+/// How a session ended that did not fail.
+enum End {
+    /// Something happened to the box.
+    Deed(Deed, Link<TlsStream<TcpStream>>),
+    /// Its certificate is to be renewed.
+    Renewal(Link<TlsStream<TcpStream>>),
 }
 
 /// What the boxes of a crowd do.
@@ -60,6 +88,9 @@ pub struct Habits {
     pub telemetry: Duration,
     /// Whether each fills its journal as fast as the cloud commits.
     pub journal: bool,
+    /// Whether boxes that can enrol wait until their certificates have ended, as after months on a
+    /// shelf, instead of renewing them at half life.
+    pub renews_late: bool,
 }
 
 /// A simulated box.
@@ -67,7 +98,8 @@ pub struct Habits {
 pub struct Actor {
     member: Member,
     number: usize,
-    to: SocketAddr,
+    mqtt: SocketAddr,
+    https: SocketAddr,
     habits: Habits,
     counts: Arc<Counts>,
     random: SmallRng,
@@ -79,6 +111,12 @@ pub struct Actor {
     open: Vec<JournalEntry>,
     sessions: u64,
     packet_id: u16,
+    /// Whether the birth of the session is committed.
+    online: bool,
+    /// When the certificate in service ends.
+    expires: UnixMillis,
+    /// When it is to be renewed.
+    renews: UnixMillis,
 }
 
 impl Actor {
@@ -86,17 +124,22 @@ impl Actor {
     pub fn new(
         member: Member,
         number: usize,
-        to: SocketAddr,
+        (mqtt, https): (SocketAddr, SocketAddr),
         habits: Habits,
         counts: Arc<Counts>,
         mut random: SmallRng,
         now: UnixMillis,
     ) -> Self {
+        let whole_life = (now, now.plus_millis(24 * 3_600_000));
+        let life = |papers: &Arc<Papers>| (papers.issued, papers.expires);
+        let (issued, expires) = member.papers.as_ref().map_or(whole_life, life);
+        let renews = renewal(&mut random, habits, issued, expires);
         Self {
             journal: random.random(),
             member,
             number,
-            to,
+            mqtt,
+            https,
             habits,
             counts,
             random,
@@ -105,16 +148,41 @@ impl Actor {
             open: Vec::new(),
             sessions: 0,
             packet_id: 0,
+            online: false,
+            expires,
+            renews,
         }
     }
 
-    /// Lives until it is aborted. `random` must differ between two lives of the same box.
-    pub async fn live(mut self) {
+    /// Lives until it is aborted; what comes by `deeds` happens to it while it has a session.
+    pub async fn live(mut self, mut deeds: mpsc::Receiver<Deed>) {
         let mut pause = FIRST_PAUSE;
+        // What the other side of a power cut still takes for a session.
+        let mut cut = None;
         loop {
+            if self.member.papers.is_some() && self.now() >= self.renews {
+                self.renew().await;
+            }
             let born = self.sessions;
-            // Why a session ended is the cloud's affair; that it did is counted.
-            let _ = self.session().await;
+            let ended = self.session(&mut deeds, &mut cut).await;
+            if std::mem::take(&mut self.online) {
+                self.counts.online.fetch_sub(1, Ordering::Relaxed);
+            }
+            // Why a session failed is the cloud's affair; that it did is counted.
+            match ended {
+                Ok(End::Deed(Deed::PowerCut { dark }, link)) => {
+                    cut = Some(link);
+                    // Not all machines start equally fast.
+                    let start = dark.mul_f64(0.1 * self.random.random::<f64>());
+                    tokio::time::sleep(dark + start).await;
+                    continue;
+                }
+                Ok(End::Deed(Deed::Restart, mut link) | End::Renewal(mut link)) => {
+                    let _ = link.send(&frames::DISCONNECT).await;
+                    continue;
+                }
+                Err(_) => {}
+            }
             if self.sessions > born {
                 self.counts.lost.fetch_add(1, Ordering::Relaxed);
                 pause = FIRST_PAUSE;
@@ -123,6 +191,30 @@ impl Actor {
             }
             tokio::time::sleep(pause.mul_f64(self.random.random())).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Gets the next certificate; where that fails, after a while again.
+    async fn renew(&mut self) {
+        let Some(papers) = self.member.papers.clone() else {
+            return;
+        };
+        let valid = self.now() < self.expires;
+        let shown = if valid {
+            &self.member.tls
+        } else {
+            &papers.idevid
+        };
+        if let Ok((tls, life)) = enrol(&papers, shown, self.https).await {
+            let now = self.now();
+            self.member.tls = tls;
+            self.expires = now.plus_millis(life);
+            self.renews = renewal(&mut self.random, self.habits, now, self.expires);
+            self.counts.enrolled.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.counts.not_enrolled.fetch_add(1, Ordering::Relaxed);
+            let pause = self.random.random_range(1_000..3_000);
+            self.renews = self.now().plus_millis(pause);
         }
     }
 
@@ -137,12 +229,16 @@ impl Actor {
         self.began.1.plus_millis(since)
     }
 
-    async fn session(&mut self) -> io::Result<()> {
+    async fn session(
+        &mut self,
+        deeds: &mut mpsc::Receiver<Deed>,
+        cut: &mut Option<Link<TlsStream<TcpStream>>>,
+    ) -> io::Result<End> {
         // Drawn, as on a real box: the end of an older session must not be taken for this one's.
         let name = format!("{:016x}", self.random.random::<u64>());
         let name = name.parse().map_err(io::Error::other)?;
         let stream = link::tls(
-            self.to,
+            self.mqtt,
             link::source(self.number),
             Arc::clone(&self.member.tls),
         )
@@ -153,7 +249,7 @@ impl Actor {
         });
         let will = envelope::encode(&death, self.now()).map_err(io::Error::other)?;
         let Presence::Death(Death { session, .. }) = death else {
-            return Ok(());
+            return Err(io::ErrorKind::InvalidData.into());
         };
         let topic = Topic::up(self.member.id.clone(), Up::Presence).to_string();
         let id = self.member.id.clone();
@@ -167,19 +263,25 @@ impl Actor {
             os_version: None,
             capabilities: Vec::new(),
             desired_version: 0,
-            certificate_expires: self.now().plus_millis(24 * 3_600_000),
+            certificate_expires: self.expires,
             lan_urls: vec!["https://192.0.2.7:8420".to_owned()],
             rungs: Vec::new(),
         });
         self.send(&mut link, Up::Presence, &birth).await?;
         self.sessions += 1;
+        *cut = None;
         // Not all at the same moment of each interval.
         let first = self.habits.telemetry.mul_f64(self.random.random());
         let mut telemetry =
             tokio::time::interval_at(tokio::time::Instant::now() + first, self.habits.telemetry);
         self.offer(&mut link).await?;
+        let lasts = u64::try_from(self.renews.millis_since(self.now())).unwrap_or(0);
+        let renewal = tokio::time::sleep(Duration::from_millis(lasts));
+        tokio::pin!(renewal);
         loop {
             tokio::select! {
+                Some(deed) = deeds.recv() => return Ok(End::Deed(deed, link)),
+                () = &mut renewal, if self.renews_itself() => return Ok(End::Renewal(link)),
                 packet = link.packet() => self.take(&mut link, packet?).await?,
                 _ = telemetry.tick() => {
                     let sample = sample(&mut self.random);
@@ -190,6 +292,12 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// Whether it renews its certificate while it has a session, rather than waiting to be thrown
+    /// out.
+    fn renews_itself(&self) -> bool {
+        self.member.papers.is_some() && !self.habits.renews_late
     }
 
     fn encoded<T: Message>(&self, body: &T) -> io::Result<Vec<u8>> {
@@ -224,6 +332,9 @@ impl Actor {
         match topic.channel {
             Channel::Dn(Dn::Desired) => {
                 self.counts.settled.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.online, true) {
+                    self.counts.online.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(())
             }
             Channel::Dn(Dn::Ack) => {
@@ -294,6 +405,20 @@ impl Actor {
         self.counts.commands.fetch_add(1, Ordering::Relaxed);
         if idle { self.offer(link).await } else { Ok(()) }
     }
+}
+
+/// When a certificate is to be renewed: at half its life, give or take a tenth, or when it is over.
+fn renewal(
+    random: &mut SmallRng,
+    habits: Habits,
+    issued: UnixMillis,
+    expires: UnixMillis,
+) -> UnixMillis {
+    if habits.renews_late {
+        return expires;
+    }
+    let life = expires.millis_since(issued).max(0);
+    issued.plus_millis(life / 2 + random.random_range(-life / 10..=life / 10))
 }
 
 /// A sample as a real box sends it, of the usual size.

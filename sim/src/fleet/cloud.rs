@@ -1,31 +1,20 @@
 //! Boxes at the real cloud: what each costs, how soon a command is done, how soon all are back
 //! after `kill -9`, how fast journals are committed.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use longhaul_fleet_api::store::boxes::{BoxState, NewBox, box_import, box_set_state};
-use longhaul_fleet_api::store::twins::{DesiredRow, desired_set};
-use longhaul_fleet_api::store::{Db, StoreError};
-use longhaul_protocol::value::{Digest32, Jws};
-use longhaul_provisioning::ca::Pki;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
-use tokio::task::JoinSet;
 
 use super::Run;
-use super::actor::{Actor, Counts, Habits};
-use super::members::Member;
+use super::actor::Habits;
+use super::site::{Crowd, Site};
 use crate::bench::row::{self, Better, Metric, median};
 use crate::bench::{BenchError, cpu, float};
-use crate::operator::Operator;
-use crate::process::Process;
-use crate::system::{CloudReady, Stage, SystemError};
-use crate::wait::until;
+use crate::system::{Stage, SystemError};
 
 const CPU_PER_BOX: Metric = Metric {
     name: "a connected box with telemetry every 60 s: processor",
@@ -60,157 +49,29 @@ const COMMITTED_COST: Metric = Metric {
     target: None,
 };
 
-/// A new cloud's first boxes may take so long for each thousand.
-const PATIENCE: Duration = Duration::from_mins(10);
 /// Boxes that fill their journals.
 const WRITERS: usize = 50;
-/// Boxes are put into the database in transactions of so many.
-const GROUP: usize = 1_000;
-
-/// A cloud, its boxes' identities, and who operates it.
-struct Site {
-    stage: Stage,
-    process: Process,
-    ready: CloudReady,
-    operator: Operator,
-    members: Vec<Member>,
-}
-
-impl Site {
-    /// A cloud that knows `count` boxes. They are written into its database: enrolment is
-    /// measured elsewhere, and takes a TPM.
-    async fn new(run: &Run<'_>, folder: &Path, count: usize) -> Result<Self, BenchError> {
-        let stage = Stage::new(folder, run.programs.clone())?;
-        Self::on(run, stage, count).await
-    }
-
-    async fn on(run: &Run<'_>, stage: Stage, count: usize) -> Result<Self, BenchError> {
-        let (process, ready) = stage.cloud(None).await?;
-        let (name, password) = stage.first_admin()?;
-        process.stop().await?;
-        let pki = Pki::open(&ready.pki)
-            .map_err(|e| BenchError::Unexpected(format!("failed to open the authorities: {e}")))?;
-        let members = run.members(&pki, count)?;
-        let db = match &stage.database {
-            Some(url) => Db::open_postgres(url).await,
-            None => Db::open_sqlite(&stage.path("cloud").join("cloud.db")).await,
-        };
-        let now = run.settings.now.0;
-        let filled = match db {
-            Ok(db) => fill(&db, &members, now).await,
-            Err(error) => Err(error),
-        };
-        filled
-            .map_err(|e| BenchError::Unexpected(format!("failed to write the boxes down: {e}")))?;
-        let (process, ready) = stage.cloud(Some(ready.ports())).await?;
-        let operator = Operator::log_in(&ready.people_url, &ready.root_pem, &name, &password);
-        let operator = operator.await.map_err(SystemError::from)?;
-        Ok(Self {
-            stage,
-            process,
-            ready,
-            operator,
-            members,
-        })
-    }
-
-    fn id(&self) -> Result<u32, BenchError> {
-        let ended = || BenchError::Unexpected("the cloud has ended".to_owned());
-        self.process.id().ok_or_else(ended)
-    }
-
-    fn mqtt(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.ready.mqtt_port))
-    }
-
-    /// Lets the first `count` boxes live.
-    fn crowd(&self, run: &Run<'_>, count: usize, habits: Habits) -> Crowd {
-        let counts = Arc::new(Counts::default());
-        let mut tasks = JoinSet::new();
-        for (number, member) in self.members.iter().take(count).enumerate() {
-            let random = SmallRng::seed_from_u64((count as u64) << 32 | number as u64);
-            let (member, counts) = (member.clone(), Arc::clone(&counts));
-            let now = run.settings.now;
-            let actor = Actor::new(member, number, self.mqtt(), habits, counts, random, now);
-            tasks.spawn(actor.live());
-        }
-        Crowd {
-            counts,
-            count: count as u64,
-            _tasks: tasks,
-        }
-    }
-}
-
-struct Crowd {
-    counts: Arc<Counts>,
-    count: u64,
-    _tasks: JoinSet<()>,
-}
-
-impl Crowd {
-    /// Until the cloud has committed so many births in all.
-    async fn settled(&self, births: u64) -> Result<(), BenchError> {
-        let settled = until("all births to be committed", PATIENCE, || {
-            let settled = self.counts.settled.load(Ordering::Relaxed);
-            let lost = self.counts.lost.load(Ordering::Relaxed);
-            let all = settled >= births;
-            async move {
-                all.then_some(())
-                    .ok_or_else(|| format!("{settled} of {births}, {lost} sessions lost"))
-            }
-        });
-        Ok(settled.await?)
-    }
-}
-
-async fn fill(db: &Db, members: &[Member], now: i64) -> Result<(), StoreError> {
-    // As long as what a cloud signs; simulated boxes do not verify it.
-    let jws = "x".repeat(1_800);
-    for (group, members) in members.chunks(GROUP).enumerate() {
-        let mut tx = db.write().await?;
-        for (place, member) in members.iter().enumerate() {
-            let mut ek = [0; 32];
-            ek[..8].copy_from_slice(&((group * GROUP + place) as u64).to_le_bytes());
-            let new = NewBox {
-                box_id: &member.id,
-                order: None,
-                hardware: "simulated",
-                inventory_jws: &Jws("simulated".to_owned()),
-                ek_sha256: &Digest32(ek),
-                iak_name: &[0],
-                made_at: now,
-            };
-            box_import(&mut tx, &new, now).await?;
-            box_set_state(&mut tx, &member.id, BoxState::Active, now).await?;
-            let desired = DesiredRow {
-                box_id: member.id.clone(),
-                version: 1,
-                detail: "{}".to_owned(),
-                jws: jws.clone(),
-                updated: now,
-            };
-            desired_set(&mut tx, &desired).await?;
-        }
-        tx.commit().await?;
-    }
-    Ok(())
-}
 
 /// What boxes cost that are connected, how soon they obey, how soon they are back.
 pub(super) async fn boxes(run: &mut Run<'_>, folder: &Path) -> Result<(), BenchError> {
-    let mut site = Site::new(run, &folder.join("site"), run.settings.boxes).await?;
+    let mut site = site_of(
+        run,
+        Stage::new(&folder.join("site"), run.programs.clone())?,
+        run.settings.boxes,
+    )
+    .await?;
     let minute = run.settings.minute;
     let habits = Habits {
         telemetry: minute,
         journal: false,
+        renews_late: false,
     };
     let memory_before = memory(site.id()?)?;
     let mut flat = None;
     let steps = [run.settings.boxes / 10, run.settings.boxes];
     for count in steps {
         let began = Instant::now();
-        let crowd = site.crowd(run, count, habits);
+        let crowd = site.crowd(run.settings.now, count, habits);
         crowd.settled(crowd.count).await?;
         let connected = began.elapsed().as_secs_f64();
         let id = site.id()?;
@@ -322,6 +183,7 @@ pub(super) async fn journals(run: &mut Run<'_>, folder: &Path) -> Result<(), Ben
     let habits = Habits {
         telemetry: Duration::from_mins(1),
         journal: true,
+        renews_late: false,
     };
     for database in ["SQLite", "PostgreSQL"] {
         let mut stage = Stage::new(&folder.join(database), run.programs.clone())?;
@@ -334,9 +196,9 @@ pub(super) async fn journals(run: &mut Run<'_>, folder: &Path) -> Result<(), Ben
             };
             stage.database = Some(url.clone());
         }
-        let site = Site::on(run, stage, WRITERS).await?;
+        let site = site_of(run, stage, WRITERS).await?;
         let id = site.id()?;
-        let crowd = site.crowd(run, WRITERS, habits);
+        let crowd = site.crowd(run.settings.now, WRITERS, habits);
         crowd.settled(crowd.count).await?;
         let (mut rates, mut costs) = (Vec::new(), Vec::new());
         for _ in 0..run.settings.runs {
@@ -358,6 +220,11 @@ pub(super) async fn journals(run: &mut Run<'_>, folder: &Path) -> Result<(), Ben
         site.process.stop().await?;
     }
     Ok(())
+}
+
+/// A cloud that knows so many boxes.
+async fn site_of(run: &Run<'_>, stage: Stage, count: usize) -> Result<Site, BenchError> {
+    Site::new(stage, run.settings.now, |pki| run.members(pki, count)).await
 }
 
 fn milliseconds(name: &'static str, target: Option<f64>) -> Metric {

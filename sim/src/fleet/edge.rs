@@ -67,12 +67,12 @@ const TAKING: Duration = Duration::from_mins(1);
 
 /// Who is measured.
 #[derive(Clone, Copy)]
-enum Who {
+pub(super) enum Who {
     Ours,
     Mosquitto,
 }
 
-const BOTH: [Who; 2] = [Who::Ours, Who::Mosquitto];
+pub(super) const BOTH: [Who; 2] = [Who::Ours, Who::Mosquitto];
 
 impl Who {
     async fn start(self, run: &Run<'_>, papers: &Papers) -> Result<Server, BenchError> {

@@ -6,6 +6,8 @@
 pub const KEEP_ALIVE_SECS: u16 = 300;
 /// PINGREQ.
 pub const PINGREQ: [u8; 2] = [0xc0, 0];
+/// DISCONNECT in good order.
+pub const DISCONNECT: [u8; 2] = [0xe0, 0];
 /// First byte of CONNACK.
 pub const CONNACK: u8 = 0x20;
 /// First byte of PUBACK.

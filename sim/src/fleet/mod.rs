@@ -9,10 +9,15 @@ pub mod actor;
 mod cloud;
 pub mod crowd;
 mod edge;
+pub mod enrol;
+mod floods;
 pub mod frames;
 pub mod link;
 pub mod members;
+pub mod scenario;
 pub mod servers;
+mod site;
+pub mod soft_tpm;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,16 +46,19 @@ pub enum Topic {
     Boxes,
     /// Journal entries that the real cloud commits.
     Journals,
+    /// What honest boxes notice of floods, beside mosquitto.
+    Floods,
 }
 
 impl Topic {
     /// All, in the order of the report.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Idle,
         Self::Connects,
         Self::Messages,
         Self::Boxes,
         Self::Journals,
+        Self::Floods,
     ];
 
     /// Its name on the command line and in the report.
@@ -61,6 +69,7 @@ impl Topic {
             Self::Messages => "messages",
             Self::Boxes => "boxes",
             Self::Journals => "journals",
+            Self::Floods => "floods",
         }
     }
 }
@@ -134,6 +143,7 @@ async fn measure_in(topic: Topic, run: &mut Run<'_>, folder: &Path) -> Result<()
         Topic::Messages => edge::messages(run, &papers()?).await,
         Topic::Boxes => cloud::boxes(run, folder).await,
         Topic::Journals => cloud::journals(run, folder).await,
+        Topic::Floods => floods::floods(run, &papers()?).await,
     }
 }
 
@@ -161,6 +171,15 @@ impl Run<'_> {
         };
         let row = metric.row(&samples[0], Some(&beside), &self.settings.origin);
         self.found.rows.extend(row);
+    }
+
+    /// Adds a row of this case of a metric: our samples beside mosquitto's.
+    fn add_beside(&mut self, metric: Metric, case: &str, samples: &[Vec<f64>; 2]) {
+        let count = self.found.rows.len();
+        self.add(metric, samples, "mosquitto");
+        for row in &mut self.found.rows[count..] {
+            row.metric = format!("{} ({case})", row.metric);
+        }
     }
 
     /// Adds a row of so many boxes, without a peer.

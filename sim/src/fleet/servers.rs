@@ -119,6 +119,19 @@ pub fn allow_connections(count: usize) -> Result<(), BenchError> {
 ///
 /// [`BenchError`].
 pub async fn edge(papers: &Papers, programs: &Programs) -> Result<Server, BenchError> {
+    edge_with(papers, programs, &[]).await
+}
+
+/// The same, with these settings.
+///
+/// # Errors
+///
+/// [`BenchError`].
+pub async fn edge_with(
+    papers: &Papers,
+    programs: &Programs,
+    settings: &[String],
+) -> Result<Server, BenchError> {
     let port = free_port()?;
     let log = papers.path("edge.log");
     let arguments = [
@@ -128,6 +141,7 @@ pub async fn edge(papers: &Papers, programs: &Programs) -> Result<Server, BenchE
         format!("--taken={}", papers.path("edge.taken").display()),
     ];
     let program = programs.path("longhaul-bench-edge");
+    let arguments = arguments.iter().chain(settings);
     let process = Process::start("edge", &program, arguments, &[], &log)?;
     let server = Server {
         name: "longhaul edge",
