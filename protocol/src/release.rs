@@ -1,8 +1,11 @@
 //! Updates: the assignment of a release to a box, and how far the box has come.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CommandId, RolloutId};
+use crate::value::Digest32;
 
 /// A release that a box shall run. What it consists of is said by the TUF repository, not here.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -14,9 +17,21 @@ pub struct Assignment {
     /// Name of the target in the TUF repository.
     pub target: String,
     /// SHA-256 of the target; must agree with the repository's signed metadata.
-    pub sha256: crate::value::Digest32,
+    pub sha256: Digest32,
     /// Length of the target in bytes; likewise.
     pub length: u64,
+}
+
+/// A state that machines are in once they run a release; signed with it, in the target's custom
+/// metadata.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineState {
+    /// The hardware type that it is for, as in the box's record; absent for every type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<String>,
+    /// PCR values of the SHA-256 bank that differ from what the factory saw, by number.
+    pub pcrs: BTreeMap<u8, Digest32>,
 }
 
 /// A step of an update; each is on disk before its effect.

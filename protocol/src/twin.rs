@@ -29,6 +29,10 @@ pub struct Desired {
     /// The last change of the box's own network settings that the cloud wants; absent: none ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkWish>,
+    /// Why the cloud holds the box back: it has no tickets, and delivers nothing, until somebody has
+    /// looked. Absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// A ticket without its secret.

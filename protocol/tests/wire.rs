@@ -450,6 +450,7 @@ fn twin() {
                 change: 7,
                 settings: Some(network()),
             }),
+            held: Some("PCR 7 is not what was expected".into()),
         },
     );
     golden_message(

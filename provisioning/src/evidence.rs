@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::csr::{self, CsrError};
 use crate::makers::{self, MakerError};
+pub use crate::policy::{Difference, Policy};
 use crate::tcg::Malformed;
 use crate::tcg::attest::{self, AttestError, TpmState};
 use crate::tcg::credential::{Credential, CredentialError};
@@ -21,37 +22,6 @@ use crate::tcg::public::{SigningPublic, Use};
 
 /// The longest single piece of evidence, in bytes.
 const MAX_PIECE: usize = 4096;
-
-/// Which states of a box are accepted.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Policy {
-    /// Accepted PCR values of the SHA-256 bank. All sets cover the same PCRs; never empty.
-    accepted_pcrs: Vec<BTreeMap<u8, Digest32>>,
-}
-
-impl Policy {
-    /// Accepts what the factory saw and nothing else.
-    pub fn of(record: &InventoryRecord) -> Self {
-        Self {
-            accepted_pcrs: vec![record.expected_pcrs.clone()],
-        }
-    }
-
-    /// Accepts these values as well, for example those of a release that is being rolled out.
-    /// Values for other PCRs than the factory's are not taken: a quote covers one selection.
-    #[must_use]
-    pub fn or_pcrs(mut self, pcrs: BTreeMap<u8, Digest32>) -> Self {
-        if pcrs.keys().eq(self.accepted_pcrs[0].keys()) {
-            self.accepted_pcrs.push(pcrs);
-        }
-        self
-    }
-
-    /// The PCRs that a quote must cover.
-    pub fn pcrs(&self) -> Vec<u8> {
-        self.accepted_pcrs[0].keys().copied().collect()
-    }
-}
 
 /// A challenge as the cloud remembers it until it is answered or has expired. Whoever stores one
 /// removes it before the answer is looked at: a challenge is good for one attempt.
@@ -88,6 +58,25 @@ pub struct Verified {
     pub tpm: TpmState,
     /// The quoted PCR values.
     pub pcrs: BTreeMap<u8, Digest32>,
+    /// How they differ from the nearest state that is accepted; empty where it is one.
+    pub differs: Vec<Difference>,
+}
+
+impl Verified {
+    /// The same, where the state is accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Pcr`] names the first PCR that differs.
+    pub fn accepted(self) -> Result<Self, Refusal> {
+        match self.differs.first() {
+            None => Ok(self),
+            Some(first) => Err(Refusal::Pcr {
+                pcr: first.pcr,
+                found: first.found,
+            }),
+        }
+    }
 }
 
 /// Why a box is refused. [`Refusal::code`] is stable; the text is for people.
@@ -147,7 +136,7 @@ pub enum Refusal {
     /// The box is in a state that we do not accept.
     #[error("PCR {pcr} is {found}, which no accepted state has")]
     Pcr {
-        /// The first PCR that differs from the factory's record.
+        /// The first PCR that differs.
         pcr: u8,
         /// Its value.
         found: Digest32,
@@ -233,7 +222,8 @@ pub fn challenge(
 }
 
 /// Verifies a box's answer to a challenge: that the TPM of `record` holds both the attestation
-/// key and the new key, that it is in an accepted state now, and that the request is for that key.
+/// key and the new key, in which state it is now, and that the request is for that key. A state that
+/// `policy` does not accept is no error here: [`Verified::differs`] names it.
 pub fn verify_enrolment(
     evidence: &Evidence,
     record: &InventoryRecord,
@@ -278,7 +268,8 @@ pub fn verify_enrolment(
         &evidence.pcr_values,
     )
     .map_err(Refusal::Quote)?;
-    check_state(&evidence.pcr_values, policy)?;
+    let differs = policy.differences(&evidence.pcr_values);
+    let differs = differs.ok_or(Refusal::Quote(AttestError::Selection))?;
 
     let ldevid_spki = csr::public_key(&evidence.csr.0).map_err(Refusal::Csr)?;
     if ldevid_spki != key.spki() {
@@ -289,6 +280,7 @@ pub fn verify_enrolment(
         ldevid_spki,
         tpm,
         pcrs: evidence.pcr_values.clone(),
+        differs,
     })
 }
 
@@ -326,26 +318,6 @@ fn check_sizes(evidence: &Evidence) -> Result<(), Refusal> {
     ];
     match pieces.iter().find(|(_, piece)| piece.0.len() > MAX_PIECE) {
         Some((name, _)) => Err(Refusal::TooLong(name)),
-        None => Ok(()),
-    }
-}
-
-fn check_state(found: &BTreeMap<u8, Digest32>, policy: &Policy) -> Result<(), Refusal> {
-    if policy.accepted_pcrs.contains(found) {
-        return Ok(());
-    }
-    let expected = &policy.accepted_pcrs[0];
-    if !found.keys().eq(expected.keys()) {
-        return Err(Refusal::Quote(AttestError::Selection));
-    }
-    match found
-        .iter()
-        .find(|(pcr, value)| expected.get(pcr) != Some(value))
-    {
-        Some((pcr, value)) => Err(Refusal::Pcr {
-            pcr: *pcr,
-            found: *value,
-        }),
         None => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ pub mod jws;
 pub mod makers;
 pub mod names;
 pub mod oid;
+pub mod policy;
 pub mod probe;
 pub mod receipt;
 pub mod recovery;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::SystemRandom;
 use jiff::Timestamp;
+use longhaul_protocol::release::MachineState;
 use longhaul_protocol::value::{Digest32, UnixMillis};
 use serde::Serialize;
 use tough::editor::RepositoryEditor;
@@ -33,6 +34,10 @@ const SNAPSHOT_DAYS: i64 = 90;
 const TIMESTAMP_DAYS: i64 = 14;
 /// Characters in a version or a target's name.
 const MAX_NAME: usize = 128;
+/// States of machines that one release may bring.
+const MAX_STATES: usize = 64;
+/// What they are called in a target's custom metadata.
+const STATES: &str = "states";
 /// Says which metadata are in force.
 const TIMESTAMP_FILE: &str = "timestamp.json";
 /// The version of TUF that tough speaks.
@@ -80,6 +85,9 @@ pub enum TufError {
         /// The target that has it.
         target: String,
     },
+    /// A release cannot bring such states.
+    #[error("a release brings at most 64 states, each of 1 to 24 PCRs (0 to 23)")]
+    States,
     /// The system has no randomness.
     #[error("the system has no randomness")]
     Randomness,
@@ -113,6 +121,9 @@ pub struct Release {
     pub sha256: Digest32,
     /// Length of the target in bytes.
     pub length: u64,
+    /// States that machines are in once they run it, where they differ from what the factory saw.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<MachineState>,
 }
 
 /// A repository whose signatures were verified.
@@ -177,13 +188,15 @@ pub async fn init(keys: &Path, repository: &Path, now: UnixMillis) -> Result<(),
     write(&signed, repository).await
 }
 
-/// Adds `file` as a release of this `version`, called `target`. Adding the same again is no error.
+/// Adds `file` as a release of this `version`, called `target`, that brings machines into these
+/// `states`. Adding the same again is no error.
 pub async fn add(
     keys: &Path,
     repository: &Path,
     file: &Path,
     target: &str,
     version: &str,
+    states: &[MachineState],
     now: UnixMillis,
 ) -> Result<Release, TufError> {
     for name in [target, version] {
@@ -196,12 +209,22 @@ pub async fn add(
             return Err(TufError::Name(name.chars().take(MAX_NAME).collect()));
         }
     }
+    let sound = |state: &MachineState| {
+        (1..=24).contains(&state.pcrs.len()) && state.pcrs.keys().all(|pcr| *pcr < 24)
+    };
+    if states.len() > MAX_STATES || !states.iter().all(sound) {
+        return Err(TufError::States);
+    }
     let opened = open(repository).await?;
     let failed = |e| broken(repository, e);
     let mut entry = Target::from_path(file)
         .await
         .map_err(|e| TufError::Sign(Box::new(e)))?;
     entry.custom.insert("version".to_owned(), version.into());
+    if !states.is_empty() {
+        let states = serde_json::to_value(states).map_err(|e| TufError::Sign(Box::new(e)))?;
+        entry.custom.insert(STATES.to_owned(), states);
+    }
     let release = release(target, &entry);
     let there = contents(&opened).releases;
     if there.contains(&release) {
@@ -286,6 +309,11 @@ pub async fn show(repository: &Path) -> Result<Contents, TufError> {
     Ok(contents(&open(repository).await?))
 }
 
+/// The same, from a root that was trusted before, whatever root lies there now.
+pub async fn show_from(root: &[u8], repository: &Path) -> Result<Contents, TufError> {
+    Ok(contents(&open_from(root, repository).await?))
+}
+
 struct Versions {
     targets: NonZeroU64,
     snapshot: NonZeroU64,
@@ -362,6 +390,10 @@ async fn write(signed: &SignedRepository, repository: &Path) -> Result<(), TufEr
 
 async fn open(dir: &Path) -> Result<Repository, TufError> {
     let root = trusted_root(dir)?.ok_or_else(|| TufError::Missing(dir.to_owned()))?;
+    open_from(&root, dir).await
+}
+
+async fn open_from(root: &[u8], dir: &Path) -> Result<Repository, TufError> {
     let url = |name: &str| {
         let path = dir
             .join(name)
@@ -403,11 +435,16 @@ fn release(name: &str, target: &Target) -> Release {
         sha256 = digest;
     }
     let version = target.custom.get("version").and_then(|v| v.as_str());
+    let states = target.custom.get(STATES).cloned();
     Release {
         target: name.to_owned(),
         version: version.map(str::to_owned),
         sha256: Digest32(sha256),
         length: target.length,
+        // What no signer of ours writes accepts nothing.
+        states: states
+            .and_then(|value| serde_json::from_value(value).ok())
+            .unwrap_or_default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -54,13 +54,27 @@ impl Stage {
     ///
     /// [`SystemError`].
     pub async fn sign_release(&self, version: &str, what: Contents) -> Result<u64, SystemError> {
+        self.sign_release_with(version, what, None).await
+    }
+
+    /// The same, with the states that machines are in once they run it.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemError`].
+    pub async fn sign_release_with(
+        &self,
+        version: &str,
+        what: Contents,
+        states: Option<&Path>,
+    ) -> Result<u64, SystemError> {
         let path = self.path(&format!("longhaul-box-{version}"));
         self.write_release(&path, version, what)
             .map_err(|source| SystemError::File {
                 path: path.clone(),
                 source,
             })?;
-        let arguments = [
+        let mut arguments = vec![
             "tuf".to_owned(),
             "add".to_owned(),
             format!("--keys={}", self.release_keys().display()),
@@ -69,6 +83,7 @@ impl Stage {
             "--json".to_owned(),
             path.display().to_string(),
         ];
+        arguments.extend(states.map(|path| format!("--states={}", path.display())));
         let name = format!("tuf-add-{version}");
         let text = self.run(&name, "longhaul-factory", arguments).await?;
         let release: Value = serde_json::from_str(&text).unwrap_or_default();

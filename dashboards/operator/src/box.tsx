@@ -3,6 +3,7 @@ import { get, may, now, query, told } from "./api";
 import { Chart } from "./chart";
 import { Commands } from "./commands";
 import { pointOf, presence } from "./format";
+import { Held } from "./held";
 import { useList, useLive, useSoon } from "./hooks";
 import { Ladder } from "./ladder";
 import { Age, Mark, Section, Trouble } from "./marks";
@@ -103,6 +104,7 @@ export function BoxPage({ id }: { id: string }) {
         <Standing box={box} changed={readAll} />
       </div>
       <Trouble text={trouble} />
+      {detail.quarantine != null && <Held quarantine={detail.quarantine} />}
       <div class="columns">
         <div>
           <Section title="Connection" aside={!box.online && <span class="quiet">as it was <Age at={box.last_seen} /></span>}>

@@ -21,7 +21,7 @@ export function Standing({ box, changed }: { box: Box; changed: () => Promise<un
       {asked === "describe" && <Describe box={box} changed={changed} close={close} />}
       {asked === "quarantine" && (
         <Confirm title={`Quarantine ${box.id}?`} verb="Quarantine" send={post("quarantine")} close={close}>
-          <p>It stays connected, but delivers nothing and gets neither commands nor tickets until someone releases it.</p>
+          <p>It stays connected and reports, but loses its tickets, delivers nothing and gets no commands until someone releases it.</p>
         </Confirm>
       )}
       {asked === "release" && (

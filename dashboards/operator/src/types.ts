@@ -112,6 +112,14 @@ export interface BoxUpdate {
   since: number;
 }
 
+export interface Quarantine {
+  since: number;
+  held_by: string;
+  reason: string;
+  differs: { pcr: number; measures: string; found: string; expected: string }[];
+  accepted?: number | null;
+}
+
 export interface BoxDetail {
   box: Box;
   telemetry?: Telemetry | null;
@@ -119,6 +127,7 @@ export interface BoxDetail {
   reported?: Reported | null;
   reported_at?: number | null;
   update?: BoxUpdate | null;
+  quarantine?: Quarantine | null;
   uploads: { state: string; count: number; bytes: number }[];
   server_time: number;
 }

@@ -156,7 +156,9 @@ test("every request and field that the dashboard uses is in the API's contract",
   const fields = (schema: string) => Object.keys(contract.components.schemas[schema]?.properties ?? {});
   const read: Record<string, string[]> = {
     BoxView: Object.keys(box).filter((name) => name !== "telemetry_at" && name !== "alerts"),
-    BoxDetail: ["box", "telemetry", "telemetry_at", "reported", "reported_at", "update", "uploads"],
+    BoxDetail: ["box", "telemetry", "telemetry_at", "reported", "reported_at", "update", "quarantine", "uploads"],
+    QuarantineView: ["since", "held_by", "reason", "differs", "accepted"],
+    DifferenceView: ["pcr", "measures", "found", "expected"],
     BoxUpdateView: ["rollout", "version", "state", "reason", "since"],
     TicketView: ["id", "box_id", "order", "bucket", "created_by", "created", "expires", "revoked"],
     Order: ["id", "customer", "bucket", "note", "created_by", "created"],

@@ -100,6 +100,8 @@ pub(super) struct Lifecycle {
     certificate: Option<Certificate>,
     /// Why the vault stays closed.
     locked: Option<String>,
+    /// Why the cloud holds the box back.
+    held: Option<String>,
     enrol: Attempt,
     enrol_failure: Option<Observation>,
     /// The cloud refused the certificate that it issued: show the factory's next.
@@ -139,6 +141,7 @@ impl Lifecycle {
                 },
             }),
             locked,
+            held: None,
             enrol: Attempt::at(now.mono_ms),
             enrol_failure: None,
             idevid_next: false,
@@ -157,6 +160,13 @@ impl Lifecycle {
             credentials: Attempt::at(now.mono_ms),
             stopping: false,
         }
+    }
+
+    /// Takes over why the cloud holds the box back; whether that is news.
+    pub(super) fn hold(&mut self, held: Option<String>) -> bool {
+        let news = self.held != held;
+        self.held = held;
+        news
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -255,6 +265,10 @@ impl Lifecycle {
                 ));
             }
             (Some(failure), _) if refused(&failure) => seen.push(failure.clone()),
+            (_, Some(_)) if self.held.is_some() => {
+                let why = self.held.clone().unwrap_or_default();
+                seen.push(Observation::failed(Code::HELD_BACK, why));
+            }
             (_, Some(c)) if self.certified(now) => {
                 let hours = c.validity.expires.millis_since(now.wall) / 3_600_000;
                 let evidence = format!("certificate holds for {hours} h");
@@ -316,6 +330,14 @@ fn half_life(validity: Validity, entropy: u64) -> UnixMillis {
 }
 
 impl Agent {
+    /// Says that the cloud holds the box back, or does so no more.
+    pub(super) fn hold(&mut self, held: Option<String>, now: Now) {
+        if self.life.hold(held) {
+            let seen = self.life.own_rungs(now);
+            self.observe(&seen, now);
+        }
+    }
+
     /// Starts everything whose time has come.
     pub(super) fn pump(&mut self, now: Now, dice: &mut Dice) {
         if self.identify_until_ms.is_some_and(|at| at <= now.mono_ms) {

@@ -253,6 +253,9 @@ impl Agent {
         mut dice: Dice,
     ) -> Self {
         let locked = config.locked.clone();
+        let held = saved.desired.as_ref().and_then(|d| d.held.clone());
+        let mut life = Lifecycle::new(certificate, locked, journal, now, &mut dice);
+        life.hold(held);
         Self {
             judge: Judge {
                 box_id: config.box_id.clone(),
@@ -261,7 +264,7 @@ impl Agent {
             ladder: Ladder::new(Some(config.boot.clone()), now),
             around: None,
             keeper: config.network.clone(),
-            life: Lifecycle::new(certificate, locked, journal, now, &mut dice),
+            life,
             config,
             saved,
             lan_urls: Vec::new(),

@@ -195,6 +195,7 @@ impl Agent {
             desired.uplink = before.map(|before| before.uplink).unwrap_or_default();
         }
         let uplink = desired.uplink.clone();
+        let held = desired.held.clone();
         self.saved.desired = Some(desired);
         if (1..=3600).contains(&interval) {
             self.saved.telemetry_interval_secs = interval;
@@ -204,6 +205,7 @@ impl Agent {
             self.problems.push(problem);
         }
         self.save();
+        self.hold(held, now);
         self.effects.push(Effect::Uplink(Box::new(uplink)));
         self.effects.push(Effect::KeepTickets(tickets));
         if none || same_tickets {

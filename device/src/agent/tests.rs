@@ -364,6 +364,7 @@ fn desired(version: u64, tickets: &[&str]) -> Event {
             .collect(),
         uplink: UplinkPolicy::default(),
         network: None,
+        held: None,
     };
     signed_desired(&desired)
 }
@@ -396,6 +397,7 @@ fn wanted(version: u64, uplink: UplinkPolicy) -> Event {
         tickets: Vec::new(),
         uplink,
         network: None,
+        held: None,
     })
 }
 
@@ -533,6 +535,7 @@ fn a_closed_vault_is_told_and_its_box_asks_for_a_certificate_at_once_and_for_no_
             tickets: Vec::new(),
             uplink: UplinkPolicy::default(),
             network: None,
+            held: None,
         }),
         ..Saved::default()
     };

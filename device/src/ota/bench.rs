@@ -103,7 +103,7 @@ impl Bench {
         let now = clock::wall().plus_millis(-days_ago * DAY_MS);
         let (keys, repo) = (self.path("keys"), self.path("repo"));
         let target = format!("box-{version}");
-        let release = tuf::add(&keys, &repo, &file, &target, version, now)
+        let release = tuf::add(&keys, &repo, &file, &target, version, &[], now)
             .await
             .unwrap();
         UpdateRequest {

@@ -180,6 +180,7 @@ impl Cloud {
         let record = &self.factory.record;
         let verified =
             evidence::verify_enrolment(evidence, record, &Policy::of(record), &pending, now())
+                .and_then(evidence::Verified::accepted)
                 .map_err(|e| refused(&e))?;
         let pki = &self.factory.pki;
         let chain = pki

@@ -6,18 +6,22 @@ use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::inventory::InventoryRecord;
 use longhaul_protocol::value::{Blob, Jws};
 use longhaul_provisioning::ca::MAX_LDEVID_SECS;
-use longhaul_provisioning::evidence::{self, Pending, Policy};
+use longhaul_provisioning::evidence::{self, Difference, Pending, Policy};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Refusal;
-use crate::fleet::{Actor, Fleet, FleetError, FleetEventKind};
+use crate::fleet::{Actor, Fleet, FleetError, FleetEventKind, Wish};
 use crate::identity::expires;
+use crate::store::Tx;
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::boxes::{BoxRow, BoxState, box_get, box_set_certificate, box_set_state};
 use crate::store::challenges::{ChallengeRow, challenge_insert, challenge_prune, challenge_take};
+use crate::store::quarantines::{quarantine_accepted, quarantine_set};
 
 /// How long a box has to answer a challenge, in seconds: a slow TPM takes seconds, a slow line more.
 const CHALLENGE_SECS: i64 = 120;
+/// Who acts here, for the audit.
+const ENROLMENT: &str = "enrolment";
 /// How long answered and forgotten challenges are kept, in milliseconds.
 const KEEP_MS: i64 = 3_600 * 1000;
 
@@ -28,6 +32,7 @@ pub(super) async fn challenge(
     request: ChallengeRequest,
 ) -> Result<Challenge, Refusal> {
     let (row, record) = inventory(fleet, box_id).await?;
+    // Which PCRs count is the factory's word; which values do is looked at with the answer.
     let policy = Policy::of(&record);
     let now = fleet.now();
     let expires = now.plus_secs(CHALLENGE_SECS);
@@ -55,6 +60,9 @@ pub(super) async fn challenge(
 }
 
 /// Verifies a box's answer and certifies its new key.
+///
+/// A box in a state that nobody has approved is the right box, but perhaps not with the right
+/// software: it gets a certificate, so that it can connect and report, and is held back.
 pub(super) async fn certificate(
     fleet: &Fleet,
     box_id: &BoxId,
@@ -75,11 +83,17 @@ pub(super) async fn certificate(
     };
     let pending: Pending = serde_json::from_str(&taken.detail)
         .map_err(|e| FleetError::internal("a stored challenge is unreadable", e))?;
-    let policy = Policy::of(&record);
-    let verified = match evidence::verify_enrolment(&evidence, &record, &policy, &pending, now) {
+    let accepted = fleet.accepted_states(&record).await?;
+    let policy = &accepted.policy;
+    let verified = match evidence::verify_enrolment(&evidence, &record, policy, &pending, now) {
         Ok(verified) => verified,
         Err(refusal) => return Err(refused(fleet, &row, &refusal).await?),
     };
+    let unknown = !verified.differs.is_empty();
+    if let (true, Some(doubt)) = (unknown, accepted.doubt) {
+        // Perhaps a release accounts for it: the box asks again.
+        return Err(doubt.into());
+    }
     let chain = fleet
         .identity()
         .pki()
@@ -95,18 +109,27 @@ pub(super) async fn certificate(
     let mut tx = fleet.db().write().await?;
     // Looked at again under the writer's lock: it may have been thrown out meanwhile.
     let state = box_get(&mut tx, box_id).await?.map(|row| row.state);
+    let mut held = None;
     match state {
         Some(BoxState::Revoked) | None => return Err(revoked(box_id)),
+        Some(_) if unknown => {
+            held = hold(fleet, &mut tx, box_id, &verified.differs, now.0).await?;
+        }
         Some(BoxState::Inventoried) => {
             box_set_state(&mut tx, box_id, BoxState::Active, now.0).await?;
         }
-        Some(BoxState::Active | BoxState::Quarantined) => {}
+        Some(BoxState::Quarantined) => quarantine_accepted(&mut tx, box_id, now.0).await?,
+        Some(BoxState::Active) => {}
     }
     box_set_certificate(&mut tx, box_id, &serial, not_after.0, now.0).await?;
     let detail = serde_json::json!({ "serial": serial, "expires": not_after });
     note(&mut tx, "box.enrol", box_id, &detail, now.0).await?;
     tx.commit().await?;
-    if state == Some(BoxState::Inventoried) {
+    if let Some(reason) = held {
+        fleet.admit_as(box_id, BoxState::Quarantined);
+        fleet.desired_send(box_id, None).await?;
+        fleet.tell(Some(box_id), FleetEventKind::BoxRefused { reason });
+    } else if state == Some(BoxState::Inventoried) {
         fleet.admitted().activate(box_id);
         fleet.tell_states();
     }
@@ -118,6 +141,32 @@ pub(super) async fn certificate(
         endpoints: fleet.endpoints().to_vec(),
         server_time: now,
     })
+}
+
+/// Holds a box back for the state that it is in; yields why, if it was not held back before.
+async fn hold(
+    fleet: &Fleet,
+    tx: &mut Tx,
+    box_id: &BoxId,
+    differs: &[Difference],
+    now: i64,
+) -> Result<Option<String>, Refusal> {
+    let name = |d: &Difference| format!("PCR {} ({})", d.pcr, d.measures());
+    let names: Vec<_> = differs.iter().map(name).collect();
+    let reason = format!(
+        "the machine is in a state that neither the factory nor a release knows: {}",
+        names.join(", ")
+    );
+    let changed = box_set_state(tx, box_id, BoxState::Quarantined, now).await?;
+    quarantine_set(tx, box_id, ENROLMENT, &reason, differs, now).await?;
+    if !changed {
+        return Ok(None);
+    }
+    fleet.desired_renew(tx, box_id, Wish::default()).await?;
+    let detail = serde_json::json!({ "differs": differs });
+    note(tx, "box.quarantine", box_id, &detail, now).await?;
+    tracing::warn!(%box_id, reason, "quarantined");
+    Ok(Some(reason))
 }
 
 async fn inventory(fleet: &Fleet, box_id: &BoxId) -> Result<(BoxRow, InventoryRecord), Refusal> {
@@ -138,8 +187,7 @@ fn revoked(box_id: &BoxId) -> Refusal {
     )
 }
 
-/// Takes a refusal down. A box in a state that nobody has approved is quarantined until somebody
-/// has looked: it is the right box, but perhaps not the right software.
+/// Takes a refusal down.
 async fn refused(
     fleet: &Fleet,
     row: &BoxRow,
@@ -147,31 +195,23 @@ async fn refused(
 ) -> Result<Refusal, Refusal> {
     let (box_id, now) = (&row.box_id, fleet.now());
     let text = chain(refusal);
-    let quarantine = matches!(refusal, evidence::Refusal::Pcr { .. });
     let mut tx = fleet.db().write().await?;
-    let mut changed = false;
-    if quarantine {
-        changed = box_set_state(&mut tx, box_id, BoxState::Quarantined, now.0).await?;
-    }
     let detail = serde_json::json!({ "code": refusal.code(), "text": text });
     note(&mut tx, "box.refuse", box_id, &detail, now.0).await?;
     tx.commit().await?;
-    if changed {
-        fleet.admit_as(box_id, BoxState::Quarantined);
-    }
     let reason = text.clone();
     fleet.tell(Some(box_id), FleetEventKind::BoxRefused { reason });
     Ok(Refusal::new(StatusCode::FORBIDDEN, refusal.code(), text))
 }
 
 async fn note(
-    tx: &mut crate::store::Tx,
+    tx: &mut Tx,
     action: &str,
     box_id: &BoxId,
     detail: &serde_json::Value,
     now: i64,
 ) -> Result<(), Refusal> {
-    let actor = Actor("enrolment".to_owned());
+    let actor = Actor(ENROLMENT.to_owned());
     let entry = AuditEntry {
         actor: &actor.0,
         action,

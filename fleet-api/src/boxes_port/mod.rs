@@ -140,11 +140,15 @@ impl BoxesPort {
                 "not-enrolled",
                 "the initial identity is good for enrolment only: enrol first",
             )),
-            paths::LAN_CERTIFICATE_PATH if post => json(&lan::certificate(
-                fleet,
-                &box_id,
-                &body(request, SMALL).await?,
-            )?),
+            paths::LAN_CERTIFICATE_PATH if post => {
+                // Customers trust what has one.
+                uploads::may_deliver(fleet, &box_id)?;
+                json(&lan::certificate(
+                    fleet,
+                    &box_id,
+                    &body(request, SMALL).await?,
+                )?)
+            }
             paths::CREDENTIALS_PATH if get => {
                 uploads::may_deliver(fleet, &box_id)?;
                 json(&fleet.credentials(&box_id).await?)

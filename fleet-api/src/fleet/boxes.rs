@@ -8,8 +8,9 @@ use longhaul_protocol::value::Jws;
 use longhaul_provisioning::jws::{self, Kind};
 use serde_json::json;
 
-use super::{Actor, Fleet, FleetError, FleetEventKind, audit};
+use super::{Actor, Fleet, FleetError, FleetEventKind, Wish, audit};
 use crate::store::boxes::{BoxRow, BoxState, NewBox, box_get, box_import, box_set_state};
+use crate::store::quarantines::{quarantine_end, quarantine_set};
 
 impl Fleet {
     /// Takes a box into the inventory; the record must be signed by the factory. Importing a record
@@ -122,11 +123,14 @@ impl Fleet {
             )));
         }
         box_set_state(&mut tx, box_id, BoxState::Quarantined, now.0).await?;
+        let reason = format!("quarantined by {actor}");
+        quarantine_set(&mut tx, box_id, &actor.0, &reason, &[], now.0).await?;
+        self.desired_renew(&mut tx, box_id, Wish::default()).await?;
         let (subject, detail) = (box_id.as_str(), json!({}));
         audit(&mut tx, actor, "box.quarantine", subject, detail, now).await?;
         tx.commit().await?;
         self.admit_as(box_id, BoxState::Quarantined);
-        let reason = format!("quarantined by {actor}");
+        self.desired_send(box_id, None).await?;
         self.tell(Some(box_id), FleetEventKind::BoxRefused { reason });
         Ok(())
     }
@@ -143,6 +147,8 @@ impl Fleet {
             )));
         }
         box_set_state(&mut tx, box_id, BoxState::Active, now.0).await?;
+        quarantine_end(&mut tx, box_id).await?;
+        self.desired_renew(&mut tx, box_id, Wish::default()).await?;
         audit(
             &mut tx,
             actor,
@@ -154,6 +160,7 @@ impl Fleet {
         .await?;
         tx.commit().await?;
         self.admit_as(box_id, BoxState::Active);
+        self.desired_send(box_id, None).await?;
         self.tell(Some(box_id), FleetEventKind::BoxEnrolled);
         Ok(())
     }

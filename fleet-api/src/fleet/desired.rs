@@ -12,6 +12,7 @@ use longhaul_provisioning::jws::Kind;
 use super::{Fleet, FleetError};
 use crate::store::Tx;
 use crate::store::boxes::{BoxState, box_get, box_next_desired};
+use crate::store::quarantines::quarantine_get;
 use crate::store::tickets::ticket_list_valid;
 use crate::store::twins::{DesiredRow, desired_get, desired_set};
 
@@ -47,7 +48,11 @@ impl Fleet {
             ),
             None => (None, UplinkPolicy::default(), None),
         };
-        let tickets = ticket_list_valid(tx, box_id, now.0).await?;
+        let held = held_back(tx, box_id).await?;
+        let tickets = match held {
+            Some(_) => Vec::new(),
+            None => ticket_list_valid(tx, box_id, now.0).await?,
+        };
         let version = box_next_desired(tx, box_id, now.0 / 1000)
             .await?
             .ok_or_else(|| FleetError::not_found(format!("no box {box_id}")))?;
@@ -69,6 +74,7 @@ impl Fleet {
                 .collect(),
             uplink: wish.uplink.unwrap_or(uplink),
             network: wish.network.or(network),
+            held,
         };
         let detail = serde_json::to_string(&desired)
             .map_err(|e| FleetError::internal("failed to write desired state", e))?;
@@ -102,7 +108,9 @@ impl Fleet {
         let state = box_get(&mut tx, box_id).await?.map(|row| row.state);
         let row = desired_get(&mut tx, box_id).await?;
         drop(tx);
-        let Some(row) = row.filter(|_| state == Some(BoxState::Active)) else {
+        // Also that it is held back, and has no tickets, is something that the box must know.
+        let hears = matches!(state, Some(BoxState::Active | BoxState::Quarantined));
+        let Some(row) = row.filter(|_| hears) else {
             return Ok(());
         };
         if applied != u64::try_from(row.version).ok() {
@@ -110,6 +118,17 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Why the box is held back, where it is.
+async fn held_back(tx: &mut Tx, box_id: &BoxId) -> Result<Option<String>, FleetError> {
+    let state = box_get(tx, box_id).await?.map(|row| row.state);
+    if state != Some(BoxState::Quarantined) {
+        return Ok(None);
+    }
+    let row = quarantine_get(tx, box_id).await?;
+    let reason = row.map_or_else(|| "quarantined".to_owned(), |row| row.reason);
+    Ok(Some(reason))
 }
 
 /// The desired state that was signed last.

@@ -22,6 +22,7 @@ mod proposals;
 mod receipts;
 mod releases;
 mod rollouts;
+mod states;
 mod tickets;
 mod uplink;
 mod view;

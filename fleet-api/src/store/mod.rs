@@ -32,6 +32,7 @@ pub mod orders;
 pub mod packs;
 pub mod presence;
 pub mod proposals;
+pub mod quarantines;
 pub mod receipts;
 pub mod releases;
 pub mod rollouts;

@@ -218,6 +218,33 @@ pub async fn rollout_box_last(tx: &mut Tx, box_id: &BoxId) -> StoreResult<Option
     )
 }
 
+/// A release that a box was assigned.
+#[derive(Clone, Debug, FromRow, PartialEq)]
+pub struct AssignedRow {
+    /// The release's target in the repository.
+    pub target: String,
+    /// SHA-256 of the target.
+    pub sha256: String,
+    /// How far the box has come with it.
+    #[sqlx(try_from = "String")]
+    pub state: RolloutBoxState,
+}
+
+/// The releases that a box was assigned and may run, the latest first.
+pub async fn rollout_box_assigned(tx: &mut Tx, box_id: &BoxId) -> StoreResult<Vec<AssignedRow>> {
+    fetch!(
+        all,
+        tx,
+        AssignedRow,
+        "SELECT o.target, o.sha256, r.state FROM commands c \
+         JOIN rollout_boxes r ON r.rollout_id = c.rollout_id AND r.box_id = c.box_id \
+         JOIN rollouts o ON o.rollout_id = r.rollout_id \
+         WHERE c.box_id = $1 AND r.state IN ('queued', 'running', 'committed') \
+         ORDER BY c.created DESC, c.command_id DESC LIMIT 100",
+        box_id.as_str()
+    )
+}
+
 /// The boxes of a rollout.
 pub async fn rollout_box_list(tx: &mut Tx, id: &RolloutId) -> StoreResult<Vec<RolloutBoxRow>> {
     fetch!(

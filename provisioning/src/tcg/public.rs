@@ -14,6 +14,10 @@ const DEVICE_KEY: u32 = 0x0004_0072;
 /// The same, and `restricted`: signs only what the TPM itself says.
 const ATTESTATION_KEY: u32 = 0x0005_0072;
 
+/// `noDA`: the TPM does not defend the key's (empty) password against guesses. Keys from before have
+/// it not; it makes no difference to what they may do.
+const NO_DA: u32 = 0x0000_0400;
+
 /// What a key may do, as its attributes say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Use {
@@ -42,7 +46,7 @@ impl SigningPublic {
         let mut r = Reader::new("TPMT_PUBLIC", bytes);
         r.expect(ALG_ECC, "not an ECC key")?;
         r.expect(ALG_SHA256, "its name algorithm is not SHA-256")?;
-        let usage = match r.u32()? {
+        let usage = match r.u32()? & !NO_DA {
             DEVICE_KEY => Use::Device,
             ATTESTATION_KEY => Use::Attestation,
             _ => return Err(r.malformed("attributes of neither a device nor an attestation key")),
@@ -121,8 +125,9 @@ pub(super) mod tests {
         for bit in 0..32 {
             let attributes = DEVICE_KEY ^ (1 << bit);
             let parsed = SigningPublic::parse(&marshal(attributes, &[1; 32], &[2; 32]));
-            // The one bit between the two kinds of key makes the other kind.
+            // The one bit between the two kinds of key makes the other kind, and one does not count.
             match parsed {
+                Ok(key) if bit == 10 => assert_eq!(key.usage(), Use::Device),
                 Ok(key) => assert_eq!((bit, key.usage()), (16, Use::Attestation)),
                 Err(error) => assert!(error.rule.contains("attributes"), "{error}"),
             }

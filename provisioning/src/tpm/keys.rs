@@ -216,7 +216,13 @@ fn ecc_template(
 /// ECDSA P-256 with SHA-256. Built by hand: the library's own template for signing keys cannot
 /// be restricted.
 fn signing_template(restricted: bool) -> Result<Public, TpmError> {
-    let attributes = attributes(|b| b.with_sign_encrypt(true).with_restricted(restricted))?;
+    // Their password is empty, so there is nothing to guess; without this, the TPM counts power cuts
+    // as wrong guesses (Part 1, section 19.8.6) and after a few of them signs nothing for a while.
+    let attributes = attributes(|b| {
+        b.with_sign_encrypt(true)
+            .with_restricted(restricted)
+            .with_no_da(true)
+    })?;
     let parameters = PublicEccParametersBuilder::new()
         .with_ecc_scheme(EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256)))
         .with_curve(EccCurve::NistP256)

@@ -19,7 +19,7 @@ use std::str::FromStr;
 use std::sync::mpsc;
 use std::thread;
 
-use tss_esapi::constants::CapabilityType;
+use tss_esapi::constants::{CapabilityType, StartupType};
 use tss_esapi::handles::{KeyHandle, NvIndexTpmHandle, TpmHandle};
 use tss_esapi::interface_types::resource_handles::NvAuth;
 use tss_esapi::structures::CapabilityData;
@@ -191,6 +191,16 @@ impl Tpm {
     /// restart of the machine takes it back.
     pub fn extend(&self, pcr: u8, digest: [u8; 32]) -> Result<(), TpmError> {
         self.call(move |context| evidence::extend(context, pcr, &digest))
+    }
+
+    /// Says that the machine is being switched off, as its kernel does: otherwise the TPM takes it for
+    /// a power cut.
+    pub fn shut_down(&self) -> Result<(), TpmError> {
+        self.call(|context| {
+            context
+                .execute_without_session(|c| c.shutdown(StartupType::Clear))
+                .asked("shut down")
+        })
     }
 
     /// Seals at most 128 bytes: only this TPM opens them again, and only while these PCRs of the

@@ -40,6 +40,7 @@ impl Bench {
             &file,
             target,
             version,
+            &[],
             NOW,
         )
         .await

@@ -10,6 +10,7 @@ use crate::http::problem::Problem;
 use crate::http::tag::Changeable;
 use crate::store::Tx;
 use crate::store::boxes::{BoxRow, BoxState, box_get};
+use crate::store::quarantines::QuarantineRow;
 
 /// Which box.
 #[derive(Deserialize, IntoParams)]
@@ -131,6 +132,52 @@ impl From<BoxRow> for BoxView {
             certificate_expires: row.certificate_expires,
             desired_version: row.desired_version,
             applied_version: row.applied_version,
+        }
+    }
+}
+
+/// Why a box is held back.
+#[derive(Serialize, ToSchema)]
+pub struct QuarantineView {
+    /// Since when.
+    since: i64,
+    /// Who held it back: an operator, or `enrolment`.
+    held_by: String,
+    /// Why, for people.
+    reason: String,
+    /// PCRs that differ from the nearest state that is accepted; empty where an operator held it back.
+    differs: Vec<DifferenceView>,
+    /// When it last proved a state that is accepted after all; absent if it has not.
+    accepted: Option<i64>,
+}
+
+/// A PCR that is not what was expected.
+#[derive(Serialize, ToSchema)]
+pub struct DifferenceView {
+    /// Which one, of the SHA-256 bank.
+    pcr: u8,
+    /// What is measured into it.
+    measures: &'static str,
+    /// Its value, hexadecimal.
+    found: String,
+    /// The value in the nearest state that is accepted, hexadecimal.
+    expected: String,
+}
+
+impl From<QuarantineRow> for QuarantineView {
+    fn from(row: QuarantineRow) -> Self {
+        let differs = row.differs().into_iter().map(|d| DifferenceView {
+            pcr: d.pcr,
+            measures: d.measures(),
+            found: d.found.to_string(),
+            expected: d.expected.to_string(),
+        });
+        Self {
+            since: row.since,
+            differs: differs.collect(),
+            held_by: row.held_by,
+            reason: row.reason,
+            accepted: row.accepted,
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::box_view::{BoxPath, BoxView, find, find_for};
+use super::box_view::{BoxPath, BoxView, QuarantineView, find, find_for};
 use super::endpoint;
 use super::paging::{Part, filter, page};
 use crate::fleet::FleetEventKind;
@@ -22,6 +22,7 @@ use crate::store::boxes::{
 };
 use crate::store::bulk::BOX_FIELDS;
 use crate::store::operators::Role;
+use crate::store::quarantines::quarantine_get;
 use crate::store::telemetry::telemetry_latest;
 use crate::store::twins::reported_get;
 use crate::store::uploads::upload_count;
@@ -206,6 +207,8 @@ pub struct BoxDetail {
     reported: Option<serde_json::Value>,
     /// The update that it was assigned last.
     update: Option<BoxUpdateView>,
+    /// Why it is held back, where it is; for operators.
+    quarantine: Option<QuarantineView>,
     /// Its uploads by state.
     uploads: Vec<UploadCount>,
     /// The cloud's clock.
@@ -251,6 +254,10 @@ async fn get(call: Call<BoxGet>) -> Result<Tagged<BoxDetail>, Problem> {
     let sample = telemetry_latest(&mut tx, id).await?;
     let reported = reported_get(&mut tx, id).await?;
     let uploads = upload_count(&mut tx, id, call.caller.tenant()).await?;
+    let quarantine = match call.caller.tenant() {
+        Some(_) => None,
+        None => quarantine_get(&mut tx, id).await?,
+    };
     drop(tx);
     let rollout = call.people.fleet.rollout_last(id).await?;
     let update = rollout.and_then(|mut of| {
@@ -271,6 +278,7 @@ async fn get(call: Call<BoxGet>) -> Result<Tagged<BoxDetail>, Problem> {
         reported_at: reported.as_ref().map(|r| r.updated),
         reported: reported.and_then(|r| json(&r.detail)),
         update,
+        quarantine: quarantine.map(QuarantineView::from),
         uploads: uploads
             .into_iter()
             .map(|(state, count, bytes)| UploadCount {
@@ -351,7 +359,7 @@ async fn revoke(call: Call<BoxRevoke>) -> Result<Done, Problem> {
 endpoint! {
     /// Into quarantine.
     BoxQuarantine = POST "/v1/boxes/{box_id}/quarantine" as "boxQuarantine", Scope::Role(Role::Operator), NO_CONTENT;
-    "Holds an active box back until it is released: it stays connected, delivers nothing and gets no commands."
+    "Holds an active box back until it is released: it stays connected and reports, has no tickets, delivers nothing and gets no commands."
     (BoxPath, Nothing, NoBody) -> Done = quarantine
 }
 

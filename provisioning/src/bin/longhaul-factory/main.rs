@@ -16,7 +16,8 @@ use clap::{Args, Parser, Subcommand};
 use longhaul_protocol::ids::OrderId;
 use longhaul_protocol::inventory::{CloudEndpoint, InventoryRecord, NetworkHints, StaticNetwork};
 use longhaul_protocol::network::{Addressing, NetworkAnswers};
-use longhaul_protocol::value::UnixMillis;
+use longhaul_protocol::release::MachineState;
+use longhaul_protocol::value::{Digest32, UnixMillis};
 use longhaul_provisioning::ca::Pki;
 use longhaul_provisioning::factory::{self, DEFAULT_PCRS, PapersError, Plan, TUF_ROOT_FILE};
 use longhaul_provisioning::files;
@@ -47,6 +48,18 @@ enum Command {
     },
     /// Give the machine with this TPM its identity.
     Make(Box<Make>),
+    /// Print the state that the machine with this TPM is in now, as a release can bring it.
+    Pcrs {
+        /// The TPM, as a TCTI configuration.
+        #[arg(long, default_value = "device:/dev/tpmrm0")]
+        tpm: String,
+        /// PCRs of the SHA-256 bank.
+        #[arg(long, value_delimiter = ',', default_values_t = DEFAULT_PCRS)]
+        pcrs: Vec<u8>,
+        /// The hardware type that the state is for; every type if not given.
+        #[arg(long)]
+        hardware: Option<String>,
+    },
     /// List the boxes that were made.
     Inventory {
         /// Directory of the authorities.
@@ -235,6 +248,19 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             println!("keep the root's key offline: it is needed for nothing else");
         }
         Command::Make(order) => make(*order)?,
+        Command::Pcrs {
+            tpm,
+            pcrs,
+            hardware,
+        } => {
+            let values = Tpm::open(&tpm)?.pcrs(&pcrs)?;
+            let pcrs = pcrs.into_iter().zip(values.into_iter().map(Digest32));
+            let state = MachineState {
+                hardware,
+                pcrs: pcrs.collect(),
+            };
+            println!("{}", serde_json::to_string_pretty(&[state])?);
+        }
         Command::Inventory { pki, records, json } => {
             let dir = records.unwrap_or_else(|| beside(&pki));
             let anchors = Pki::open(&pki)?.root_anchor()?;

@@ -1,10 +1,12 @@
 //! `longhaul-factory tuf`: signs releases.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use longhaul_protocol::release::MachineState;
 use longhaul_protocol::value::UnixMillis;
+use longhaul_provisioning::files;
 use longhaul_provisioning::tuf::{self, Contents, Release};
 
 /// Makes and signs a repository of releases (TUF): 3 of 5 root keys and 2 of 3 targets keys agree.
@@ -38,6 +40,10 @@ enum Command {
         /// The target's name; `agent-VERSION` if not given.
         #[arg(long)]
         target: Option<String>,
+        /// The states that machines are in once they run it: a JSON list, as `longhaul-factory pcrs`
+        /// prints it. The cloud then accepts them of boxes that it assigned the release.
+        #[arg(long, value_name = "FILE")]
+        states: Option<PathBuf>,
         /// The file.
         file: PathBuf,
     },
@@ -94,11 +100,14 @@ async fn carry_out(Tuf { command, json }: Tuf, now: UnixMillis) -> Result<(), Bo
             at,
             version,
             target,
+            states,
             file,
         } => {
+            let states = states.map(|path| read_states(&path)).transpose()?;
+            let states = states.unwrap_or_default();
             let target = target.unwrap_or_else(|| format!("agent-{version}"));
-            let release =
-                tuf::add(&keys.keys, &at.repository, &file, &target, &version, now).await?;
+            let (keys, at) = (&keys.keys, &at.repository);
+            let release = tuf::add(keys, at, &file, &target, &version, &states, now).await?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&release)?);
             } else {
@@ -112,6 +121,12 @@ async fn carry_out(Tuf { command, json }: Tuf, now: UnixMillis) -> Result<(), Bo
         Command::Show { at } => print(&tuf::show(&at.repository).await?, json, now)?,
     }
     Ok(())
+}
+
+fn read_states(path: &Path) -> Result<Vec<MachineState>, Box<dyn Error>> {
+    let bytes = files::read(path)?.ok_or_else(|| format!("{} is missing", path.display()))?;
+    let states = serde_json::from_slice(&bytes);
+    Ok(states.map_err(|e| format!("{} is no list of states: {e}", path.display()))?)
 }
 
 fn print(contents: &Contents, json: bool, now: UnixMillis) -> Result<(), Box<dyn Error>> {
@@ -142,5 +157,9 @@ fn line(release: &Release) -> String {
         length,
         ..
     } = release;
-    format!("{version}  {target}  {length} bytes  sha256 {sha256}")
+    let states = match release.states.len() {
+        0 => String::new(),
+        count => format!("  {count} states of machines"),
+    };
+    format!("{version}  {target}  {length} bytes  sha256 {sha256}{states}")
 }
