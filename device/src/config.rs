@@ -75,6 +75,9 @@ pub struct Config {
     pub network_dhcp: Vec<String>,
     /// The file that names DNS servers.
     pub network_resolv_conf: PathBuf,
+    /// The folder below which USB sticks appear, a folder each: by them the box is registered where it
+    /// cannot reach us. Absent where the machine mounts none.
+    pub stick_dir: Option<PathBuf>,
     /// How long new network settings may take to reach the cloud, in seconds, before those before
     /// them are in force again.
     pub network_trial_secs: NonZeroU32,
@@ -102,6 +105,7 @@ impl Default for Config {
             network_interface: None,
             network_dhcp: Vec::new(),
             network_resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            stick_dir: None,
             network_trial_secs: NETWORK_TRIAL,
         }
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use longhaul_protocol::diag::RungStatus;
+use longhaul_protocol::journey::Guide;
 use longhaul_protocol::lan::LanStatus;
 use longhaul_protocol::uplink::UplinkMode;
 use longhaul_protocol::value::UnixMillis;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::Position;
+use crate::offline::Shown;
 
 /// The longest status that is read, in bytes.
 const MAX_STATUS: u64 = 1024 * 1024;
@@ -38,6 +40,12 @@ pub struct Status {
     /// Tickets that may push to it.
     #[serde(default)]
     pub tickets: usize,
+    /// Registration without a line.
+    #[serde(default)]
+    pub offline: Shown,
+    /// Where the cloud sees the customer on their way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide: Option<Guide>,
 }
 
 /// What can go wrong at the console.
@@ -176,6 +184,13 @@ pub fn render(status: &Status, now: UnixMillis) -> String {
     if let Some(report) = &lan.network {
         let _ = writeln!(text, "network  {}", crate::page::said(report));
     }
+    let (step, next) = crate::page::step(status);
+    let place = step as usize + 1;
+    let _ = writeln!(text, "step     {place}: {}. {next}", step.title());
+    let said = status.offline.said();
+    if !said.is_empty() {
+        let _ = writeln!(text, "offline  {said}");
+    }
     let waiting = status.journal.last.saturating_sub(status.journal.acked);
     let _ = writeln!(
         text,
@@ -223,6 +238,8 @@ pub(crate) mod tests {
             command_counter: 0,
             journal: Position::default(),
             tickets: 0,
+            offline: Shown::default(),
+            guide: None,
         }
     }
 

@@ -23,6 +23,7 @@ pub mod lan;
 pub mod led;
 pub mod mqtt;
 pub mod network;
+pub mod offline;
 pub mod ota;
 mod packs;
 mod page;

@@ -7,7 +7,7 @@ use longhaul_protocol::journey::Step;
 use qrcode::{Color, EcLevel, QrCode};
 
 use crate::console::Status;
-use crate::page::{bytes, is_online, knows, urls};
+use crate::page::{bytes, is_online, step, urls};
 
 /// Columns of a console.
 pub const WIDTH: usize = 80;
@@ -48,7 +48,7 @@ pub fn draw(status: &Status) -> String {
         );
     }
     text.push(String::new());
-    let step = Step::of_box(knows(status));
+    let (step, _) = step(status);
     let place = step as usize + 1;
     let steps = Step::ALL.len();
     text.extend(wrap(
@@ -75,13 +75,56 @@ pub fn draw(status: &Status) -> String {
     }
     let code = qr(&format!("{word} {}", lan.box_id));
     let room = HEIGHT - lines.len();
-    for line in 0..room {
+    lines.extend(beside(&text, &code, BESIDE, room));
+    lines.join("\n")
+}
+
+/// Seconds for which the screen shows how the box is, and each code of a request after that.
+const USUAL_SECS: u64 = 12;
+const CODE_SECS: u64 = 4;
+/// Columns beside a code of a request, which takes all lines.
+const BESIDE_CODE: usize = 29;
+
+/// The screen at a second: where the box asks to be registered without a line, it shows its request in
+/// between, code by code.
+pub fn draw_at(status: &Status, second: u64) -> String {
+    let lines = &status.offline.lines;
+    let all = USUAL_SECS + CODE_SECS * lines.len() as u64;
+    let at = (second % all)
+        .checked_sub(USUAL_SECS)
+        .map(|at| at / CODE_SECS);
+    let at = at.and_then(|at| usize::try_from(at).ok());
+    match at.and_then(|at| Some((at, lines.get(at)?))) {
+        Some((at, line)) => draw_code(status, at + 1, line),
+        None => draw(status),
+    }
+}
+
+fn draw_code(status: &Status, number: usize, line: &str) -> String {
+    let mut text = vec![format!("Longhaul box {}", status.lan.box_id), String::new()];
+    text.push("NO LINE TO US".to_owned());
+    text.extend(wrap(
+        "Scan all codes with a phone, and paste what they say into our portal, under \"Box without a line\". Bring the answer back on a USB stick, or on the box's own page.",
+        BESIDE_CODE,
+    ));
+    text.push(String::new());
+    text.push(format!("Code {number} of {}", status.offline.lines.len()));
+    if let Some(url) = urls(status).next() {
+        text.push(String::new());
+        text.extend(wrap(&format!("Push to {url}"), BESIDE_CODE));
+    }
+    beside(&text, &qr(line), BESIDE_CODE, HEIGHT).join("\n")
+}
+
+/// Text beside a code, in so many lines.
+fn beside(text: &[String], code: &[String], columns: usize, lines: usize) -> Vec<String> {
+    let each = (0..lines).map(|line| {
         let left = text.get(line).map_or("", String::as_str);
         let right = code.get(line).map_or("", String::as_str);
-        let left: String = left.chars().take(BESIDE).collect();
-        lines.push(format!("{left:<BESIDE$}  {right}").trim_end().to_owned());
-    }
-    lines.join("\n")
+        let left: String = left.chars().take(columns).collect();
+        format!("{left:<columns$}  {right}").trim_end().to_owned()
+    });
+    each.collect()
 }
 
 /// How a word begins that fills the screen: its first line.
@@ -212,6 +255,39 @@ mod tests {
 
         assert_eq!(screen.split('\n').count(), HEIGHT);
         assert!(!screen.contains('\u{1b}'), "{screen:?}");
+    }
+
+    #[test]
+    fn a_request_is_shown_code_by_code_between_how_the_box_is() {
+        let mut status = status();
+        let usual = draw(&status);
+        assert_eq!(
+            draw_at(&status, USUAL_SECS + 1),
+            usual,
+            "nothing is asked for"
+        );
+        // The longest line that a request has.
+        let head = "LH1/0123456789AB/01/02/".to_owned();
+        status.offline.lines = vec![head + &"A2".repeat(100); 2];
+
+        let shown: Vec<_> = (0..USUAL_SECS + 2 * CODE_SECS)
+            .map(|second| draw_at(&status, second))
+            .collect();
+
+        assert_eq!(
+            shown.iter().filter(|text| **text == usual).count() as u64,
+            USUAL_SECS
+        );
+        for screen in &shown {
+            let lines: Vec<_> = screen.split('\n').collect();
+            assert_eq!(lines.len(), HEIGHT, "{screen}");
+            assert!(lines.iter().all(|l| l.chars().count() <= WIDTH), "{screen}");
+        }
+        let code = shown.last().unwrap();
+        assert!(code.contains("Code 2 of 2"), "{code}");
+        // Its quiet zone closes it below: all of it is there.
+        let last = code.split('\n').next_back().unwrap();
+        assert!(last.ends_with('▀') || last.ends_with('█'), "{code}");
     }
 
     #[test]

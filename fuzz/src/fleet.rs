@@ -4,11 +4,13 @@ use std::sync::OnceLock;
 
 use longhaul_device::agent::command::Judge;
 use longhaul_device::agent::saved::Saved;
+use longhaul_device::offline::answer;
 use longhaul_protocol::command::SignedCommand;
 use longhaul_protocol::envelope;
 use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::offline::Request;
 use longhaul_protocol::twin::SignedDesired;
-use longhaul_protocol::value::{Jws, UnixMillis};
+use longhaul_protocol::value::{Digest32, Jws, UnixMillis};
 use longhaul_provisioning::ca::Pki;
 use longhaul_provisioning::jws::{self, Kind, Signer};
 use longhaul_provisioning::tcg::public::SigningPublic;
@@ -104,4 +106,22 @@ pub(crate) fn evidence(bytes: &[u8]) {
     }
     let _ = csr::public_key(bytes);
     let _ = makers::endorsement_key(bytes);
+}
+
+/// What people carry to a box and from it: requests, answers.
+pub(crate) fn offline(bytes: &[u8]) {
+    let fleet = fleet();
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(request) = Request::read(text)
+    {
+        let again = Request::read(&request.text());
+        assert_eq!(
+            again.as_ref(),
+            Ok(&request),
+            "what was read is told the same"
+        );
+    }
+    let ours = &fleet.judge.box_id;
+    let answer = answer::check(bytes, ours, &fleet.anchors, Some(Digest32([0; 32])), NOW);
+    assert!(answer.is_err(), "nobody of this fleet signed it");
 }

@@ -48,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     target("desired", fleet::desired),
     target("receipt", fleet::receipt),
     target("evidence", fleet::evidence),
+    target("offline", fleet::offline),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {

@@ -1,7 +1,9 @@
 //! The customer's whole way, from the crate to the last verified file: one list for box, portal and
 //! documents.
 
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{Error, StrDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// One step of the journey, in order.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -100,6 +102,49 @@ impl Step {
     }
 }
 
+/// Characters of a guide's text that are shown.
+const MAX_TEXT: usize = 400;
+
+/// Where the cloud sees the customer, and what to do there in its words.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Guide {
+    /// The step.
+    pub step: Step,
+    /// What to do at it: it may name what the box does not know.
+    pub text: String,
+}
+
+impl Guide {
+    /// The step to show and what to say there: the box's own, unless the cloud is further. Without a
+    /// line, only the box knows what to do.
+    pub fn current(own: Step, guide: Option<&Self>) -> (Step, String) {
+        match guide {
+            Some(guide) if own > Step::Online && guide.step >= own => {
+                let plain = guide.text.chars().filter(|c| !c.is_control());
+                (guide.step, plain.take(MAX_TEXT).collect())
+            }
+            _ => (own, own.text().to_owned()),
+        }
+    }
+}
+
+/// Reads a guide where one to a step that this program does not know yet is no reason to refuse the rest.
+pub(crate) fn known_guide<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Guide>, D::Error> {
+    #[derive(Deserialize)]
+    struct Told {
+        step: String,
+        text: String,
+    }
+    let told = Option::<Told>::deserialize(deserializer)?;
+    Ok(told.and_then(|Told { step, text }| {
+        let name: StrDeserializer<'_, Error> = step.as_str().into_deserializer();
+        let step = Step::deserialize(name).ok()?;
+        Some(Guide { step, text })
+    }))
+}
+
 /// What a box knows of the journey by itself.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct BoxKnows {
@@ -118,6 +163,34 @@ pub struct BoxKnows {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cloud_guides_a_box_that_is_online_and_not_further_than_it() {
+        let guide = |step| Guide {
+            step,
+            text: "In the cloud's\n words".to_owned(),
+        };
+        let shown = |own: Step, step| Guide::current(own, Some(&guide(step)));
+        let told = |step| (step, "In the cloud's words".to_owned());
+        let own = |step: Step| (step, step.text().to_owned());
+
+        assert_eq!(shown(Step::Claim, Step::Ticket), told(Step::Ticket));
+        assert_eq!(shown(Step::Push, Step::Push), told(Step::Push));
+        assert_eq!(shown(Step::Verified, Step::Push), own(Step::Verified));
+        assert_eq!(shown(Step::Cable, Step::Push), own(Step::Cable));
+        assert_eq!(shown(Step::Online, Step::Push), own(Step::Online));
+        assert_eq!(Guide::current(Step::Push, None), own(Step::Push));
+    }
+
+    #[test]
+    fn a_step_that_is_not_known_yet_is_no_guide() {
+        let read = |json: &str| known_guide(&mut serde_json::Deserializer::from_str(json));
+
+        let known = read(r#"{"step":"push","text":"a"}"#).unwrap();
+        assert_eq!(known.map(|guide| guide.step), Some(Step::Push));
+        assert_eq!(read(r#"{"step":"dance","text":"a"}"#).unwrap(), None);
+        assert_eq!(read("null").unwrap(), None);
+    }
 
     #[test]
     fn a_box_moves_on_through_the_journey() {

@@ -20,6 +20,7 @@ pub mod lan;
 pub mod names;
 pub mod network;
 pub mod network_settings;
+pub mod offline;
 pub mod pack;
 pub mod presence;
 pub mod probe;

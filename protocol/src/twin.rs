@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::Message;
 use crate::ids::{BoxId, TicketId};
+use crate::journey::{Guide, known_guide};
 use crate::network_settings::{NetworkReport, NetworkWish};
 use crate::uplink::{UplinkPolicy, UplinkState};
 use crate::value::{Jws, UnixMillis};
@@ -33,6 +34,13 @@ pub struct Desired {
     /// looked. Absent where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
+    /// Where the customer is on their way, and what to do there.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "known_guide"
+    )]
+    pub journey: Option<Guide>,
 }
 
 /// A ticket without its secret.

@@ -17,6 +17,7 @@ use longhaul_protocol::inventory::{
 use longhaul_protocol::journal::{
     Fact, JournalAck, JournalBatch, JournalEntry, ObjectVersion, Outcome,
 };
+use longhaul_protocol::journey::{Guide, Step};
 use longhaul_protocol::lan::{Deliveries, Delivery, LanStatus, PACKS};
 use longhaul_protocol::network::{Addressing, Egress, NetworkAnswers, OrderFile};
 use longhaul_protocol::network_settings::{
@@ -451,6 +452,10 @@ fn twin() {
                 settings: Some(network()),
             }),
             held: Some("PCR 7 is not what was expected".into()),
+            journey: Some(Guide {
+                step: Step::Push,
+                text: "Push your files to survey-2026.".into(),
+            }),
         },
     );
     golden_message(

@@ -284,7 +284,7 @@ pub fn verify_enrolment(
     })
 }
 
-fn recorded_iak(record: &InventoryRecord) -> Result<SigningPublic, Refusal> {
+pub(crate) fn recorded_iak(record: &InventoryRecord) -> Result<SigningPublic, Refusal> {
     if BoxId::from_ek_sha256(&record.ek_sha256.0) != record.box_id {
         return Err(Refusal::Record(
             "its box is not that of its endorsement key",

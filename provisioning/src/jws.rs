@@ -44,11 +44,13 @@ pub enum Kind {
     ProbeTicket,
     /// An order, for the factory.
     Order,
+    /// The answer to a box's request that came without a line.
+    Answer,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Command,
         Self::Desired,
         Self::Inventory,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Beacon,
         Self::ProbeTicket,
         Self::Order,
+        Self::Answer,
     ];
 
     /// The kind that a document says that it is. Nothing is verified: this only tells which kind
@@ -87,13 +90,14 @@ impl Kind {
             Self::Beacon => "longhaul-beacon",
             Self::ProbeTicket => "longhaul-probe-ticket",
             Self::Order => "longhaul-order",
+            Self::Answer => "longhaul-answer",
         }
     }
 
     /// The extended key usage that a signer of this kind must have.
     const fn purpose(self) -> &'static [u8] {
         match self {
-            Self::Command | Self::Desired => oid::EKU_COMMAND,
+            Self::Command | Self::Desired | Self::Answer => oid::EKU_COMMAND,
             Self::Inventory | Self::BoxConfig => oid::EKU_RECORD,
             Self::Ticket | Self::Receipt | Self::Beacon | Self::ProbeTicket | Self::Order => {
                 oid::EKU_STATEMENT
@@ -278,6 +282,15 @@ pub fn verify(
         payload,
         signer: name,
     })
+}
+
+/// The payload of a document that nobody has verified yet.
+pub fn peek<T: serde::de::DeserializeOwned>(Jws(compact): &Jws) -> Option<T> {
+    if compact.len() > MAX_COMPACT {
+        return None;
+    }
+    let payload = URL_SAFE_NO_PAD.decode(compact.split('.').nth(1)?);
+    serde_json::from_slice(&payload.ok()?).ok()
 }
 
 fn signer_name(certificate: &CertificateDer<'_>) -> Option<String> {

@@ -13,6 +13,7 @@ pub mod files;
 pub mod jws;
 pub mod makers;
 pub mod names;
+pub mod offline;
 pub mod oid;
 pub mod policy;
 pub mod probe;

@@ -1,14 +1,17 @@
 //! The TPM's own words, believed by the verifier that has none.
 #![cfg(feature = "tpm")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use longhaul_protocol::enrol::{ChallengeRequest, Evidence};
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::inventory::InventoryRecord;
+use longhaul_protocol::offline::Request;
 use longhaul_protocol::value::{Blob, Digest32, UnixMillis};
 use longhaul_provisioning::evidence::{self, Policy};
 use longhaul_provisioning::makers::{self, Makers};
+use longhaul_provisioning::offline;
 use longhaul_provisioning::tcg::public::SigningPublic;
 use longhaul_provisioning::tpm::soft::SoftTpm;
 use longhaul_provisioning::tpm::{Key, Sealed, Tpm, TpmError};
@@ -117,6 +120,98 @@ fn a_tpm_proves_itself_and_another_one_does_not() {
     assert!(
         evidence::challenge(&request(&other_record), &record, &policy, UnixMillis(10)).is_err()
     );
+}
+
+/// A request that nobody asked for, as a box without a line makes it.
+fn unasked(tpm: &Tpm, record: &InventoryRecord, nonce: u8) -> Request {
+    let ek = makers::endorsement_key(&record.ek_certificate.0).expect("a key");
+    let mut request = Request {
+        box_id: record.box_id.clone(),
+        nonce: [nonce; 16],
+        made: UnixMillis(5),
+        ek_public: Blob(ek.spki().to_vec()),
+        ldevid_public: Blob(tpm.create(LDEVID).expect("a key")),
+        lan_public: Blob(vec![1; 91]),
+        addresses: vec!["192.168.1.40".parse().expect("an address")],
+        certify_attest: Blob::default(),
+        certify_signature: Blob::default(),
+        quote_attest: Blob::default(),
+        quote_signature: Blob::default(),
+        pcr_values: BTreeMap::new(),
+    };
+    let over = offline::nonce(&request);
+    let certify = tpm.certify(LDEVID, &over).expect("certified");
+    let quote = tpm.quote(&over, &PCRS).expect("quoted");
+    let values = tpm.pcrs(&PCRS).expect("values").into_iter().map(Digest32);
+    request.certify_attest = Blob(certify.attest);
+    request.certify_signature = Blob(certify.signature);
+    request.quote_attest = Blob(quote.attest);
+    request.quote_signature = Blob(quote.signature);
+    request.pcr_values = PCRS.into_iter().zip(values).collect();
+    request
+}
+
+#[test]
+fn an_answer_without_a_question_opens_in_its_tpm_alone_and_a_later_request_is_later() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_soft, tpm) = make(&dir.path().join("ours"));
+    let (_other_soft, other) = make(&dir.path().join("other"));
+    let (record, other_record) = (record(&tpm), record(&other));
+    let policy = Policy::of(&record);
+    let request = unasked(&tpm, &record, 1);
+
+    let verified = offline::verify(&request, &record, &policy).expect("verified");
+    let spki = tpm.signer(LDEVID).expect("a key").spki();
+    assert_eq!(verified.ldevid_spki, spki);
+    assert_eq!(Request::read(&request.text()), Ok(request.clone()));
+    assert!(offline::verify(&request, &other_record, &policy).is_err());
+
+    let sealed = offline::seal(b"a grant", &request, &record).expect("sealed");
+    let (blob, secret) = (&sealed.credential_blob.0, &sealed.encrypted_secret.0);
+    let key = tpm.activate(blob, secret).expect("activated");
+    let name = offline::name(&request);
+    let opened = offline::open(&sealed.sealed, &key, name).expect("opened");
+    assert_eq!(opened.as_slice(), b"a grant");
+    assert!(other.activate(blob, secret).is_err(), "another TPM");
+    let another = offline::name(&unasked(&tpm, &record, 2));
+    assert!(offline::open(&sealed.sealed, &key, another).is_none());
+    assert!(offline::open(&sealed.sealed, &[0; 32], name).is_none());
+    assert!(offline::open(&sealed.sealed, &key[1..], name).is_none());
+
+    let later = unasked(&tpm, &record, 3);
+    let later = offline::verify(&later, &record, &policy).expect("verified");
+    assert!(
+        (later.tpm.resets, later.tpm.clock_millis)
+            >= (verified.tpm.resets, verified.tpm.clock_millis)
+    );
+}
+
+#[test]
+fn nothing_of_a_request_can_be_altered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_soft, tpm) = make(dir.path());
+    let record = record(&tpm);
+    let policy = Policy::of(&record);
+    let good = unasked(&tpm, &record, 1);
+    assert!(offline::verify(&good, &record, &policy).is_ok());
+    let changes: [fn(&mut Request); 11] = [
+        |r| r.nonce[0] ^= 1,
+        |r| r.made.0 ^= 1,
+        |r| r.ek_public.0[40] ^= 1,
+        |r| r.ldevid_public.0[40] ^= 1,
+        |r| r.lan_public.0[40] ^= 1,
+        |r| r.addresses.clear(),
+        |r| r.certify_attest.0[60] ^= 1,
+        |r| r.certify_signature.0[20] ^= 1,
+        |r| r.quote_attest.0[60] ^= 1,
+        |r| r.quote_signature.0[20] ^= 1,
+        |r| r.pcr_values.clear(),
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mut request = good.clone();
+        change(&mut request);
+        assert!(offline::verify(&request, &record, &policy).is_err(), "{at}");
+    }
 }
 
 /// Flips one bit of every byte of every piece: whatever is altered, somebody notices.
@@ -332,7 +427,7 @@ fn a_secret_opens_only_in_the_state_in_which_it_was_sealed() {
             .into_iter()
             .filter(|(n, _)| *n < 4)
             .collect(),
-        std::collections::BTreeMap::new(),
+        BTreeMap::new(),
         sealed.pcrs.keys().copied().zip(now).collect(),
     ];
     for pcrs in lists {

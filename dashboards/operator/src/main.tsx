@@ -13,6 +13,7 @@ import { Fleet } from "./fleet";
 import { live } from "./live";
 import { LogIn } from "./login";
 import { Mark } from "./marks";
+import { OfflinePage } from "./offline";
 import { OrderPage, Orders } from "./orders";
 import { Password } from "./password";
 import { Releases } from "./releases";
@@ -28,6 +29,7 @@ const PAGES: readonly { name: string; href: string; role: Role; places: readonly
   { name: "Orders", href: "#/orders", role: "customer", places: ["orders", "order"] },
   { name: "Releases", href: "#/releases", role: "viewer", places: ["releases", "rollout"] },
   { name: "Bring-up", href: "#/bring-up", role: "customer", places: ["bring-up"] },
+  { name: "Box without a line", href: "#/offline", role: "customer", places: ["offline"] },
   { name: "Commands", href: "#/bulk", role: "viewer", places: ["bulk"] },
   { name: "Audit", href: "#/audit", role: "operator", places: ["audit"] },
   { name: "Access", href: "#/access", role: "admin", places: ["access"] },
@@ -82,6 +84,8 @@ function Place() {
       return <Data bucket={where.bucket} prefix={where.prefix} />;
     case "bring-up":
       return <BringUpPage />;
+    case "offline":
+      return <OfflinePage />;
     case "bulk":
       return <BulkPage />;
     case "orders":

@@ -5,9 +5,9 @@ export type Route =
   | { page: "box"; id: string }
   | { page: "data"; bucket: string | undefined; prefix: string }
   | { page: "order" | "rollout"; id: string }
-  | { page: "orders" | "releases" | "bring-up" | "bulk" | "alerts" | "audit" | "access" | "me" };
+  | { page: "orders" | "releases" | "bring-up" | "bulk" | "alerts" | "audit" | "access" | "offline" | "me" };
 
-const PLAIN = ["orders", "releases", "bring-up", "bulk", "alerts", "audit", "access", "me"] as const;
+const PLAIN = ["orders", "releases", "bring-up", "bulk", "alerts", "audit", "access", "offline", "me"] as const;
 /** Where things have pages of their own. */
 const ONE = { boxes: "box", orders: "order", rollouts: "rollout" } as const;
 

@@ -14,6 +14,14 @@ export interface Me {
   role: Role;
 }
 
+/** What became of a part of a journal that somebody carried. */
+export interface JournalTaken {
+  box: string;
+  taken: number;
+  known: number;
+  through: number;
+}
+
 export interface Rung {
   rung: string;
   status: string;

@@ -365,6 +365,7 @@ fn desired(version: u64, tickets: &[&str]) -> Event {
         uplink: UplinkPolicy::default(),
         network: None,
         held: None,
+        journey: None,
     };
     signed_desired(&desired)
 }
@@ -398,6 +399,7 @@ fn wanted(version: u64, uplink: UplinkPolicy) -> Event {
         uplink,
         network: None,
         held: None,
+        journey: None,
     })
 }
 
@@ -536,6 +538,7 @@ fn a_closed_vault_is_told_and_its_box_asks_for_a_certificate_at_once_and_for_no_
             uplink: UplinkPolicy::default(),
             network: None,
             held: None,
+            journey: None,
         }),
         ..Saved::default()
     };

@@ -287,9 +287,9 @@ fn show_screen(options: &Options, once: bool) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
     };
-    loop {
+    for second in 0.. {
         let text = match runtime.block_on(console::ask(&options.state)) {
-            Ok(status) => screen::draw(&status),
+            Ok(status) => screen::draw_at(&status, second),
             Err(error) if once => return fail(&error, 1),
             Err(_) => "The box's agent is not running.".to_owned(),
         };
@@ -304,6 +304,7 @@ fn show_screen(options: &Options, once: bool) -> ExitCode {
         }
         std::thread::sleep(SCREEN_PAUSE);
     }
+    ExitCode::SUCCESS
 }
 
 fn proxy_command(options: &Options, set: Option<&str>) -> ExitCode {

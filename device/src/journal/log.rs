@@ -260,10 +260,13 @@ impl Log {
     }
 
     /// The oldest entries that the cloud has not committed, as many as one message holds.
-    pub fn batch(&self) -> Result<Option<JournalBatch>, JournalError> {
+    pub fn batch_after(&self, after: Option<u64>) -> Result<Option<JournalBatch>, JournalError> {
         let mut entries = Vec::new();
         let mut bytes = 0;
-        for (number, span) in (self.acked + 1..).zip(&self.open).take(MAX_BATCH_ENTRIES) {
+        let skip = after.unwrap_or(0).saturating_sub(self.acked);
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let behind = (self.acked + 1..).zip(&self.open).skip(skip);
+        for (number, span) in behind.take(MAX_BATCH_ENTRIES) {
             bytes += span.len;
             if bytes > BATCH_BYTES && !entries.is_empty() {
                 break;

@@ -86,7 +86,11 @@ pub struct Position {
 enum Request {
     Append(Fact, oneshot::Sender<Result<u64, JournalError>>),
     Acknowledge(u64),
-    Batch(oneshot::Sender<Result<Option<JournalBatch>, JournalError>>),
+    /// What follows a number that the cloud has not committed; `None`: from the oldest on.
+    Batch(
+        Option<u64>,
+        oneshot::Sender<Result<Option<JournalBatch>, JournalError>>,
+    ),
 }
 
 /// Writes to the journal; clones write to the same one.
@@ -152,8 +156,17 @@ impl JournalHandle {
 
     /// The oldest entries that the cloud has not committed, as many as one message holds.
     pub async fn batch(&self) -> Result<Option<JournalBatch>, JournalError> {
+        self.batch_after(None).await
+    }
+
+    /// Entries behind `number` that the cloud has not committed, as many as one message holds; where
+    /// there is no number, the oldest.
+    pub async fn batch_after(
+        &self,
+        number: Option<u64>,
+    ) -> Result<Option<JournalBatch>, JournalError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Batch(reply)).await?;
+        self.send(Request::Batch(number, reply)).await?;
         answer.await.unwrap_or(Err(JournalError::Closed))
     }
 
@@ -213,8 +226,8 @@ fn run(
                     log.acknowledge(through)?;
                     announce.send_replace(log.position());
                 }
-                Request::Batch(reply) => {
-                    let _ = reply.send(log.batch());
+                Request::Batch(after, reply) => {
+                    let _ = reply.send(log.batch_after(after));
                 }
                 Request::Append(..) => {}
             }

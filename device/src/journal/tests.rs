@@ -19,7 +19,7 @@ fn fact(text: &str) -> Fact {
 }
 
 fn texts(log: &Log) -> Vec<String> {
-    let batch = log.batch().unwrap();
+    let batch = log.batch_after(None).unwrap();
     let entries = batch.map(|b| b.entries).unwrap_or_default();
     entries
         .into_iter()
@@ -142,7 +142,7 @@ fn a_batch_fits_its_message() {
     }
 
     let mut numbers = Vec::new();
-    while let Some(batch) = log.batch().unwrap() {
+    while let Some(batch) = log.batch_after(None).unwrap() {
         assert!(batch.entries.len() <= MAX_BATCH_ENTRIES);
         envelope::encode(&batch, NOW).expect("fits its message");
         numbers.extend(batch.entries.iter().map(|e| e.number));
@@ -220,6 +220,14 @@ async fn callers_share_one_journal() {
     handle.acknowledge(&ack("other", 50)).await.unwrap();
     handle.acknowledge(&ack("one", 20)).await.unwrap();
     assert_eq!(handle.batch().await.unwrap().unwrap().entries[0].number, 21);
+    let behind = |number| handle.batch_after(Some(number));
+    assert_eq!(behind(30).await.unwrap().unwrap().entries[0].number, 31);
+    let committed = behind(3).await.unwrap().unwrap();
+    assert_eq!(
+        committed.entries[0].number, 21,
+        "the cloud has those before"
+    );
+    assert_eq!(behind(50).await.unwrap(), None);
     let position = *handle.position().borrow();
     assert_eq!(
         position,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use longhaul_protocol::diag::{RungReport, RungStatus};
-use longhaul_protocol::journey::{BoxKnows, Step};
+use longhaul_protocol::journey::{BoxKnows, Guide, Step};
 
 use crate::console::Status;
 
@@ -45,7 +45,22 @@ pub fn main(status: &Status) -> String {
     transfer(&mut page, status);
     ladder(&mut page, &status.lan.rungs);
     network(&mut page, status);
+    offline(&mut page, status);
     page
+}
+
+/// Always there, so that what changes has its place.
+fn offline(page: &mut String, status: &Status) {
+    page.push_str("<section class=\"offline\">");
+    let said = status.offline.said();
+    if !said.is_empty() {
+        let _ = write!(
+            page,
+            "<h2>Without a line</h2><p>{}</p><p><a href=\"/offline\">Register the box without a line</a></p>",
+            Text(&said)
+        );
+    }
+    page.push_str("</section>");
 }
 
 fn network(page: &mut String, status: &Status) {
@@ -58,7 +73,7 @@ fn network(page: &mut String, status: &Status) {
 }
 
 /// What a box knows of its journey.
-pub fn knows(status: &Status) -> BoxKnows {
+fn knows(status: &Status) -> BoxKnows {
     let rungs = &status.lan.rungs;
     BoxKnows {
         cable: rungs
@@ -69,6 +84,11 @@ pub fn knows(status: &Status) -> BoxKnows {
         objects: status.lan.vault.objects,
         pending: status.lan.vault.pending_objects,
     }
+}
+
+/// The step of the journey that the customer is at, and what to do there.
+pub fn step(status: &Status) -> (Step, String) {
+    Guide::current(Step::of_box(knows(status)), status.guide.as_ref())
 }
 
 /// Whether every rung holds.
@@ -107,7 +127,7 @@ fn headline(page: &mut String, status: &Status) {
 }
 
 fn journey(page: &mut String, status: &Status) {
-    let current = Step::of_box(knows(status));
+    let (current, next) = step(status);
     page.push_str("<section><h2>Your journey</h2><ol class=\"journey\">");
     for step in Step::ALL {
         let (class, mark, here) = match step.cmp(&current) {
@@ -125,7 +145,7 @@ fn journey(page: &mut String, status: &Status) {
             let text = if failing && step <= Step::Online {
                 "What to do stands at the top of this page."
             } else {
-                step.text()
+                &next
             };
             let _ = write!(page, "<p>{}</p>", Text(text));
         }
@@ -243,6 +263,26 @@ mod tests {
             page.contains("&lt;script&gt;alert(&#39;&amp;&#39;)"),
             "{page}"
         );
+    }
+
+    #[test]
+    fn the_clouds_words_stand_at_the_step_that_it_names() {
+        let mut status = status();
+        for rung in &mut status.lan.rungs {
+            rung.status = RungStatus::Ok;
+            rung.code = None;
+        }
+        status.guide = Some(Guide {
+            step: Step::Ticket,
+            text: "Get <your> ticket.".to_owned(),
+        });
+
+        let page = main(&status);
+
+        let current = page.split("aria-current").nth(1).unwrap();
+        let current = current.split("</li>").next().unwrap();
+        assert!(current.contains("Get &lt;your&gt; ticket."), "{page}");
+        assert!(current.contains("Get a ticket"), "{page}");
     }
 
     #[test]

@@ -6,10 +6,11 @@ mod attempts;
 mod desk;
 mod form;
 mod html;
+mod offline;
 mod settings;
 
-pub use desk::Desk;
-pub use html::{bytes, is_online, knows, main, urls};
+pub use desk::{Desk, is_claim};
+pub use html::{bytes, is_online, main, step, urls};
 pub use settings::said;
 
 use std::convert::Infallible;
@@ -46,6 +47,8 @@ const CONNECTION: Duration = Duration::from_mins(1);
 const HEAD_BYTES: usize = 16 * 1024;
 /// The body of one at the most, in bytes: a form.
 const BODY_BYTES: usize = 8 * 1024;
+/// The same for one with an answer to the box's request: with 200 tickets it has some 100 KB.
+const ANSWER_BYTES: usize = 384 * 1024;
 /// Pause after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Changes that wait for their answers to be away.
@@ -153,10 +156,11 @@ impl Counter {
         let mut response = match (request.method(), path.as_str()) {
             (&Method::GET | &Method::HEAD, path) => self.read(path),
             (&Method::POST, "/network") => self.change(request, peer).await,
+            (&Method::POST, "/offline") => self.take_answer(request).await,
             _ => say(
                 StatusCode::METHOD_NOT_ALLOWED,
                 TEXT,
-                "This page is to be read; only /network takes a form.\n",
+                "This page is to be read; only /network and /offline take a form.\n",
             ),
         };
         if head {
@@ -176,6 +180,15 @@ impl Counter {
                 let page = settings::page(&status, &self.desk, &form, &Trouble::None);
                 (StatusCode::OK, HTML, page)
             }
+            "/offline" => {
+                let page = offline::page(&status, &self.desk, "");
+                (StatusCode::OK, HTML, page)
+            }
+            "/offline/request.txt" if !status.offline.lines.is_empty() => {
+                let mut text = status.offline.lines.join("\n");
+                text.push('\n');
+                (StatusCode::OK, TEXT, text)
+            }
             "/page.css" => (StatusCode::OK, "text/css; charset=utf-8", STYLE.to_owned()),
             "/page.js" => (
                 StatusCode::OK,
@@ -185,39 +198,53 @@ impl Counter {
             _ => (
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "There are two pages: / and /network\n".to_owned(),
+                "There are these pages: /, /network and /offline\n".to_owned(),
             ),
         };
         say(code, kind, body)
     }
 
+    /// Takes the answer to the box's request. It proves itself, so no claim code is asked for.
+    async fn take_answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let body = match form(request, ANSWER_BYTES).await {
+            Ok(body) => body,
+            Err(refused) => return refused,
+        };
+        let (mut token, mut answer) = (String::new(), String::new());
+        for (name, value) in url::form_urlencoded::parse(&body) {
+            match &*name {
+                "token" => token = value.into_owned(),
+                "answer" => value.trim().clone_into(&mut answer),
+                _ => {}
+            }
+        }
+        let status = self.status.borrow();
+        let refuse = |code, text| say(code, HTML, offline::page(&status, &self.desk, text));
+        if !self.desk.is_own(&token) {
+            let text =
+                "The box was started again since this page was opened. Paste the answer once more.";
+            return refuse(StatusCode::FORBIDDEN, text);
+        }
+        if answer.is_empty() {
+            return refuse(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "There is no answer in the form.",
+            );
+        }
+        if self.desk.answer(answer.into_bytes()) {
+            say(StatusCode::ACCEPTED, HTML, offline::taken(&status))
+        } else {
+            let text = "The box is still looking at the answer before this one. Try again in some seconds.";
+            refuse(StatusCode::TOO_MANY_REQUESTS, text)
+        }
+    }
+
     /// Takes a form: own origin, own token, then what it says, then the claim code.
     async fn change(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
-        if !same_origin(request.headers()) {
-            return say(
-                StatusCode::FORBIDDEN,
-                TEXT,
-                "This form is of another page.\n",
-            );
-        }
-        let kind = request.headers().get(header::CONTENT_TYPE);
-        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if !kind.starts_with("application/x-www-form-urlencoded") {
-            return say(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                TEXT,
-                "This is no form.\n",
-            );
-        }
-        let body = Limited::new(request.into_body(), BODY_BYTES).collect();
-        let Ok(body) = body.await else {
-            return say(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                TEXT,
-                "The form did not arrive whole, or is too long.\n",
-            );
+        let form = match form(request, BODY_BYTES).await {
+            Ok(body) => Form::parse(&body),
+            Err(refused) => return refused,
         };
-        let form = Form::parse(&body.to_bytes());
         let refuse = |code, trouble: Trouble| {
             let status = self.status.borrow();
             say(
@@ -254,6 +281,26 @@ impl Counter {
             Err(_) => refuse(StatusCode::TOO_MANY_REQUESTS, Trouble::Wait(5)),
         }
     }
+}
+
+/// The body of a form that a page of the same origin sent.
+async fn form(request: Request<Incoming>, limit: usize) -> Result<Bytes, Response<Full<Bytes>>> {
+    if !same_origin(request.headers()) {
+        let text = "This form is of another page.\n";
+        return Err(say(StatusCode::FORBIDDEN, TEXT, text));
+    }
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("application/x-www-form-urlencoded") {
+        let text = "This is no form.\n";
+        return Err(say(StatusCode::UNSUPPORTED_MEDIA_TYPE, TEXT, text));
+    }
+    let body = Limited::new(request.into_body(), limit).collect();
+    let body = body.await.map_err(|_| {
+        let text = "The form did not arrive whole, or is too long.\n";
+        say(StatusCode::PAYLOAD_TOO_LARGE, TEXT, text)
+    })?;
+    Ok(body.to_bytes())
 }
 
 fn say(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -184,3 +184,49 @@ async fn a_peer_that_holds_connections_leaves_room_for_others() {
     drop(held);
     stop().await;
 }
+
+#[tokio::test]
+async fn an_answer_is_handed_on_from_this_page_alone() {
+    let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut asking = status();
+    asking.offline.lines = vec!["LH1/0123456789AB/01/01/AAAA".to_owned()];
+    let (_sender, receiver) = watch::channel(asking);
+    let (answers, mut given) = mpsc::channel(1);
+    let desk = Desk::new(None, 120, mpsc::channel(1).0).with_answers(answers);
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve(listener, receiver, desk, stop.clone()));
+    let send = |body: &str, more: &str| post(body, more).replacen("/network", "/offline", 1);
+
+    let page = ask(address, &get("/offline")).await;
+    let token = token(&page).to_owned();
+    let file = ask(address, &get("/offline/request.txt")).await;
+    let stale = ask(address, &send("token=x&answer=a", "")).await;
+    let foreign = send(
+        &format!("token={token}&answer=a"),
+        "origin: http://evil.example\r\n",
+    );
+    let foreign = ask(address, &foreign).await;
+    let empty = ask(address, &send(&format!("token={token}&answer=+"), "")).await;
+    let long = format!("token={token}&answer={}", "a".repeat(ANSWER_BYTES));
+    let long = ask(address, &send(&long, "")).await;
+    assert!(given.try_recv().is_err(), "none of these is an answer");
+    let handed = ask(address, &send(&format!("token={token}&answer=%7B%7D"), "")).await;
+    let busy = ask(address, &send(&format!("token={token}&answer=b"), "")).await;
+
+    assert!(page.contains("<svg"), "{page}");
+    assert!(file.ends_with("LH1/0123456789AB/01/01/AAAA\n"), "{file}");
+    for (answer, code) in [
+        (stale, "403"),
+        (foreign, "403"),
+        (empty, "422"),
+        (long, "413"),
+        (handed, "202"),
+        (busy, "429"),
+    ] {
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{answer}");
+    }
+    assert_eq!(given.try_recv().unwrap(), b"{}");
+    stop.cancel();
+    server.await.unwrap();
+}

@@ -31,6 +31,7 @@ use crate::console::Status;
 use crate::disk;
 use crate::journal::{JournalError, JournalHandle};
 use crate::mqtt;
+use crate::offline::Shown;
 use crate::rungs::Climber;
 use crate::status::VaultMeter;
 use crate::telemetry::Sampler;
@@ -68,6 +69,8 @@ pub(super) struct Driver {
     pub uplink: watch::Sender<UplinkPolicy>,
     pub lan_status: watch::Sender<LanStatus>,
     pub console: watch::Sender<Status>,
+    /// How far registration without a line is.
+    pub offline: watch::Receiver<Shown>,
     pub tasks: JoinSet<()>,
     pub session: Option<mqtt::Session>,
     /// Sessions that did not come up: the next one tries the next way to a broker.
@@ -383,6 +386,8 @@ impl Driver {
             command_counter: saved.counter,
             journal: *self.journal.position().borrow(),
             tickets: saved.desired.iter().flat_map(|d| &d.tickets).count(),
+            offline: self.offline.borrow().clone(),
+            guide: saved.desired.as_ref().and_then(|d| d.journey.clone()),
         });
     }
 

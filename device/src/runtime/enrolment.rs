@@ -1,5 +1,7 @@
 //! Asking the cloud for a certificate, with the TPM's evidence.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use longhaul_protocol::diag::Code;
@@ -9,14 +11,17 @@ use longhaul_protocol::enrol::{
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::inventory::{CloudEndpoint, NetworkHints};
+use longhaul_protocol::offline::{Grant, JournalClaims, Request};
 use longhaul_protocol::receipt::RootClaims;
-use longhaul_protocol::value::{Blob, Jws};
+use longhaul_protocol::value::{Blob, Digest32, Jws, UnixMillis};
 use longhaul_provisioning::receipt::RootSigner;
 use longhaul_provisioning::trust::Anchors;
+use longhaul_provisioning::{makers, offline};
 use parking_lot::Mutex;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use zeroize::Zeroizing;
 
 use crate::agent::{Credential, Event};
 use crate::chip::{Chip, ChipError, KeyRole};
@@ -24,6 +29,8 @@ use crate::clock;
 use crate::cloud::{CloudClient, CloudError, CloudIdentity, chain};
 use crate::disk::DiskError;
 use crate::identity::{IdentityFile, Ldevid};
+use crate::offline::answer::{self, AnswerError, Checked};
+use crate::offline::pending::{Pending, Requests};
 use crate::papers::Papers;
 use crate::proxy::ProxySetting;
 use crate::receipts::{Closed, Sealer};
@@ -37,7 +44,7 @@ const MAX_ENDPOINTS: usize = 16;
 const STATE_REFUSED: &str = "state-not-accepted";
 
 #[derive(Debug, thiserror::Error)]
-enum EnrolError {
+pub(super) enum EnrolError {
     #[error(transparent)]
     Cloud(#[from] CloudError),
     #[error(transparent)]
@@ -79,6 +86,9 @@ pub(super) struct Enrolment {
     /// Asks with the cloud's.
     member: CloudClient,
     current: Mutex<Option<Ldevid>>,
+    /// One at a time makes a key.
+    turn: tokio::sync::Mutex<()>,
+    requests: Requests,
 }
 
 impl Sealer for Enrolment {
@@ -117,6 +127,7 @@ impl Enrolment {
         identity: CloudIdentity,
         member: CloudClient,
         proxy: ProxySetting,
+        requests: Requests,
     ) -> Result<Self, super::RunError> {
         let resolver = resolver(papers.idevid.clone(), &*chip, KeyRole::Idevid)?;
         let tls = client_tls(&papers, resolver)?;
@@ -129,6 +140,8 @@ impl Enrolment {
             identity,
             stranger,
             member,
+            turn: tokio::sync::Mutex::default(),
+            requests,
         };
         if let Some(ldevid) = enrolment.file.load()
             && let Err(error) = enrolment.take_up(ldevid)
@@ -212,13 +225,25 @@ impl Enrolment {
             })
             .await?;
         let challenge: Challenge = cloud.post(CHALLENGE_PATH, &request).await?;
-        // The key in use stays until the new one is certified and on the disk.
-        let slot = self.current().map_or(0, |c| 1 - c.key_slot.min(1));
+        let _turn = self.turn.lock().await;
+        let slot = self.free_slot();
+        // Its key is about to be replaced; a line is better than an answer that somebody carries.
+        self.requests.withdraw()?;
         let evidence = self
             .with_chip(move |chip| evidence(chip, slot, &challenge))
             .await?;
         let asked = clock::wall();
         let issued: Issued = cloud.post(CERTIFICATE_PATH, &evidence).await?;
+        self.install(issued, slot, asked)
+    }
+
+    /// The key in use stays until the new one is certified and on the disk.
+    fn free_slot(&self) -> u8 {
+        self.current().map_or(0, |c| 1 - c.key_slot.min(1))
+    }
+
+    /// Takes a certificate for the key in `slot` into service; it is on the disk when this returns.
+    fn install(&self, issued: Issued, slot: u8, asked: UnixMillis) -> Result<Ldevid, EnrolError> {
         let skew = asked.millis_since(issued.server_time);
         if skew.abs() > 60_000 {
             tracing::warn!(skew_ms = skew, "the box's clock and the cloud's differ");
@@ -254,6 +279,125 @@ impl Enrolment {
         let key = KeyRole::Ldevid(ldevid.key_slot);
         let resolver = resolver(ldevid.certificates(), &*self.chip, key)?;
         Ok(client_tls(&self.papers, resolver)?)
+    }
+
+    /// Requests that wait for an answer that somebody carries.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// Makes a request that somebody can carry: a new key, certified with everything that the box states
+    /// about itself. It is on the disk when this returns.
+    pub async fn ask(
+        &self,
+        lan_public: Vec<u8>,
+        addresses: Vec<IpAddr>,
+    ) -> Result<Pending, EnrolError> {
+        let _turn = self.turn.lock().await;
+        let slot = self.free_slot();
+        self.requests.withdraw()?;
+        let box_id = self.box_id().clone();
+        let pcrs = self.papers.sealing_pcrs().to_vec();
+        let made = self.with_chip(move |chip| {
+            let certificate = chip.ek_certificate()?;
+            let ek = makers::endorsement_key(&certificate).map_err(|source| ChipError {
+                what: "show its endorsement key",
+                source: Box::new(source),
+            })?;
+            let mut request = Request {
+                box_id,
+                nonce: rand::random(),
+                made: clock::wall(),
+                ek_public: Blob(ek.spki().to_vec()),
+                ldevid_public: Blob(chip.create_ldevid(slot)?),
+                lan_public: Blob(lan_public),
+                addresses,
+                certify_attest: Blob::default(),
+                certify_signature: Blob::default(),
+                quote_attest: Blob::default(),
+                quote_signature: Blob::default(),
+                pcr_values: BTreeMap::new(),
+            };
+            let nonce = offline::nonce(&request);
+            let certify = chip.certify_ldevid(slot, &nonce)?;
+            let (quote, values) = chip.quote(&nonce, &pcrs)?;
+            request.certify_attest = Blob(certify.attest);
+            request.certify_signature = Blob(certify.signature);
+            request.quote_attest = Blob(quote.attest);
+            request.quote_signature = Blob(quote.signature);
+            request.pcr_values = values;
+            Ok(Pending::of(&request, slot))
+        });
+        let pending = made.await?;
+        self.requests.ask(pending.clone())?;
+        Ok(pending)
+    }
+
+    /// Judges a file that claims to answer the request that waits.
+    pub fn check_answer(&self, file: &[u8]) -> Result<(Pending, Checked), AnswerError> {
+        let pending = self.requests.pending();
+        let name = pending.as_ref().map(|pending| pending.name);
+        let checked = answer::check(
+            file,
+            self.box_id(),
+            &self.papers.anchors,
+            name,
+            clock::wall(),
+        );
+        let checked = checked?;
+        let pending = pending.ok_or(AnswerError::AnotherRequest)?;
+        Ok((pending, checked))
+    }
+
+    /// Opens an answer, which only this TPM does.
+    pub async fn open_answer(&self, checked: &Checked) -> Result<Grant, AnswerError> {
+        let closed = |text: String| AnswerError::Closed(text);
+        let (blob, secret) = (
+            checked.claims.credential_blob.0.clone(),
+            checked.claims.encrypted_secret.0.clone(),
+        );
+        let key = self.with_chip(move |chip| chip.activate(&blob, &secret).map(Zeroizing::new));
+        let key = key.await.map_err(|e| closed(chain(&e)))?;
+        let grant = offline::open(&checked.sealed, &key, checked.claims.request)
+            .ok_or_else(|| closed("the key is another one".to_owned()))?;
+        serde_json::from_slice(&grant).map_err(|e| AnswerError::Damaged(e.to_string()))
+    }
+
+    /// Takes the certificate of an answer into service; it is on the disk when this returns. `None` if
+    /// the request was withdrawn meanwhile: the box has enrolled by wire.
+    pub async fn install_answer(
+        &self,
+        pending: &Pending,
+        issued: Issued,
+    ) -> Result<Option<Ldevid>, EnrolError> {
+        let _turn = self.turn.lock().await;
+        if self.requests.pending().as_ref() != Some(pending) {
+            return Ok(None);
+        }
+        self.install(issued, pending.slot, clock::wall()).map(Some)
+    }
+
+    /// The factory's certificate, and what signs with its key: also where nothing else is there yet.
+    pub async fn sign_journal(&self, claims: JournalClaims) -> Result<Jws, String> {
+        let idevid = self.papers.idevid.clone();
+        let key = self.with_chip(|chip| chip.tls_key(KeyRole::Idevid));
+        let key = key.await.map_err(|e| chain(&e))?;
+        let signed = tokio::task::spawn_blocking(move || {
+            let signer = key
+                .choose_scheme(&[rustls::SignatureScheme::ECDSA_NISTP256_SHA256])
+                .ok_or("the box's key cannot sign with ECDSA P-256")?;
+            let signing = RootSigner {
+                chain: &idevid,
+                sign: &|message| signer.sign(message).map_err(|e| e.to_string()),
+            };
+            signing.sign_journal(&claims).map_err(|e| chain(&e))
+        });
+        signed.await.map_err(|e| e.to_string())?
+    }
+
+    /// SHA-256 of the claim code, where the papers have one.
+    pub fn claim(&self) -> Option<Digest32> {
+        self.papers.config.claim_code_sha256
     }
 
     async fn with_chip<T: Send + 'static>(

@@ -12,6 +12,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Backoff;
@@ -68,11 +69,22 @@ impl Kept {
     }
 }
 
+/// A key and its certificate that came another way.
+pub(super) struct Offer {
+    /// The key, PKCS #8.
+    pub key: Blob,
+    pub certificate: LanCertificate,
+    pub addresses: Vec<IpAddr>,
+    /// Told when they are on the disk and in use, or why not.
+    pub done: oneshot::Sender<Result<(), String>>,
+}
+
 pub(super) struct LanKeeper {
     path: PathBuf,
     key: Arc<MasterKey>,
     cloud: CloudClient,
     identity: LanIdentity,
+    offers: mpsc::Receiver<Offer>,
 }
 
 impl LanKeeper {
@@ -81,17 +93,19 @@ impl LanKeeper {
         key: Arc<MasterKey>,
         cloud: CloudClient,
         identity: LanIdentity,
+        offers: mpsc::Receiver<Offer>,
     ) -> Self {
         Self {
             path: state.join("lan.sealed"),
             key,
             cloud,
             identity,
+            offers,
         }
     }
 
     /// Keeps a certificate in place until told to stop.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let mut kept = self.take_up();
         let mut backoff = Backoff::new(1_000, 300_000);
         loop {
@@ -116,6 +130,12 @@ impl LanKeeper {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
+                Some(offer) = self.offers.recv() => {
+                    let Offer { key, certificate, addresses, done } = offer;
+                    let taken = self.keep(key, certificate, addresses, clock::wall()).await;
+                    let taken = taken.map(|new| kept = Some(new)).map_err(|e| chain(&e));
+                    let _ = done.send(taken);
+                }
                 true = self.cloud.enrolled(), if !self.cloud.is_enrolled() => {}
             }
         }
@@ -144,12 +164,24 @@ impl LanKeeper {
         };
         let issued = clock::wall();
         let answer: LanCertificate = self.cloud.post(LAN_CERTIFICATE_PATH, &request).await?;
+        let key = Blob(key.serialize_der());
+        self.keep(key, answer, addresses, issued).await
+    }
+
+    /// Takes a certificate into service; it is on the disk before.
+    async fn keep(
+        &self,
+        key: Blob,
+        certificate: LanCertificate,
+        addresses: Vec<IpAddr>,
+        issued: UnixMillis,
+    ) -> Result<Kept, KeepError> {
         let kept = Kept {
-            key: Blob(key.serialize_der()),
-            chain: answer.certificate_chain,
+            key,
+            chain: certificate.certificate_chain,
             addresses,
             issued,
-            expires: answer.expires,
+            expires: certificate.expires,
         };
         let certified = kept.certified()?;
         let clear = serde_json::to_vec(&kept).map(zeroize::Zeroizing::new);
@@ -164,7 +196,7 @@ impl LanKeeper {
 }
 
 /// Addresses that a certificate of ours may name: those that mean this box on its own network.
-fn certifiable(addresses: &[IpAddr]) -> Vec<IpAddr> {
+pub(super) fn certifiable(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let private = addresses.iter().filter(|address| match address {
         IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_loopback(),
         IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback(),

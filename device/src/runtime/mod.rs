@@ -7,6 +7,7 @@ mod lan_keeper;
 mod links;
 mod machine;
 mod network;
+mod offline;
 mod recovery;
 mod store;
 mod supervisor;
@@ -42,6 +43,8 @@ use crate::journal::{self, JournalError, JournalHandle};
 use crate::lan;
 use crate::led::Led;
 use crate::network::Keeper;
+use crate::offline::Shown;
+use crate::offline::pending::Requests;
 use crate::ota::slots::Slot;
 use crate::ota::supervise::EXIT_RESTART;
 use crate::page;
@@ -57,7 +60,7 @@ use crate::vault_key::VaultKeyError;
 use data_plane::DataPlane;
 use driver::Driver;
 use enrolment::Enrolment;
-use lan_keeper::LanKeeper;
+use offline::Register;
 use store::Store;
 use supervisor::Supervisor;
 use tickets::Tickets;
@@ -181,6 +184,7 @@ pub async fn run(
     let run_dir = state.join("run");
     disk::make_dir(&run_dir)?;
     let _lock = machine::lock(&run_dir)?;
+    offline::reset_where_asked(&state)?;
     let unclean = machine::begin(&run_dir)?;
     let started = Parts::assemble(&options, chip, &shutdown).await;
     let ended = match started {
@@ -203,6 +207,10 @@ struct Parts {
 }
 
 impl Parts {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "what a box is made of, one part after the other"
+    )]
     async fn assemble(
         options: &Options,
         chip: Arc<dyn Chip>,
@@ -242,12 +250,21 @@ impl Parts {
         let (console_status, console_source) = watch::channel(first_console(first));
         let climber = climber(&enrolment, &proxy)?;
         let (lan_identity, lan_tls) = lan::channel()?;
-        let keeper = master.map(|key| LanKeeper::new(state, key, cloud.clone(), lan_identity));
         let (bound, bound_source) = watch::channel(None);
 
         let mut supervisor = Supervisor::new(shutdown.clone(), GRACE);
-        keep_certificate(&mut supervisor, keeper);
+        let register = Register {
+            enrolment: &enrolment,
+            key: master,
+            tickets: tickets.clone(),
+            journal: &journal,
+            events: &events,
+            status: &console_source,
+        };
+        let keep = (cloud.clone(), lan_identity);
+        let (given, offline) = register.spawn(options, keep, &mut supervisor);
         watch_links(&mut supervisor, &events, &bound_source, &proxy);
+        let desk = desk.with_answers(given);
         indicate(options, &mut supervisor, &console_source, desk);
         serve_console(&mut supervisor, state, console_source);
         store.watch(&journal, &mut supervisor);
@@ -297,6 +314,7 @@ impl Parts {
             uplink: policy,
             lan_status,
             console: console_status,
+            offline,
             tasks: JoinSet::new(),
             session: None,
             failed_sessions: 0,
@@ -364,15 +382,6 @@ fn watch_links(
         links::watch(events, bound, proxy, stop).await;
         Ok(())
     });
-}
-
-fn keep_certificate(supervisor: &mut Supervisor, keeper: Option<LanKeeper>) {
-    if let Some(keeper) = keeper {
-        supervisor.spawn("the LAN certificate's keeper", |stop| async move {
-            keeper.run(stop).await;
-            Ok(())
-        });
-    }
 }
 
 /// What shows the box's state, beside its console and the LAN: lamp and page.
@@ -465,6 +474,8 @@ fn first_console(lan: LanStatus) -> Status {
         command_counter: 0,
         journal: journal::Position::default(),
         tickets: 0,
+        offline: Shown::default(),
+        guide: None,
     }
 }
 
@@ -529,7 +540,8 @@ async fn identify(
     let (file, proxy) = (IdentityFile::in_state(&state), proxy.clone());
     blocking("the TPM", move || {
         let key = MasterKey::open(&state, &*chip, papers.sealing_pcrs());
-        let enrolment = Enrolment::new(papers, chip, file, identity, cloud, proxy)?;
+        let requests = Requests::open(&state);
+        let enrolment = Enrolment::new(papers, chip, file, identity, cloud, proxy, requests)?;
         Ok::<_, RunError>((key, Arc::new(enrolment)))
     })
     .await

@@ -74,18 +74,23 @@ impl Tickets {
     pub async fn fetch(&self) -> Event {
         let fetched = self.cloud.get::<CredentialSet>(CREDENTIALS_PATH).await;
         let kept = match fetched {
-            Ok(set) if set.credentials.len() <= MAX_TICKETS => {
-                let version = set.desired_version;
-                let kept = self.keep(set).await.map_err(|e| chain(&e));
-                kept.map(|()| version)
-            }
-            Ok(set) => Err(format!("{} tickets are too many", set.credentials.len())),
+            Ok(set) => self.hold(set).await,
             Err(error) => Err(chain(&error)),
         };
         match kept {
             Ok(version) => Event::CredentialsHeld { version },
             Err(evidence) => Event::CredentialsFailed { evidence },
         }
+    }
+
+    /// Takes a set that came another way.
+    pub async fn hold(&self, set: CredentialSet) -> Result<u64, String> {
+        if set.credentials.len() > MAX_TICKETS {
+            return Err(format!("{} tickets are too many", set.credentials.len()));
+        }
+        let version = set.desired_version;
+        self.keep(set).await.map_err(|e| chain(&e))?;
+        Ok(version)
     }
 
     async fn keep(&self, set: CredentialSet) -> Result<(), RunError> {

@@ -71,6 +71,35 @@ pub(super) async fn commit(
     Ok(())
 }
 
+/// Commits entries that came by file and are new; yields the highest number without a gap below it, and
+/// how many were new. By file, a gap is a file that is still to come, not one that is lost.
+pub(super) async fn commit_file(
+    fleet: &Fleet,
+    tx: &mut Tx,
+    (box_id, epoch): (&BoxId, &EpochId),
+    entries: &[JournalEntry],
+    effects: &mut Vec<Effect>,
+) -> Result<(u64, usize), FleetError> {
+    let now = fleet.now();
+    match journal_commit(tx, box_id, epoch, entries, now.0).await? {
+        JournalCommit::Gap { through } => Err(FleetError::conflict(format!(
+            "the journal of box {box_id} is known up to entry {through}: take the file first that goes on there"
+        ))),
+        JournalCommit::Committed { through, known } => {
+            let fresh = entries.get(known..).unwrap_or_default();
+            for entry in fresh {
+                apply(fleet, tx, (box_id, epoch), entry, now, effects).await?;
+            }
+            if !fresh.is_empty() {
+                let entries = fresh.len();
+                let told = FleetEventKind::Journal { through, entries };
+                effects.push(Effect::Tell(box_id.clone(), told));
+            }
+            Ok((through, fresh.len()))
+        }
+    }
+}
+
 /// Takes down that entries are lost, and goes on behind them. A box forgets only what a cloud has
 /// acknowledged, so it was this cloud that lost them, with a database or a backup that is too old:
 /// nobody will ever send them again, and waiting for them would silence the box for good.

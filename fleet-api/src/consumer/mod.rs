@@ -11,8 +11,8 @@ mod journal;
 
 use longhaul_broker::{Incoming, Upward};
 use longhaul_protocol::backbone::Call;
-use longhaul_protocol::ids::BoxId;
-use longhaul_protocol::journal::JournalAck;
+use longhaul_protocol::ids::{BoxId, EpochId};
+use longhaul_protocol::journal::{JournalAck, JournalEntry};
 use longhaul_protocol::topic::Dn;
 
 use crate::fleet::{Fleet, FleetError, FleetEventKind};
@@ -61,6 +61,25 @@ pub async fn run(fleet: Fleet, mut incoming: Incoming) {
             carry_out(&fleet, effect).await;
         }
     }
+}
+
+/// Takes entries of a box's journal that came by file, all or none; yields the highest number without
+/// a gap below it, and how many were new.
+pub(crate) async fn take_file(
+    fleet: &Fleet,
+    box_id: &BoxId,
+    epoch: &EpochId,
+    entries: &[JournalEntry],
+) -> Result<(u64, usize), FleetError> {
+    let mut effects = Vec::new();
+    let mut tx: Tx = fleet.db().write().await?;
+    let of = (box_id, epoch);
+    let done = journal::commit_file(fleet, &mut tx, of, entries, &mut effects).await?;
+    tx.commit().await?;
+    for effect in effects {
+        carry_out(fleet, effect).await;
+    }
+    Ok(done)
 }
 
 async fn take(fleet: &Fleet, group: &[Upward]) -> Result<Vec<Effect>, FleetError> {

@@ -1,7 +1,10 @@
 //! Desired state: always the full document, signed, with a version that rises.
 
+use std::collections::BTreeSet;
+
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::journey::{Guide, Step};
 use longhaul_protocol::network_settings::NetworkWish;
 use longhaul_protocol::topic::Dn;
 use longhaul_protocol::twin::{Desired, SignedDesired, TicketRef};
@@ -53,6 +56,10 @@ impl Fleet {
             Some(_) => Vec::new(),
             None => ticket_list_valid(tx, box_id, now.0).await?,
         };
+        let owned = box_get(tx, box_id)
+            .await?
+            .is_some_and(|row| row.tenant_id.is_some());
+        let guide = guide(owned, tickets.iter().map(|row| row.bucket.as_str()));
         let version = box_next_desired(tx, box_id, now.0 / 1000)
             .await?
             .ok_or_else(|| FleetError::not_found(format!("no box {box_id}")))?;
@@ -75,6 +82,7 @@ impl Fleet {
             uplink: wish.uplink.unwrap_or(uplink),
             network: wish.network.or(network),
             held,
+            journey: Some(guide),
         };
         let detail = serde_json::to_string(&desired)
             .map_err(|e| FleetError::internal("failed to write desired state", e))?;
@@ -131,8 +139,47 @@ async fn held_back(tx: &mut Tx, box_id: &BoxId) -> Result<Option<String>, FleetE
     Ok(Some(reason))
 }
 
+/// Where the customer is, as far as the cloud decides it: the box sees what becomes of the files.
+fn guide<'a>(owned: bool, buckets: impl Iterator<Item = &'a str>) -> Guide {
+    let buckets: BTreeSet<&str> = buckets.collect();
+    let step = match (owned, buckets.is_empty()) {
+        (_, false) => Step::Push,
+        (true, true) => Step::Ticket,
+        (false, true) => Step::Claim,
+    };
+    let text = match buckets.iter().next() {
+        Some(bucket) if buckets.len() == 1 => format!(
+            "Run `longhaul push FOLDER` with the ticket for {bucket}, or use any S3 client with its keys: your files go to the bucket {bucket}."
+        ),
+        Some(_) => format!(
+            "Run `longhaul push FOLDER` with one of the tickets: each is for one of {} buckets.",
+            buckets.len()
+        ),
+        None => step.text().to_owned(),
+    };
+    Guide { step, text }
+}
+
 /// The desired state that was signed last.
 pub(super) async fn desired_of(tx: &mut Tx, box_id: &BoxId) -> Result<Option<Desired>, FleetError> {
     let row = desired_get(tx, box_id).await?;
     Ok(row.and_then(|row| serde_json::from_str(&row.detail).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_customer_is_guided_from_claim_to_ticket_to_push() {
+        let claim = guide(false, [].into_iter());
+        let ticket = guide(true, [].into_iter());
+        let push = guide(true, ["survey", "survey"].into_iter());
+        let many = guide(false, ["a", "b"].into_iter());
+
+        assert_eq!((claim.step, ticket.step), (Step::Claim, Step::Ticket));
+        assert_eq!(push.step, Step::Push);
+        assert!(push.text.ends_with("the bucket survey."), "{}", push.text);
+        assert!(many.text.contains("one of 2 buckets"), "{}", many.text);
+    }
 }

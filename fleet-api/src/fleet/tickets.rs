@@ -12,6 +12,7 @@ use super::desired::Wish;
 use super::{Actor, Fleet, FleetError, FleetEventKind, NewTicket, audit, fresh};
 use crate::auth::TicketHolder;
 use crate::objects::names::check_bucket;
+use crate::store::Tx;
 use crate::store::boxes::{BoxState, box_get};
 use crate::store::orders::order_get;
 use crate::store::tenants::{TenantId, bucket_claim, bucket_is_of};
@@ -221,9 +222,17 @@ impl Fleet {
     /// Every secret that a box must know now.
     pub(crate) async fn credentials(&self, box_id: &BoxId) -> Result<CredentialSet, FleetError> {
         let mut tx = self.db().read().await?;
-        let row = known(box_get(&mut tx, box_id).await?, box_id)?;
-        let tickets = ticket_list_valid(&mut tx, box_id, self.now().0).await?;
-        drop(tx);
+        self.credentials_in(&mut tx, box_id).await
+    }
+
+    /// The same, in a transaction of the caller's.
+    pub(crate) async fn credentials_in(
+        &self,
+        tx: &mut Tx,
+        box_id: &BoxId,
+    ) -> Result<CredentialSet, FleetError> {
+        let row = known(box_get(tx, box_id).await?, box_id)?;
+        let tickets = ticket_list_valid(tx, box_id, self.now().0).await?;
         let mut credentials = Vec::with_capacity(tickets.len());
         for ticket in tickets {
             credentials.push(Credential {

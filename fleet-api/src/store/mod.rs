@@ -26,6 +26,7 @@ pub mod idempotency;
 pub mod journal;
 pub mod locks;
 pub mod objects;
+pub mod offline;
 pub mod operators;
 pub mod order_networks;
 pub mod orders;

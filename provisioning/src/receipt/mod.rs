@@ -12,10 +12,10 @@ use longhaul_protocol::ids::BoxId;
 use longhaul_protocol::receipt::{DeliveryClaims, Leaf, Receipt};
 use longhaul_protocol::value::{Digest32, UnixMillis};
 
-use crate::jws::{self, JwsError, Kind};
+use crate::jws::{self, JwsError, Kind, peek};
 use crate::trust::{Anchors, TrustError};
 
-pub use root::{RootSigner, Sign, verify_root};
+pub use root::{RootSigner, Sign, verify_journal, verify_root};
 
 /// The longest receipt that is read, in bytes.
 pub const MAX_RECEIPT: usize = 128 * 1024;
@@ -126,7 +126,7 @@ pub fn verify(bytes: &[u8], anchors: &Anchors) -> Result<Proven, ReceiptError> {
     if let Some(delivery) = &receipt.delivery {
         let failed = |source| ReceiptError::Delivery { key: key(), source };
         // The time is read before the signature is judged by it: whoever alters it breaks it.
-        let signed: DeliveryClaims = peek(&delivery.0)
+        let signed: DeliveryClaims = peek(delivery)
             .ok_or_else(|| failed(JwsError::Malformed("the payload is not a delivery")))?;
         let checked = jws::verify(delivery, Kind::Receipt, anchors, signed.signed);
         let checked = checked.map_err(failed)?;
@@ -144,17 +144,6 @@ pub fn verify(bytes: &[u8], anchors: &Anchors) -> Result<Proven, ReceiptError> {
         sealed: root.sealed,
         verified,
     })
-}
-
-/// The payload of a document that nobody has verified yet.
-fn peek<T: serde::de::DeserializeOwned>(compact: &str) -> Option<T> {
-    use base64::Engine as _;
-    if compact.len() > jws::MAX_COMPACT {
-        return None;
-    }
-    let payload = compact.split('.').nth(1)?;
-    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload);
-    serde_json::from_slice(&payload.ok()?).ok()
 }
 
 #[cfg(test)]

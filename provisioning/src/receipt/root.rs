@@ -4,18 +4,22 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use longhaul_protocol::envelope::VERSION;
+use longhaul_protocol::ids::BoxId;
+use longhaul_protocol::offline::JournalClaims;
 use longhaul_protocol::receipt::RootClaims;
-use longhaul_protocol::value::Jws;
+use longhaul_protocol::value::{Jws, UnixMillis};
 use rustls_pki_types::CertificateDer;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{RootError, peek};
-use crate::jws::MAX_COMPACT;
+use super::RootError;
+use crate::jws::{MAX_COMPACT, peek};
 use crate::trust::Anchors;
 use crate::{names, oid};
 
 const ALGORITHM: &str = "ES256";
 const TYP: &str = "longhaul-receipt-root";
+const JOURNAL_TYP: &str = "longhaul-journal";
 /// Bytes of each half of a P-256 signature.
 const HALF: usize = 32;
 
@@ -46,10 +50,23 @@ impl RootSigner<'_> {
     ///
     /// [`RootError::Sign`] if the key fails.
     pub fn sign(&self, claims: &RootClaims) -> Result<Jws, RootError> {
+        self.sign_as(TYP, claims)
+    }
+
+    /// Signs what a box states of a file with a part of its journal.
+    ///
+    /// # Errors
+    ///
+    /// [`RootError::Sign`] if the key fails.
+    pub fn sign_journal(&self, claims: &JournalClaims) -> Result<Jws, RootError> {
+        self.sign_as(JOURNAL_TYP, claims)
+    }
+
+    fn sign_as<T: Serialize>(&self, typ: &str, claims: &T) -> Result<Jws, RootError> {
         let malformed = |e: serde_json::Error| RootError::Malformed(e.to_string());
         let header = Header {
             alg: ALGORITHM.to_owned(),
-            typ: TYP.to_owned(),
+            typ: typ.to_owned(),
             x5c: self.chain.iter().map(|c| STANDARD.encode(c)).collect(),
         };
         let mut compact = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header).map_err(malformed)?);
@@ -72,6 +89,52 @@ impl RootSigner<'_> {
 ///
 /// [`RootError`] says what does not hold.
 pub fn verify_root(jws: &Jws, anchors: &Anchors) -> Result<RootClaims, RootError> {
+    let (claims, by) = verify_as(jws, TYP, anchors, |claims: &RootClaims| claims.sealed)?;
+    if claims.v != VERSION {
+        return Err(version(claims.v));
+    }
+    if by != claims.box_id {
+        let claimed = claims.box_id;
+        return Err(RootError::OtherBox { claimed, by });
+    }
+    Ok(claims)
+}
+
+/// Verifies that a box of the fleet signed this statement about its journal. Its certificate is judged
+/// at `now`: a box without a line may not know the time.
+///
+/// # Errors
+///
+/// [`RootError`] says what does not hold.
+pub fn verify_journal(
+    jws: &Jws,
+    anchors: &Anchors,
+    now: UnixMillis,
+) -> Result<JournalClaims, RootError> {
+    let (claims, by) = verify_as(jws, JOURNAL_TYP, anchors, |_: &JournalClaims| now)?;
+    if claims.v != VERSION {
+        return Err(version(claims.v));
+    }
+    if by != claims.box_id {
+        let claimed = claims.box_id;
+        return Err(RootError::OtherBox { claimed, by });
+    }
+    Ok(claims)
+}
+
+fn version(found: u16) -> RootError {
+    RootError::Malformed(format!(
+        "it has version {found}, this program reads {VERSION}"
+    ))
+}
+
+/// What was signed, and by which box.
+fn verify_as<T: DeserializeOwned>(
+    jws: &Jws,
+    typ: &str,
+    anchors: &Anchors,
+    at: impl FnOnce(&T) -> UnixMillis,
+) -> Result<(T, BoxId), RootError> {
     let malformed = |what: &str| RootError::Malformed(what.to_owned());
     let Jws(compact) = jws;
     if compact.len() > MAX_COMPACT {
@@ -90,21 +153,15 @@ pub fn verify_root(jws: &Jws, anchors: &Anchors) -> Result<RootClaims, RootError
     };
     let header: Header = serde_json::from_slice(&decode(header)?)
         .map_err(|e| RootError::Malformed(e.to_string()))?;
-    if header.alg != ALGORITHM || header.typ != TYP || header.x5c.len() > 3 {
-        return Err(malformed("the header is not that of a root"));
+    if header.alg != ALGORITHM || header.typ != typ || header.x5c.len() > 3 {
+        return Err(malformed("the header is not that of such a document"));
     }
     let chain: Result<Vec<_>, _> = header.x5c.iter().map(|c| STANDARD.decode(c)).collect();
     let chain = chain.map_err(|_| malformed("x5c is not base64"))?;
     let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
-    let claims: RootClaims = peek(compact).ok_or_else(|| malformed("the payload is not a root"))?;
-    if claims.v != VERSION {
-        return Err(RootError::Malformed(format!(
-            "it has version {}, this program reads {VERSION}",
-            claims.v
-        )));
-    }
+    let claims: T = peek(jws).ok_or_else(|| malformed("the payload is not what it should be"))?;
     let leaf = anchors
-        .verify(&chain, oid::EKU_CLIENT_AUTH, claims.sealed)
+        .verify(&chain, oid::EKU_CLIENT_AUTH, at(&claims))
         .map_err(RootError::Signer)?;
     let raw = decode(signature)?;
     if raw.len() != 2 * HALF {
@@ -118,11 +175,7 @@ pub fn verify_root(jws: &Jws, anchors: &Anchors) -> Result<RootClaims, RootError
     )
     .map_err(|_| RootError::Signature)?;
     let by = names::box_id(&chain[0]).map_err(|_| malformed("its signer is no box"))?;
-    if by != claims.box_id {
-        let claimed = claims.box_id;
-        return Err(RootError::OtherBox { claimed, by });
-    }
-    Ok(claims)
+    Ok((claims, by))
 }
 
 /// `r || s` of a DER signature.

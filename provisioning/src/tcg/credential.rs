@@ -78,6 +78,11 @@ impl EndorsementKey {
         })
     }
 
+    /// The key (SubjectPublicKeyInfo, DER).
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
     /// SHA-256 of the key (SPKI, DER).
     pub fn sha256(&self) -> Digest32 {
         let mut digest = [0; 32];

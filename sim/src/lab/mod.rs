@@ -8,6 +8,7 @@
 //! by a process that dies with this one, and the kernel takes a namespace back with its last process:
 //! nothing is left behind, also by `kill -9`. Needs root.
 
+mod carried;
 mod faults;
 mod fixed;
 mod names;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub use carried::DIRECT;
 pub use faults::{Expect, Fault};
 pub use namespace::{LabError, Namespace, enter};
 pub use walk::walk;
@@ -163,8 +165,9 @@ impl Lab {
         let settings = self.stage.path("box.toml");
         let text = format!(
             "tpm_tcti = {:?}\ndata_listen = \"[::]:8420\"\npage_listen = \"[::]:80\"\n\
-             vault_capacity_bytes = {VAULT_BYTES}\nkeep_alive_secs = 5\n{}",
+             vault_capacity_bytes = {VAULT_BYTES}\nkeep_alive_secs = 5\nstick_dir = \"{}\"\n{}",
             self.tcti,
+            self.stage.path("sticks").display(),
             self.fixed.map_or_else(String::new, |secs| format!(
                 "network_interface = \"eth0\"\nnetwork_trial_secs = {secs}\n"
             )),

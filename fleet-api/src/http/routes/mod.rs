@@ -16,6 +16,7 @@ mod insights;
 mod meta;
 mod network;
 mod objects;
+mod offline;
 mod operators;
 mod order_networks;
 mod orders;
@@ -90,6 +91,7 @@ pub fn api() -> Api {
     let api = orders::add(api);
     let api = order_networks::add(api);
     let api = tickets::add(api);
+    let api = offline::add(api);
     let api = releases::add(api);
     let api = objects::add(api);
     let api = destinations::add(api);

@@ -9,7 +9,7 @@ use super::box_view::{BoxPath, BoxView, find};
 use super::endpoint;
 use super::paging::{PartQuery, page};
 use crate::auth::Caller;
-use crate::fleet::FleetEventKind;
+use crate::fleet::{FleetEventKind, Wish};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
@@ -248,6 +248,9 @@ async fn box_tenant_set(call: Call<BoxTenantSet>) -> Result<Tagged<BoxView>, Pro
             ticket.ticket_id
         )));
     }
+    // Whoever has the box now is guided from where they are.
+    let fleet = &call.people.fleet;
+    fleet.desired_renew(&mut tx, id, Wish::default()).await?;
     let row = find(&mut tx, id).await?;
     let entry = AuditEntry {
         actor: &call.caller.actor().0,
@@ -257,9 +260,8 @@ async fn box_tenant_set(call: Call<BoxTenantSet>) -> Result<Tagged<BoxView>, Pro
     };
     audit_append(&mut tx, entry, now).await?;
     tx.commit().await?;
-    call.people
-        .fleet
-        .tell(Some(id), FleetEventKind::BoxLabelled);
+    fleet.desired_send(id, None).await?;
+    fleet.tell(Some(id), FleetEventKind::BoxLabelled);
     Ok(Tagged(row.into()))
 }
 

@@ -8,6 +8,7 @@ mod garbage;
 mod insights;
 mod live;
 mod metrics;
+mod offline;
 mod openapi;
 mod order_networks;
 mod proposals;

@@ -150,8 +150,11 @@ fn decision(id: &str, world: &World) -> Decision {
         "objectGet" => one(format!("/v1/objects/{bucket}/a.txt")),
         "receiptList" => one(format!("/v1/receipts?bucket={bucket}")),
         "tokenRevoke" => one(format!("/v1/tokens/{token}")),
-        // What a report is refused for depends on whose it is: order_networks.rs looks at it.
-        "tokenCreate" | "probeReportAdd" => Decision::Makes,
+        // What a report is refused for depends on whose it is: order_networks.rs looks at it, and
+        // offline.rs at what boxes without a line say.
+        "tokenCreate" | "probeReportAdd" | "offlineAnswerMake" | "offlineJournalAdd" => {
+            Decision::Makes
+        }
         "operatorGet" | "alertRuleGet" | "alertAcknowledge" | "alertChannelCreate"
         | "alertChannelDelete" | "alertChannelList" | "alertChannelTest" | "alertDeliveryList"
         | "alertGet" | "alertList" | "alertRuleDelete" | "alertRuleList" | "alertRuleSet"
