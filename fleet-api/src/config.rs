@@ -224,6 +224,10 @@ pub struct Settings {
     /// Let alerts' webhooks go to private networks, too.
     #[arg(long, env = "LONGHAUL_WEBHOOKS_PRIVATE", num_args = 0..=1, default_missing_value = "true")]
     pub webhooks_private: Option<bool>,
+    /// Collector of OpenTelemetry that traces of commands go to by OTLP over HTTP, for example
+    /// `http://127.0.0.1:4318`. Default: none, and nothing is traced.
+    #[arg(long, env = "LONGHAUL_OTLP", value_name = "URL")]
+    pub otlp: Option<String>,
     /// Days that boxes' samples of telemetry are kept as they came. Default: 30.
     #[arg(long, env = "LONGHAUL_TELEMETRY_DAYS", value_name = "DAYS")]
     pub telemetry_days: Option<NonZeroU16>,
@@ -325,6 +329,8 @@ pub struct Config {
     pub remote_store: Option<RemoteStore>,
     /// How alerts are told.
     pub notify: Notify,
+    /// Where traces of commands go.
+    pub otlp: Option<String>,
     /// How long telemetry is kept.
     pub telemetry: Retention,
 }
@@ -374,6 +380,7 @@ impl Settings {
             smtp_url: self.smtp_url.or(other.smtp_url),
             smtp_from: self.smtp_from.or(other.smtp_from),
             webhooks_private: self.webhooks_private.or(other.webhooks_private),
+            otlp: self.otlp.or(other.otlp),
             telemetry_days: self.telemetry_days.or(other.telemetry_days),
             telemetry_5m_days: self.telemetry_5m_days.or(other.telemetry_5m_days),
             telemetry_1h_days: self.telemetry_1h_days.or(other.telemetry_1h_days),
@@ -423,6 +430,7 @@ impl Settings {
             database: self.database,
             remote_store,
             notify,
+            otlp: self.otlp,
             telemetry,
         })
     }

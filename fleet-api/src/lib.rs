@@ -16,4 +16,5 @@ pub mod metrics;
 pub mod nats;
 pub mod objects;
 pub mod store;
+pub mod traces;
 pub mod unpack;

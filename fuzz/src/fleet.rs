@@ -65,7 +65,13 @@ pub(crate) fn command(bytes: &[u8]) {
     let Ok(jws) = fleet.commander.sign(Kind::Command, bytes) else {
         return;
     };
-    if let Ok(message) = envelope::encode(&SignedCommand { jws }, NOW) {
+    if let Ok(message) = envelope::encode(
+        &SignedCommand {
+            jws,
+            traceparent: None,
+        },
+        NOW,
+    ) {
         let mut saved = Saved::default();
         let Ok(longhaul_device::agent::command::Verdict::New(claims)) =
             fleet.judge.command(&message, &saved, NOW)

@@ -6,6 +6,7 @@ use crate::envelope::Message;
 use crate::forms::{Form, Takes, Way};
 use crate::ids::{BoxId, CommandId, ObjectKey};
 use crate::release::Assignment;
+use crate::trace::TraceParent;
 use crate::value::{Jws, UnixMillis};
 
 /// What the signature of a command covers.
@@ -156,6 +157,13 @@ pub struct InvalidCommand {
 pub struct SignedCommand {
     /// The claims and their signature, with the signer's certificate chain in `x5c`.
     pub jws: Jws,
+    /// The trace that it belongs to, for people; it is not signed, and one that cannot be read is none.
+    #[serde(
+        default,
+        deserialize_with = "crate::trace::lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub traceparent: Option<TraceParent>,
 }
 
 impl Message for SignedCommand {

@@ -30,6 +30,7 @@ pub mod release;
 pub mod telemetry;
 pub mod ticket;
 pub mod topic;
+pub mod trace;
 pub mod twin;
 pub mod uplink;
 pub mod upload;

@@ -375,6 +375,7 @@ fn commands() {
         "signed-command",
         &SignedCommand {
             jws: Jws("e30.e30.AA".into()),
+            traceparent: None,
         },
     );
     golden_message(

@@ -92,6 +92,10 @@ impl Judge {
             .map_err(|e| Refusal::new(None, Rejection::Unsigned, crate::cloud::chain(&e)))?;
         let claims: Claims = serde_json::from_slice(&verified.payload)
             .map_err(|e| Refusal::new(None, Rejection::Malformed, e))?;
+        if let Some(trace) = &signed.body.traceparent {
+            // Whoever follows a command by its trace finds it in the box's log, too.
+            tracing::info!(%trace, command = %claims.id, "a command came");
+        }
         let refuse =
             |reason, text: String| Err(Refusal::new(Some(claims.id.clone()), reason, text));
         if claims.box_id != self.box_id {

@@ -123,7 +123,14 @@ fn claims(id: &str, counter: u64, command: CommandKind) -> CommandClaims {
 fn message(jws: Jws) -> Event {
     Event::Message {
         channel: Dn::Command,
-        payload: envelope::encode(&SignedCommand { jws }, NOW).unwrap(),
+        payload: envelope::encode(
+            &SignedCommand {
+                jws,
+                traceparent: None,
+            },
+            NOW,
+        )
+        .unwrap(),
     }
 }
 

@@ -12,7 +12,7 @@ pub mod message;
 pub mod smtp;
 pub mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod trust;
 pub mod watch;
 pub mod webhook;

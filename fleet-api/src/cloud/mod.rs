@@ -82,6 +82,9 @@ pub enum CloudError {
     /// The backbone cannot be used.
     #[error(transparent)]
     Bus(#[from] longhaul_broker::BusError),
+    /// Traces cannot be exported.
+    #[error("traces cannot be exported")]
+    Traces(#[from] crate::traces::ExportError),
     /// The backbone's certificates cannot be used.
     #[error("the backbone's certificates are unusable")]
     BusIdentity(#[from] longhaul_provisioning::ca::CaError),
@@ -198,6 +201,7 @@ impl Cloud {
             tuf_dir: data.path().join("tuf"),
             endpoints: endpoints(&config, &addresses),
             reach: config.notify.reach,
+            traced: config.otlp.is_some(),
         });
         let first_admin = if config.role.has_api() {
             auth::first_admin(fleet.db(), fleet.now().0).await?

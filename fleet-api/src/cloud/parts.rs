@@ -22,6 +22,7 @@ use crate::fleet::{Admitted, Fleet, FleetEvent};
 use crate::http::People;
 use crate::identity::CloudIdentity;
 use crate::listen::Listen;
+use crate::traces::{self, Exporter};
 use crate::unpack;
 
 /// Connections of people at once.
@@ -222,6 +223,15 @@ pub(super) async fn work(
     tasks.front("upkeep", |stop| {
         turn::take_turns(kept, "upkeep", stop, keep::run)
     });
+    if let Some(url) = &config.otlp {
+        let exporter = Exporter::new(url, &trust::public()?)?;
+        let traced = fleet.clone();
+        tasks.front("traces", |stop| {
+            turn::take_turns(traced, "traces", stop, move |fleet| {
+                traces::run(fleet, exporter.clone())
+            })
+        });
+    }
     let (rolled, retention) = (fleet.clone(), config.telemetry);
     tasks.front("telemetry", |stop| {
         turn::take_turns(rolled, "telemetry", stop, move |fleet| {

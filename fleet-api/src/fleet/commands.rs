@@ -6,6 +6,7 @@ use longhaul_protocol::command::{CommandClaims, CommandKind, SignedCommand};
 use longhaul_protocol::envelope::VERSION;
 use longhaul_protocol::ids::{BoxId, CommandId, RolloutId};
 use longhaul_protocol::topic::Dn;
+use longhaul_protocol::trace::hex;
 use longhaul_protocol::value::{Jws, UnixMillis};
 use longhaul_provisioning::jws::Kind;
 use serde_json::json;
@@ -15,11 +16,13 @@ use super::proposals::{TwoPeople, takes_commands};
 use super::{Actor, Fleet, FleetError, FleetEventKind, audit, fresh};
 use crate::store::Tx;
 use crate::store::boxes::{BoxState, box_get, box_next_counter};
+use crate::store::command_traces::{NewTrace, trace_get, trace_insert};
 use crate::store::commands::{
     CommandNews, CommandRow, CommandState, NewCommand, command_advance, command_expire,
     command_get, command_insert, command_list_open,
 };
 use crate::store::rollouts::{RolloutBoxState, RolloutNews, rollout_box_advance};
+use crate::traces::{CALLED, own_trace, told};
 
 /// The longest that a command may wait, in seconds: 90 days.
 pub(super) const MAX_VALID_SECS: u32 = 90 * 86_400;
@@ -172,6 +175,9 @@ impl Fleet {
             proposal_id: proposal,
         };
         command_insert(tx, &new, now.0).await?;
+        if self.traced() {
+            trace(tx, &id, now).await?;
+        }
         let what = json!({ "command": id, "kind": command.name(), "proposal": proposal });
         audit(tx, actor, "command.send", box_id.as_str(), what, now).await?;
         Ok(Signed { id, kind: command })
@@ -252,17 +258,29 @@ impl Fleet {
         }
         let mut tx = self.db().read().await?;
         let state = box_get(&mut tx, box_id).await?.map(|row| row.state);
-        let open = command_list_open(&mut tx, box_id, self.now().0).await?;
+        let mut open = Vec::new();
+        for row in command_list_open(&mut tx, box_id, self.now().0).await? {
+            let trace = if self.traced() {
+                trace_get(&mut tx, &row.command_id).await?
+            } else {
+                None
+            };
+            open.push((row, trace));
+        }
         drop(tx);
         let mut first_sent = Vec::new();
         if state != Some(BoxState::Active) {
             return Ok(first_sent);
         }
-        for row in open {
+        for (row, trace) in open {
             if which == Which::Unsent && row.state != CommandState::Queued {
                 continue;
             }
-            let command = SignedCommand { jws: Jws(row.jws) };
+            let traceparent = trace.and_then(|trace| told(&row.command_id, &trace));
+            let command = SignedCommand {
+                jws: Jws(row.jws),
+                traceparent,
+            };
             if !self.publish(box_id, Dn::Command, &command) {
                 break;
             }
@@ -357,6 +375,28 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Takes down the trace that a command belongs to: its caller's, or one of its own. A caller may
+/// say that it records none.
+async fn trace(tx: &mut Tx, id: &CommandId, now: UnixMillis) -> Result<(), FleetError> {
+    let called = CALLED.try_with(|called| *called).ok();
+    let parent = called.and_then(|called| called.parent);
+    if parent.is_some_and(|parent| !parent.sampled) {
+        return Ok(());
+    }
+    let (trace_id, parent_id) = match parent {
+        Some(parent) => (hex(&parent.trace), Some(hex(&parent.span))),
+        None => (own_trace(id), None),
+    };
+    let new = NewTrace {
+        command_id: id,
+        trace_id: &trace_id,
+        parent_id: parent_id.as_deref(),
+        begun: called.map_or(now.0, |called| called.begun),
+    };
+    trace_insert(tx, &new, now.0).await?;
+    Ok(())
 }
 
 /// Takes down in the audit how a command ended that two people agreed on.

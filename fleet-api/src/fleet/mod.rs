@@ -107,6 +107,8 @@ pub struct FleetParts {
     pub endpoints: Vec<CloudEndpoint>,
     /// Where webhooks may go.
     pub reach: Reach,
+    /// Whether commands are traced.
+    pub traced: bool,
 }
 
 /// The handle on everything; cheap to clone.
@@ -197,6 +199,11 @@ impl Fleet {
 
     pub(crate) fn seal(&self) -> &SealKey {
         &self.inner.parts.seal
+    }
+
+    /// Whether commands are traced.
+    pub(crate) fn traced(&self) -> bool {
+        self.inner.parts.traced
     }
 
     pub(crate) fn line(&self) -> &Line {

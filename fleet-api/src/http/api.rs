@@ -31,6 +31,7 @@ use super::problem::{Problem, ProblemSchema};
 use super::reply::Reply as _;
 use super::tag::Seen;
 use crate::auth::{self, Caller, SESSION_COOKIE};
+use crate::traces::{CALLED, Called};
 
 /// Longest wait for the next piece of a request's body.
 const BODY_STALL: Duration = Duration::from_secs(10);
@@ -257,6 +258,7 @@ async fn dispatch(
     head: Head,
     body: BodyStream,
 ) -> Result<Response, Problem> {
+    let begun = people.clock.now().0;
     // Who calls is settled before anything else is read.
     let caller = match route.scope {
         Scope::Public => Caller::Nobody,
@@ -278,7 +280,16 @@ async fn dispatch(
     } else {
         None
     };
+    let traceparent = head
+        .headers
+        .get("traceparent")
+        .and_then(|v| v.to_str().ok());
+    let trace = Called {
+        parent: traceparent.and_then(|text| text.parse().ok()),
+        begun,
+    };
     let work = (route.call)(Arc::clone(people), caller, head, parts, body);
+    let work = CALLED.scope(trace, work);
     match request {
         Some(request) => once(people, request, work).await,
         None => work.await,

@@ -3,6 +3,7 @@
 use longhaul_protocol::ids::{BoxId, CommandId};
 use sqlx::FromRow;
 
+use super::command_traces::{trace_accepted, trace_sent};
 use super::tx::plain;
 use super::{StoreResult, Tx, text_enum};
 
@@ -218,6 +219,11 @@ pub async fn command_advance(
         news.result,
         now,
     )?;
+    match state {
+        CommandState::Sent if rows == 1 => trace_sent(tx, id, now).await?,
+        CommandState::Accepted if rows == 1 => trace_accepted(tx, id, now).await?,
+        _ => {}
+    }
     Ok(rows == 1)
 }
 

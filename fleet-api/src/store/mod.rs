@@ -18,6 +18,7 @@ pub mod boxes;
 pub mod bring_up;
 pub mod bulk;
 pub mod challenges;
+pub mod command_traces;
 pub mod commands;
 pub mod destinations;
 pub mod edges;

@@ -1,4 +1,4 @@
 //! Alerts from what a box does to who is told, on both databases.
 
-mod peers;
+pub mod peers;
 mod story;

@@ -118,6 +118,27 @@ impl Site {
         }
     }
 
+    /// Sends a JSON request with more headers.
+    pub async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        auth: &Auth,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let (kind, body) = (Some("application/json"), Bytes::from(body.to_string()));
+        let response = self
+            .open_with(method, path, auth, kind, body, headers)
+            .await;
+        let (parts, body) = response.into_parts();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.expect("a body").to_bytes(),
+        }
+    }
+
     /// Sends a request and leaves the body to the caller.
     pub async fn open(
         &self,
@@ -127,11 +148,26 @@ impl Site {
         kind: Option<&str>,
         body: Bytes,
     ) -> warp::reply::Response {
+        self.open_with(method, path, auth, kind, body, &[]).await
+    }
+
+    async fn open_with(
+        &self,
+        method: &str,
+        path: &str,
+        auth: &Auth,
+        kind: Option<&str>,
+        body: Bytes,
+        headers: &[(&str, &str)],
+    ) -> warp::reply::Response {
         let mut request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).expect("a method"))
             .uri(path);
         if let Some(kind) = kind {
             request = request.header("content-type", kind);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         request = match auth {
             Auth::None => request,
@@ -274,6 +310,7 @@ async fn fleet(
             private: false,
             loopback: true,
         },
+        traced: true,
     };
     (Fleet::new(parts), incoming)
 }
