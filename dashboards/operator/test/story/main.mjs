@@ -32,6 +32,7 @@ const CHAPTERS = {
   "operators and tokens": access.people,
   "a viewer sees and does nothing": access.viewer,
   "the audit has all of it": access.audit,
+  "many boxes are told at once": standing.many,
   "two people erase a bucket": standing.erase,
   "held back and let in again": standing.quarantine,
   "in the dark, and on a phone": standing.looks,

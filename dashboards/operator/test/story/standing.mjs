@@ -21,6 +21,28 @@ export async function quarantine({ page, shot }) {
   await page.getByRole("button", { name: "Identify" }).waitFor();
 }
 
+/** A command for all that a filter finds: seen first, then sent. */
+export async function many({ page, shot }) {
+  await page.getByRole("link", { name: "Commands", exact: true }).click();
+  await page.getByText("Nothing was sent to many boxes yet.").waitFor();
+  await page.getByRole("button", { name: "Tell many boxes" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("Boxes", { exact: true }).fill("site:Bremen and state:active");
+  await dialog.getByLabel("Command", { exact: true }).selectOption("report_now");
+  await dialog.getByRole("button", { name: "Look whom it reaches" }).click();
+  await dialog.getByText("Bremen: 1").waitFor();
+  const go = dialog.getByRole("button", { name: "Send", exact: true });
+  assert.ok(await go.isDisabled(), "the number has to be typed");
+  await dialog.getByLabel(/^Type/).fill("1");
+  await shot("48-many");
+  await go.click();
+  const sent = page.getByRole("region", { name: "Sent" });
+  await sent.getByText("1 done", { exact: true }).waitFor();
+  await sent.getByRole("button", { name: "Boxes" }).click();
+  await sent.getByRole("list", { name: "Boxes of the command" }).getByText("done", { exact: true }).waitFor();
+  await shot("49-many-sent");
+}
+
 /** One operator proposes, another approves: a bucket's data are gone from the box. */
 export async function erase({ page, stage, visitor, shot }) {
   await page.getByRole("link", { name: "Access", exact: true }).click();
