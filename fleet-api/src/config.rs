@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 
 use longhaul_protocol::upload::StoreTrust;
 
-use crate::objects::bucket::Staging;
+use longhaul_protocol::ticket::Secret;
 use longhaul_provisioning::ca::ServerNames;
 use serde::Deserialize;
 
 use crate::alerts::address::Reach;
+use crate::objects::bucket::Staging;
+use crate::sso::SsoConfig;
+use crate::sso::grants::{BadRule, Rule};
 
 /// Why a configuration is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,12 @@ pub enum ConfigError {
     /// Only half of a mail server is configured.
     #[error("mail needs smtp_url and smtp_from: {0} is missing")]
     Mail(&'static str),
+    /// Only half of a provider is configured.
+    #[error("log-in by a provider needs {0}")]
+    Oidc(&'static str),
+    /// What a group may do is not said.
+    #[error("oidc_grant: {0}")]
+    Grant(#[from] BadRule),
     /// What a backbone needs is missing.
     #[error("a backbone needs {0}")]
     Backbone(&'static str),
@@ -237,6 +246,45 @@ pub struct Settings {
     /// Days that telemetry is kept by hours. Default: 1,095.
     #[arg(long, env = "LONGHAUL_TELEMETRY_1H_DAYS", value_name = "DAYS")]
     pub telemetry_1h_days: Option<NonZeroU16>,
+    /// Let people log in by an OIDC provider, too: its issuer, as tokens name it.
+    #[arg(long, env = "LONGHAUL_OIDC_ISSUER", value_name = "URL")]
+    pub oidc_issuer: Option<String>,
+    /// What the provider knows this cloud by.
+    #[arg(long, env = "LONGHAUL_OIDC_CLIENT_ID", value_name = "ID")]
+    pub oidc_client_id: Option<String>,
+    /// What the provider knows this cloud for; better given by the environment. Absent: a public client.
+    #[arg(
+        long,
+        env = "LONGHAUL_OIDC_CLIENT_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub oidc_client_secret: Option<String>,
+    /// What the log-in page calls the provider. Default: its host.
+    #[arg(long, env = "LONGHAUL_OIDC_NAME", value_name = "NAME")]
+    pub oidc_name: Option<String>,
+    /// Scopes to ask for beside `openid`. Default: profile, email.
+    #[arg(
+        long,
+        env = "LONGHAUL_OIDC_SCOPES",
+        value_name = "SCOPES",
+        value_delimiter = ','
+    )]
+    #[serde(default)]
+    pub oidc_scopes: Vec<String>,
+    /// Where groups stand in the ID token, for example `realm_access.roles`. Default: groups.
+    #[arg(long, env = "LONGHAUL_OIDC_CLAIM", value_name = "PATH")]
+    pub oidc_claim: Option<String>,
+    /// What a group may do: `ops=operator`, `acme=customer:acme`; may be repeated, the first that names
+    /// one of somebody's groups counts. Nobody without such a group is let in.
+    #[arg(
+        long,
+        env = "LONGHAUL_OIDC_GRANT",
+        value_name = "GROUP=ROLE",
+        value_delimiter = ';'
+    )]
+    #[serde(default)]
+    pub oidc_grant: Vec<String>,
 }
 
 fn store_trust(text: &str) -> Result<StoreTrust, String> {
@@ -333,6 +381,8 @@ pub struct Config {
     pub otlp: Option<String>,
     /// How long telemetry is kept.
     pub telemetry: Retention,
+    /// Who else vouches for people.
+    pub sso: Option<SsoConfig>,
 }
 
 impl Settings {
@@ -384,6 +434,21 @@ impl Settings {
             telemetry_days: self.telemetry_days.or(other.telemetry_days),
             telemetry_5m_days: self.telemetry_5m_days.or(other.telemetry_5m_days),
             telemetry_1h_days: self.telemetry_1h_days.or(other.telemetry_1h_days),
+            oidc_issuer: self.oidc_issuer.or(other.oidc_issuer),
+            oidc_client_id: self.oidc_client_id.or(other.oidc_client_id),
+            oidc_client_secret: self.oidc_client_secret.or(other.oidc_client_secret),
+            oidc_name: self.oidc_name.or(other.oidc_name),
+            oidc_scopes: if self.oidc_scopes.is_empty() {
+                other.oidc_scopes
+            } else {
+                self.oidc_scopes
+            },
+            oidc_claim: self.oidc_claim.or(other.oidc_claim),
+            oidc_grant: if self.oidc_grant.is_empty() {
+                other.oidc_grant
+            } else {
+                self.oidc_grant
+            },
         }
     }
 
@@ -395,6 +460,7 @@ impl Settings {
         let notify = self.notify()?;
         let telemetry = self.retention();
         let backbone = self.backbone()?;
+        let sso = self.sso()?;
         let role = self.role.unwrap_or_default();
         let need = [
             (backbone.is_some(), "--backbone"),
@@ -432,6 +498,7 @@ impl Settings {
             notify,
             otlp: self.otlp,
             telemetry,
+            sso,
         })
     }
 
@@ -469,6 +536,55 @@ impl Settings {
             five_ms: ms(self.telemetry_5m_days, 180),
             hours_ms: ms(self.telemetry_1h_days, 1095),
         }
+    }
+
+    fn sso(&self) -> Result<Option<SsoConfig>, ConfigError> {
+        let Some(issuer) = self.oidc_issuer.clone() else {
+            let without = self.oidc_client_id.is_none()
+                && self.oidc_client_secret.is_none()
+                && self.oidc_grant.is_empty();
+            return if without {
+                Ok(None)
+            } else {
+                Err(ConfigError::Oidc("its issuer (oidc_issuer)"))
+            };
+        };
+        if !SsoConfig::is_issuer(&issuer) {
+            return Err(ConfigError::Oidc(
+                "an issuer that is an https URL without query and fragment",
+            ));
+        }
+        let client_id = self.oidc_client_id.clone();
+        let client_id = client_id.ok_or(ConfigError::Oidc("oidc_client_id"))?;
+        let rules: Result<Vec<Rule>, _> = self.oidc_grant.iter().map(|text| text.parse()).collect();
+        let rules = rules?;
+        if rules.is_empty() {
+            return Err(ConfigError::Oidc(
+                "at least one group that may do something (oidc_grant)",
+            ));
+        }
+        let host = || {
+            let url = url::Url::parse(&issuer).ok()?;
+            url.host_str().map(str::to_owned)
+        };
+        let name = self.oidc_name.clone().or_else(host).unwrap_or_default();
+        let scopes = if self.oidc_scopes.is_empty() {
+            vec!["profile".to_owned(), "email".to_owned()]
+        } else {
+            self.oidc_scopes.clone()
+        };
+        Ok(Some(SsoConfig {
+            issuer,
+            client_id,
+            client_secret: self.oidc_client_secret.clone().map(Secret),
+            name,
+            scopes,
+            claim: self
+                .oidc_claim
+                .clone()
+                .unwrap_or_else(|| "groups".to_owned()),
+            rules,
+        }))
     }
 
     fn notify(&self) -> Result<Notify, ConfigError> {
@@ -618,6 +734,32 @@ mod tests {
         assert!(what(&settings).contains("S3"));
         settings.role = None;
         assert_eq!(what(&settings), "");
+    }
+
+    #[test]
+    fn a_provider_is_configured_whole_or_not_at_all() {
+        let file = |text: &str| {
+            let settings: Settings = toml::from_str(text).expect("a file");
+            settings.complete().map(|config| config.sso)
+        };
+        let whole = "oidc_issuer = \"https://id.example/realms/a\"\noidc_client_id = \"longhaul\"\n\
+                     oidc_grant = [\"ops=operator\", \"acme=customer:acme\"]";
+        let sso = file(whole).expect("whole").expect("a provider");
+        assert_eq!(
+            (sso.name.as_str(), sso.claim.as_str()),
+            ("id.example", "groups")
+        );
+        assert!(file("").expect("none").is_none());
+        for (from, to) in [
+            ("oidc_client_id = \"longhaul\"", ""),
+            ("https://", "http://"),
+            ("realms/a", "realms?a"),
+            ("oidc_issuer = \"https://id.example/realms/a\"", ""),
+            ("ops=operator", "ops=root"),
+            ("[\"ops=operator\", \"acme=customer:acme\"]", "[]"),
+        ] {
+            assert!(file(&whole.replace(from, to)).is_err(), "{from} -> {to}");
+        }
     }
 
     #[test]

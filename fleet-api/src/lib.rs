@@ -15,6 +15,7 @@ pub mod listen;
 pub mod metrics;
 pub mod nats;
 pub mod objects;
+pub mod sso;
 pub mod store;
 pub mod traces;
 pub mod unpack;

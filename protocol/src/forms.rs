@@ -7,6 +7,12 @@ use crate::command::{CommandKind, RetryScope};
 use crate::ids::ObjectKey;
 use crate::names::MAX_KEY_BYTES;
 
+/// What a bucket's name looks like, as a regular expression for descriptions; that it is no address and
+/// none of the reserved names is beyond it.
+pub const BUCKET: &str = r"^[a-z0-9](\.?[a-z0-9\-])*\.?[a-z0-9]$";
+/// What an object's name looks like, as a regular expression for descriptions.
+pub const KEY: &str = r"^(?!\.{1,2}(\/|$))[^\/\\\x00-\x1f\x7f-\x9f\ufffe\uffff]+(\/(?!\.{1,2}(\/|$))[^\/\\\x00-\x1f\x7f-\x9f\ufffe\uffff]+)*\/?$";
+
 /// How a kind of command comes about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Way {
@@ -190,9 +196,11 @@ impl Takes {
             }),
             Self::Bucket => json!({
                 "type": "string", "minLength": 3, "maxLength": 63,
-                "pattern": r"^[a-z0-9][a-z0-9.\-]*[a-z0-9]$",
+                "pattern": BUCKET,
             }),
-            Self::Key => json!({ "type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES }),
+            Self::Key => json!({
+                "type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES, "pattern": KEY,
+            }),
             Self::Text(max) => json!({ "type": "string", "minLength": 1, "maxLength": max }),
             Self::Bytes => json!({ "type": "integer", "minimum": 0 }),
         }
@@ -303,7 +311,8 @@ impl Form {
         let mut found = vec![whole.clone()];
         for field in &needy {
             if let Some(properties) = found[0]["properties"].as_object_mut() {
-                properties.remove(field.name);
+                // Null is as absent.
+                properties.insert(field.name.to_owned(), json!({ "type": "null" }));
             }
             let mut with = whole.clone();
             let both = [Some(field.name), field.needs];

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 
 /// Shortest password that is taken, in characters.
 pub const MIN_CHARS: usize = 12;
-/// Longest password that is taken, in bytes.
-pub const MAX_BYTES: usize = 256;
+/// Longest password that is taken, in characters.
+pub const MAX_CHARS: usize = 256;
 
 /// 19 MiB, two passes, one lane. Source: OWASP password storage cheat sheet.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -38,9 +38,9 @@ pub enum PasswordError {
 
 /// Checks that a new password is worth having.
 pub fn check(text: &str) -> Result<(), String> {
-    if text.chars().count() < MIN_CHARS || text.len() > MAX_BYTES {
+    if !(MIN_CHARS..=MAX_CHARS).contains(&text.chars().count()) {
         return Err(format!(
-            "a password has at least {MIN_CHARS} characters and at most {MAX_BYTES} bytes"
+            "a password has {MIN_CHARS} to {MAX_CHARS} characters"
         ));
     }
     Ok(())
@@ -56,7 +56,7 @@ pub async fn hash(text: String) -> Result<String, PasswordError> {
 
 /// Whether `text` is the password behind `stored`; takes as long where there is none.
 pub async fn verify(text: String, stored: Option<String>) -> Result<bool, PasswordError> {
-    if text.len() > MAX_BYTES {
+    if text.chars().count() > MAX_CHARS {
         return Ok(false);
     }
     let _place = PLACES.acquire().await;

@@ -45,9 +45,12 @@ impl Throttle {
     ///
     /// Seconds to wait, if it is one too many.
     pub fn attempt(&mut self, name: &str, address: Option<IpAddr>, now: i64) -> Result<(), u64> {
+        self.count(counted(name, address).into(), now)
+    }
+
+    fn count(&mut self, all: Vec<Counted>, now: i64) -> Result<(), u64> {
         self.counters
             .retain(|_, (_, began)| now.saturating_sub(*began) < WINDOW_MS);
-        let all = counted(name, address);
         for counted in &all {
             if let Some((count, began)) = self.counters.get(counted)
                 && *count >= counted.limit()
@@ -63,6 +66,22 @@ impl Throttle {
             self.counters.entry(counted).or_insert((0, now)).0 += 1;
         }
         Ok(())
+    }
+
+    /// Counts an attempt of nobody known yet, by where it comes from.
+    ///
+    /// # Errors
+    ///
+    /// Seconds to wait, if it is one too many.
+    pub fn attempt_from(&mut self, address: Option<IpAddr>, now: i64) -> Result<(), u64> {
+        self.count(vec![Counted::Address(address)], now)
+    }
+
+    /// That attempt was right.
+    pub fn succeeded_from(&mut self, address: Option<IpAddr>) {
+        if let Some((count, _)) = self.counters.get_mut(&Counted::Address(address)) {
+            *count = count.saturating_sub(1);
+        }
     }
 
     /// The attempt was right: it and those before it do not count.

@@ -103,6 +103,9 @@ pub enum CloudError {
     /// Mail cannot be sent.
     #[error("--smtp-url or --smtp-from is wrong")]
     Mail(#[from] crate::alerts::email::MailError),
+    /// The provider that people log in by cannot be talked to.
+    #[error("log-in by a provider cannot be set up")]
+    Sso(#[from] crate::sso::provider::ProviderError),
     /// TLS towards those who are told of alerts cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -210,7 +213,7 @@ impl Cloud {
         };
         parts::between(&fleet, joined, boxes, &mut tasks).await?;
         if let Some(people) = people {
-            parts::people(&fleet, people, &mut tasks).await?;
+            parts::people(&fleet, &config, people, &mut tasks).await?;
         }
         if config.role.has_work() {
             parts::work(&fleet, &config, &mut tasks).await?;

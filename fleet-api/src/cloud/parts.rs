@@ -22,6 +22,7 @@ use crate::fleet::{Admitted, Fleet, FleetEvent};
 use crate::http::People;
 use crate::identity::CloudIdentity;
 use crate::listen::Listen;
+use crate::sso::Sso;
 use crate::traces::{self, Exporter};
 use crate::unpack;
 
@@ -169,6 +170,7 @@ async fn echo(ports: impl Iterator<Item = SocketAddr>, tasks: &mut Tasks) {
 /// The people's port.
 pub(super) async fn people(
     fleet: &Fleet,
+    config: &Config,
     listener: TcpListener,
     tasks: &mut Tasks,
 ) -> Result<(), CloudError> {
@@ -195,8 +197,14 @@ pub(super) async fn people(
         strangers: None,
     };
     let (db, clock, served) = (fleet.db().clone(), fleet.clock().clone(), fleet.clone());
+    let sso = match &config.sso {
+        Some(sso) => Some(Arc::new(Sso::new(sso.clone(), trust::public()?.as_ref())?)),
+        None => None,
+    };
     tasks.front("people's port", |stop| {
-        crate::http::serve(listen, People::new(db, served, clock, stop))
+        let mut people = People::new(db, served, clock, stop);
+        people.sso = sso;
+        crate::http::serve(listen, people)
     });
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::store::alerts::{
     AlertRow, AlertState, alert_acknowledge, alert_event_append, alert_get,
 };
 use crate::store::boxes::box_get;
-use crate::store::new_id;
+use crate::store::{Tx, new_id};
 
 /// Channels at the most: each alert is written down for each.
 const MAX_CHANNELS: usize = 50;
@@ -69,9 +69,10 @@ impl Fleet {
     }
 
     /// Makes a channel; yields it and, for a webhook, the secret that its messages are signed with,
-    /// which cannot be shown again.
+    /// which cannot be shown again. The caller commits.
     pub async fn channel_create(
         &self,
+        tx: &mut Tx,
         actor: &Actor,
         new: NewChannel,
     ) -> Result<(ChannelRow, Option<String>), FleetError> {
@@ -104,16 +105,14 @@ impl Fleet {
             created: now.0,
             channel_id,
         };
-        let mut tx = self.db().write().await?;
-        if channel_list(&mut tx).await?.len() >= MAX_CHANNELS {
+        if channel_list(tx).await?.len() >= MAX_CHANNELS {
             return Err(FleetError::conflict(format!(
                 "there are {MAX_CHANNELS} channels already: remove one that is not needed"
             )));
         }
-        channel_insert(&mut tx, &row).await?;
+        channel_insert(tx, &row).await?;
         let what = json!({ "name": row.name, "kind": row.kind });
-        audit(&mut tx, actor, "channel.create", &row.channel_id, what, now).await?;
-        tx.commit().await?;
+        audit(tx, actor, "channel.create", &row.channel_id, what, now).await?;
         Ok((row, secret))
     }
 

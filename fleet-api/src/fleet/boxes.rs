@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Actor, Fleet, FleetError, FleetEventKind, Wish, audit};
 use crate::store::boxes::{BoxRow, BoxState, NewBox, box_get, box_import, box_set_state};
+use crate::store::idempotency::idempotency_made;
 use crate::store::quarantines::{quarantine_end, quarantine_set};
 
 impl Fleet {
@@ -44,6 +45,7 @@ impl Fleet {
             audit(&mut tx, actor, "box.import", subject, detail, now).await?;
         }
         let state = box_get(&mut tx, &parsed.box_id).await?.map(|row| row.state);
+        idempotency_made(parsed.box_id.as_str());
         tx.commit().await?;
         if let Some(state) = state {
             self.admit_as(&parsed.box_id, state);

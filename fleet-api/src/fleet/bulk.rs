@@ -23,6 +23,7 @@ use crate::store::bulk::{
 };
 use crate::store::commands::{CommandNews, CommandState, command_advance};
 use crate::store::filter::{Filter, FilterError};
+use crate::store::idempotency::idempotency_made;
 use crate::store::proposals::{proposal_get, proposal_void};
 use crate::store::{Tx, new_id};
 
@@ -111,17 +112,17 @@ pub struct NewBulk {
 }
 
 impl Fleet {
-    /// Finds whom a command would reach, and keeps it for a while.
+    /// Finds whom a command would reach, and keeps it for a while; the caller commits.
     pub async fn bulk_preview(
         &self,
+        tx: &mut Tx,
         actor: &Actor,
         filter: &str,
         command: &CommandKind,
     ) -> Result<Blast, BulkError> {
         let now = self.now();
         let parsed = Filter::parse(filter, &BOX_FIELDS, now)?;
-        let mut tx = self.db().write().await?;
-        let found = find(&mut tx, &parsed).await?;
+        let found = find(tx, &parsed).await?;
         let mut sites: BTreeMap<&str, usize> = BTreeMap::new();
         for row in &found.reached {
             *sites.entry(row.site.as_str()).or_default() += 1;
@@ -129,7 +130,7 @@ impl Fleet {
         let mut sites: Vec<(String, usize)> =
             sites.into_iter().map(|(s, n)| (s.to_owned(), n)).collect();
         sites.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        let mut orders = bulk_orders(&mut tx, &parsed, now.0).await?;
+        let mut orders = bulk_orders(tx, &parsed, now.0).await?;
         let names: Vec<&BoxId> = found.reached.iter().map(|row| &row.box_id).collect();
         let row = PreviewRow {
             preview_id: new_id("pre"),
@@ -141,9 +142,8 @@ impl Fleet {
             created: now.0,
             expires: now.plus_secs(PREVIEW_SECS).0,
         };
-        preview_insert(&mut tx, &row).await?;
-        let active_transfers = bulk_transfers(&mut tx, &parsed).await?;
-        tx.commit().await?;
+        preview_insert(tx, &row).await?;
+        let active_transfers = bulk_transfers(tx, &parsed).await?;
         let (site_count, order_count) = (sites.len(), orders.len());
         sites.truncate(NAMED);
         orders.truncate(NAMED);
@@ -188,7 +188,7 @@ impl Fleet {
             return Err(BulkError::Changed(changed));
         }
         if boxes.is_empty() {
-            return Err(FleetError::invalid("the filter finds no box that gets commands").into());
+            return Err(FleetError::conflict("the filter finds no box that gets commands").into());
         }
         let bulk_id = new_id("bulk");
         let mut row = BulkRow {
@@ -220,6 +220,7 @@ impl Fleet {
         }
         bulk_insert(&mut tx, &row, &boxes).await?;
         audit(&mut tx, actor, "bulk.make", &bulk_id, what, now).await?;
+        idempotency_made(&bulk_id);
         tx.commit().await?;
         self.tell(
             None,

@@ -21,6 +21,7 @@ use crate::store::commands::{
     CommandNews, CommandRow, CommandState, NewCommand, command_advance, command_expire,
     command_get, command_insert, command_list_open,
 };
+use crate::store::idempotency::idempotency_made;
 use crate::store::rollouts::{RolloutBoxState, RolloutNews, rollout_box_advance};
 use crate::traces::{CALLED, own_trace, told};
 
@@ -92,6 +93,7 @@ impl Fleet {
                 valid_for_secs,
             )
             .await?;
+        idempotency_made(signed.id.as_str());
         tx.commit().await?;
         let id = signed.id.clone();
         self.command_publish(box_id, signed).await?;

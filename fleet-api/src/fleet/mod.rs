@@ -60,6 +60,7 @@ pub use offline::{JournalTaken, OfflineAnswer};
 pub use proposals::{MAX_DECIDE_SECS, NewProposal, Person};
 pub use receipts::{ReceiptPage, ReceiptQuery};
 pub use rollouts::MAX_ROLLOUT_BOXES;
+pub(crate) use rollouts::rollout_view;
 pub use uplink::Uplink;
 pub use view::{
     Actor, NewRollout, NewTicket, ObjectBody, ObjectInfo, ObjectPage, ObjectQuery, OpenObject,
@@ -146,6 +147,11 @@ impl Fleet {
     /// What happens from now on. A reader that falls behind loses events.
     pub fn events(&self) -> broadcast::Receiver<FleetEvent> {
         self.inner.events.subscribe()
+    }
+
+    /// Where people reach the cloud.
+    pub fn people_url(&self) -> &str {
+        &self.inner.parts.people_url
     }
 
     /// The database.

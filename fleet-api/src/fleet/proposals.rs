@@ -14,6 +14,7 @@ use super::commands::{Authority, MAX_VALID_SECS, Signed};
 use super::{Actor, Fleet, FleetError, FleetEventKind, audit};
 use crate::store::boxes::{BoxState, box_get};
 use crate::store::bulk::{BulkRow, BulkState, bulk_advance};
+use crate::store::idempotency::idempotency_made;
 use crate::store::operators::{Role, operator_get};
 use crate::store::proposals::{
     Decision, ProposalRow, ProposalState, proposal_decide, proposal_expire, proposal_get,
@@ -131,6 +132,7 @@ impl Fleet {
         });
         let subject = new.box_id.as_str();
         audit(&mut tx, &person.actor, "proposal.make", subject, what, now).await?;
+        idempotency_made(&row.proposal_id);
         tx.commit().await?;
         self.tell_proposal(&row, ProposalState::Open);
         Ok(row.proposal_id)

@@ -15,6 +15,7 @@ use super::{
 use crate::store::Tx;
 use crate::store::boxes::box_get;
 use crate::store::commands::{CommandNews, CommandState, command_advance, command_get};
+use crate::store::idempotency::idempotency_made;
 use crate::store::rollouts::{
     RolloutBoxRow, RolloutBoxState, RolloutNews, RolloutRow, rollout_abort, rollout_box_advance,
     rollout_box_insert, rollout_box_last, rollout_box_list, rollout_get, rollout_insert,
@@ -72,6 +73,7 @@ impl Fleet {
         }
         let what = json!({ "version": assignment.version, "boxes": boxes.len() });
         audit(&mut tx, actor, "rollout.start", id.as_str(), what, now).await?;
+        idempotency_made(id.as_str());
         tx.commit().await?;
         for (box_id, one) in signed {
             self.command_publish(box_id, one).await?;
@@ -146,15 +148,20 @@ impl Fleet {
     /// A rollout and how far each of its boxes has come.
     pub async fn rollout_get(&self, id: &RolloutId) -> Result<RolloutView, FleetError> {
         let mut tx = self.db().read().await?;
-        let row = rollout_get(&mut tx, id)
-            .await?
-            .ok_or_else(|| FleetError::not_found(format!("no rollout {id}")))?;
-        let mut boxes = Vec::new();
-        for row in rollout_box_list(&mut tx, id).await? {
-            boxes.push(box_view(&mut tx, row).await?);
-        }
-        Ok(view(row, boxes))
+        rollout_view(&mut tx, id).await
     }
+}
+
+/// A rollout and how far each of its boxes has come.
+pub(crate) async fn rollout_view(tx: &mut Tx, id: &RolloutId) -> Result<RolloutView, FleetError> {
+    let row = rollout_get(tx, id)
+        .await?
+        .ok_or_else(|| FleetError::not_found(format!("no rollout {id}")))?;
+    let mut boxes = Vec::new();
+    for row in rollout_box_list(tx, id).await? {
+        boxes.push(box_view(tx, row).await?);
+    }
+    Ok(view(row, boxes))
 }
 
 fn view(row: RolloutRow, boxes: Vec<RolloutBox>) -> RolloutView {

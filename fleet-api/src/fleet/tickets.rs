@@ -14,6 +14,7 @@ use crate::auth::TicketHolder;
 use crate::objects::names::check_bucket;
 use crate::store::Tx;
 use crate::store::boxes::{BoxState, box_get};
+use crate::store::idempotency::idempotency_made;
 use crate::store::orders::order_get;
 use crate::store::tenants::{TenantId, bucket_claim, bucket_is_of};
 use crate::store::tickets::{
@@ -115,6 +116,7 @@ impl Fleet {
         self.desired_renew(&mut tx, box_id, Wish::default()).await?;
         let what = json!({ "ticket": id, "bucket": row.bucket });
         audit(&mut tx, actor, "ticket.create", box_id.as_str(), what, now).await?;
+        idempotency_made(id.as_str());
         tx.commit().await?;
         self.desired_send(box_id, None).await?;
         self.tell(Some(box_id), FleetEventKind::Tickets);

@@ -136,6 +136,7 @@ impl Api {
             operation = operation.parameter(parameters::precise(parameter));
         }
         for parameter in E::Query::into_params(|| Some(ParameterIn::Query)) {
+            let parameter = parameters::filterable(E::ID, parameter);
             operation = operation.parameter(parameters::precise(parameter));
         }
         if creates::<E>() {
@@ -306,7 +307,8 @@ async fn carry_out<E: Endpoint>(
     let query = serde_urlencoded::from_str(&head.query)
         .map_err(|e| Problem::invalid(format!("the query does not fit: {e}")))?;
     let call = Call {
-        seen: Seen::of(&head.headers),
+        cookies: cookies(&head.headers),
+        seen: Seen::of(&head.headers)?,
         people,
         caller,
         address: head.address,
@@ -315,6 +317,12 @@ async fn carry_out<E: Endpoint>(
         body: E::Body::parse(&head.headers, &body)?,
     };
     E::call(call).await?.into_response(E::STATUS)
+}
+
+fn cookies(headers: &HeaderMap) -> Vec<String> {
+    let all = headers.get_all(::http::header::COOKIE).iter();
+    all.filter_map(|value| value.to_str().ok().map(str::to_owned))
+        .collect()
 }
 
 fn parse_path<T: DeserializeOwned>(parts: Parts) -> Result<T, Problem> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ::http::{HeaderMap, Method, StatusCode};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::{ContentBuilder, Ref, Required};
@@ -83,6 +84,8 @@ pub struct Call<E: Endpoint> {
     pub caller: Caller,
     /// Where from.
     pub address: Option<IpAddr>,
+    /// What cookies came along.
+    pub cookies: Vec<String>,
     /// What the caller saw of what they want to change.
     pub seen: Seen,
     /// The parts of the path.
@@ -151,9 +154,21 @@ impl<T: DeserializeOwned + ToSchema + Send, const LIMIT: usize> Body for Json<T,
         if !is_json {
             return Err(Problem::unsupported_media());
         }
-        serde_json::from_slice(bytes)
-            .map(Self)
-            .map_err(|e| Problem::invalid(format!("the body does not fit: {e}")))
+        // A list of its fields in their order would be read as well.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::invalid("the body is no JSON object"));
+        }
+        let refused = match serde_json::from_slice(bytes) {
+            Ok(body) => return Ok(Self(body)),
+            Err(error) => Problem::invalid(format!("the body does not fit: {error}")),
+        };
+        let Ok(mut value) = serde_json::from_slice(bytes) else {
+            return Err(refused);
+        };
+        if !make_whole(&mut value) {
+            return Err(refused);
+        }
+        T::deserialize(value).map(Self).map_err(|_| refused)
     }
 
     fn describe(schemas: &mut Schemas) -> Option<RequestBody> {
@@ -164,6 +179,33 @@ impl<T: DeserializeOwned + ToSchema + Send, const LIMIT: usize> Body for Json<T,
             .content("application/json", content)
             .required(Some(Required::True));
         Some(body.build())
+    }
+}
+
+/// Writes numbers such as `3.0` as whole ones, which they are to JSON Schema; whether there were any.
+pub fn make_whole(value: &mut Value) -> bool {
+    /// Up to here a double holds every whole number.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => {
+            let Some(whole) = number
+                .as_f64()
+                .filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() <= EXACT)
+            else {
+                return false;
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and within bounds")]
+            let whole = whole as i64;
+            *value = whole.into();
+            true
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .fold(false, |any, item| make_whole(item) | any),
+        Value::Object(map) => map
+            .values_mut()
+            .fold(false, |any, item| make_whole(item) | any),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }
 

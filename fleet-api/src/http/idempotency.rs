@@ -1,14 +1,16 @@
 //! `Idempotency-Key`: whoever sends a creating request twice makes one thing and gets one answer.
 //!
-//! The key is written by the transaction that creates: either both are there or neither. The answer
-//! is kept sealed right after, because some hold a secret. If the process dies between the two,
-//! a repetition is told that the thing was made and its answer lost: it is never made twice.
+//! Key and answer are written by the transaction that creates: all three are there, or none. A route
+//! that commits by itself says what it answers with [`keep`]; one that leaves that to the fleet says
+//! with [`answer_by`] how the answer follows from what was made. Answers are sealed, because some hold
+//! a secret.
 
 use std::cell::RefCell;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use futures::future::BoxFuture;
+use serde::Serialize;
 use warp::reply::{Reply as _, Response};
 
 use super::People;
@@ -16,8 +18,10 @@ use super::api::Head;
 use super::problem::{Fault, Problem};
 use crate::auth::Caller;
 use crate::store::idempotency::{
-    Claim, IDEMPOTENT, idempotency_answer, idempotency_find, idempotency_forget,
+    Answer, Claim, IDEMPOTENT, Keyed, idempotency_find, idempotency_forget,
 };
+use crate::store::seal::SealKey;
+use crate::store::{StoreError, Tx};
 
 /// The request's header.
 pub const KEY: &str = "idempotency-key";
@@ -83,6 +87,56 @@ impl Request {
     }
 }
 
+/// To what an answer is sealed.
+fn place(claim: &Claim) -> String {
+    format!("{} {}", claim.caller, claim.key)
+}
+
+fn sealed(seal: &SealKey, place: &str, reply: &impl Serialize) -> Result<Answer, Problem> {
+    let body = serde_json::to_vec(reply).map_err(|e| Problem::internal("reply", &e))?;
+    let sealed = seal.seal(place, &body);
+    let sealed = sealed.map_err(|e| Problem::internal("idempotent answer", &e))?;
+    Ok(Answer { body, sealed })
+}
+
+/// Where the request's answer is sealed to, if the request has a key that waits to be written.
+fn waiting() -> Option<String> {
+    let place = IDEMPOTENT.try_with(|keyed| keyed.borrow().claim.as_ref().map(place));
+    place.ok().flatten()
+}
+
+/// Keeps what this request answers; the caller's next commit writes it down.
+pub fn keep(people: &People, reply: &impl Serialize) -> Result<(), Problem> {
+    let Some(place) = waiting() else {
+        return Ok(());
+    };
+    let answer = sealed(people.fleet.seal(), &place, reply)?;
+    let _ = IDEMPOTENT.try_with(|keyed| keyed.borrow_mut().answer = Some(answer));
+    Ok(())
+}
+
+/// Says how this request's answer follows from what the fleet makes for it, in its transaction.
+pub fn answer_by<T, F>(people: &People, view: F)
+where
+    T: Serialize + Send,
+    F: for<'a> FnOnce(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<T, Problem>> + Send + 'static,
+{
+    let Some(place) = waiting() else {
+        return;
+    };
+    let fleet = people.fleet.clone();
+    let _ = IDEMPOTENT.try_with(|keyed| {
+        keyed.borrow_mut().answering = Some(Box::new(move |tx, made| {
+            Box::pin(async move {
+                let reply = view(tx, made).await;
+                let answer = reply.and_then(|reply| sealed(fleet.seal(), &place, &reply));
+                // The problem has told the log what it is.
+                answer.map_err(|_| StoreError::Unanswered)
+            })
+        }));
+    });
+}
+
 /// Carries `work` out unless it was carried out under this key before.
 pub async fn once(
     people: &People,
@@ -99,20 +153,26 @@ pub async fn once(
     idempotency_forget(&mut tx, now).await?;
     let known = idempotency_find(&mut tx, &caller, &key).await?;
     tx.commit().await?;
+    let claim = Claim {
+        caller,
+        key,
+        fingerprint,
+        status: StatusCode::CREATED.as_u16(),
+        created: now,
+        expires: now.saturating_add(KEPT_MS),
+    };
     if let Some(known) = known {
-        if known.fingerprint != fingerprint {
+        if known.fingerprint != claim.fingerprint {
             return Err(Problem::key_reused());
         }
+        // Written by a version that kept the answer after the change, and died between the two.
         let (Some(status), Some(sealed)) = (known.status, known.answer) else {
             return Err(Problem::conflict(
-                "a request with this key is being carried out, or was and its answer is lost: \
-                 look whether what it makes is there",
+                "a request with this key was carried out and its answer is lost: look whether what \
+                 it makes is there",
             ));
         };
-        let answer = people
-            .fleet
-            .seal()
-            .open(&format!("{caller} {key}"), &sealed);
+        let answer = people.fleet.seal().open(&place(&claim), &sealed);
         let answer = answer.map_err(|e| Problem::internal("idempotent answer", &e))?;
         let status = u16::try_from(status).ok();
         let status = status.and_then(|s| StatusCode::from_u16(s).ok());
@@ -122,27 +182,27 @@ pub async fn once(
             .insert(REPLAYED, HeaderValue::from_static("true"));
         return Ok(response);
     }
-    let claim = Claim {
-        caller: caller.clone(),
-        key: key.clone(),
-        fingerprint,
-        created: now,
-        expires: now.saturating_add(KEPT_MS),
+    let keyed = Keyed {
+        claim: Some(claim),
+        answering: None,
+        made: None,
+        answer: None,
     };
-    let response = IDEMPOTENT.scope(RefCell::new(Some(claim)), work).await;
-    let response = response?;
-    let status = response.status();
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await;
-    let body = body.map_err(|e| Problem::internal("reply", &e))?.to_bytes();
-    let sealed = people.fleet.seal().seal(&format!("{caller} {key}"), &body);
-    let sealed = sealed.map_err(|e| Problem::internal("idempotent answer", &e))?;
-    let mut tx = people.db.write().await?;
-    idempotency_answer(&mut tx, &caller, &key, status.as_u16(), &sealed).await?;
-    tx.commit().await?;
-    let mut answer = json(status, body.to_vec());
-    *answer.headers_mut() = parts.headers;
-    Ok(answer)
+    let (response, answer) = IDEMPOTENT
+        .scope(RefCell::new(keyed), async {
+            let response = work.await;
+            let answer = IDEMPOTENT.with(|keyed| keyed.borrow_mut().answer.take());
+            (response, answer)
+        })
+        .await;
+    let (response, Some(answer)) = (response?, answer) else {
+        return Err(Problem::internal("reply", &StoreError::Unanswered));
+    };
+    // What a repetition gets, to the byte: the thing may have moved on since it was committed.
+    let (parts, _) = response.into_parts();
+    let mut first = json(parts.status, answer.body);
+    *first.headers_mut() = parts.headers;
+    Ok(first)
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {

@@ -38,6 +38,7 @@ use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::listen::{Listen, Peer};
 use crate::metrics::Metrics;
+use crate::sso::Sso;
 use crate::store::Db;
 use api::{Api, Head};
 
@@ -65,6 +66,8 @@ pub struct People {
     pub heartbeat: Duration,
     /// Counts what was answered.
     pub metrics: Metrics,
+    /// Who else vouches for people.
+    pub sso: Option<Arc<Sso>>,
 }
 
 impl People {
@@ -79,6 +82,7 @@ impl People {
             watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
             heartbeat: HEARTBEAT,
             metrics: Metrics::default(),
+            sso: None,
         }
     }
 }

@@ -81,6 +81,34 @@ impl<R: Reply> Reply for WithHeaders<R> {
     }
 }
 
+/// Elsewhere, with headers of its own.
+pub struct Redirect(pub String, pub HeaderMap);
+
+impl Reply for Redirect {
+    fn into_response(self, status: StatusCode) -> Result<Response, Problem> {
+        let to = HeaderValue::from_str(&self.0).map_err(|e| Problem::internal("redirect", &e))?;
+        let mut response = Vec::new().into_response();
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_TYPE);
+        headers.extend(self.1);
+        headers.insert(header::LOCATION, to);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    fn describe(_: &mut Schemas) -> Description {
+        let mut described = ResponseBuilder::new()
+            .description("Go on at `Location`.")
+            .build();
+        let location = utoipa::openapi::header::Header::default();
+        described
+            .headers
+            .insert("Location".to_owned(), location.into());
+        described
+    }
+}
+
 /// A file to be saved.
 pub struct File {
     /// Its name, as it is suggested to whoever saves it.
@@ -115,7 +143,7 @@ impl Reply for File {
     fn describe(_: &mut Schemas) -> Description {
         ResponseBuilder::new()
             .description("The file.")
-            .content("application/octet-stream", ContentBuilder::new().build())
+            .content("*/*", ContentBuilder::new().build())
             .build()
     }
 }

@@ -8,7 +8,7 @@ use utoipa::openapi::Response as Description;
 use warp::reply::Response;
 
 use super::endpoint::{Json, Schemas};
-use super::problem::Problem;
+use super::problem::{Fault, Problem};
 use super::reply::Reply;
 
 /// Something that can be changed.
@@ -46,16 +46,51 @@ impl<T: Changeable + ToSchema + Send> Reply for Tagged<T> {
     }
 }
 
+/// The entity tags of a list (RFC 9110, sections 5.6.1 and 8.8.3); a comma may stand in one.
+fn tags(text: &str) -> Option<Vec<String>> {
+    let (mut found, mut rest) = (Vec::new(), text.trim());
+    loop {
+        let weak = if rest.starts_with("W/") { 2 } else { 0 };
+        let inner = rest[weak..].strip_prefix('"')?;
+        let length = inner.find('"')?;
+        if !inner[..length].bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        let (tag, after) = rest.split_at(weak + length + 2);
+        found.push(tag.to_owned());
+        rest = match after.trim_start() {
+            "" => return Some(found),
+            more => more.strip_prefix(',')?.trim_start(),
+        };
+    }
+}
+
 /// What a caller saw, from `If-Match`.
 #[derive(Clone, Debug, Default)]
-pub struct Seen(Option<String>);
+pub struct Seen(Option<Vec<String>>);
 
 impl Seen {
     /// Reads the headers.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let all = headers.get_all(header::IF_MATCH).iter();
-        let texts: Vec<_> = all.filter_map(|value| value.to_str().ok()).collect();
-        Self((!texts.is_empty()).then(|| texts.join(",")))
+        let texts: Vec<_> = all
+            .map(|value| value.to_str().unwrap_or_default())
+            .collect();
+        if texts.is_empty() {
+            return Ok(Self(None));
+        }
+        let text = texts.join(",");
+        if text.trim() == "*" {
+            return Ok(Self(Some(vec!["*".to_owned()])));
+        }
+        if let Some(tags) = tags(&text) {
+            return Ok(Self(Some(tags)));
+        }
+        Err(Problem::faults(vec![Fault::parameter(
+            "If-Match",
+            None,
+            "it is `*`, or tags in quotes as `ETag` gives them",
+        )]))
     }
 
     /// Refuses with 412 and the present state where the caller saw another one; says nothing where
@@ -66,10 +101,7 @@ impl Seen {
         };
         let tag = now.tag();
         // Weak tags never match (RFC 9110, section 13.1.1).
-        let fits = seen
-            .split(',')
-            .map(str::trim)
-            .any(|one| one == "*" || one == tag);
+        let fits = seen.iter().any(|one| one == "*" || *one == tag);
         if fits {
             return Ok(());
         }

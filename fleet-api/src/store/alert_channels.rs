@@ -3,7 +3,9 @@
 use sqlx::FromRow;
 
 use super::alert_rules::Severity;
-use super::tx::plain;
+use super::filter::{Filter, FilterField, Holds};
+use super::listing::{Listing, field};
+use super::tx::{plain, rows};
 use super::{StoreResult, Tx, text_enum};
 
 text_enum! {
@@ -181,26 +183,33 @@ pub async fn delivery_settle(
     Ok(())
 }
 
-/// A channel's messages, newest first, from the one before `before`.
+/// What a channel's messages can be asked for by.
+pub const DELIVERY_FIELDS: [FilterField; 6] = [
+    field("id", "delivery_id", Holds::Text),
+    field(
+        "state",
+        "state",
+        Holds::Word(&["waiting", "sent", "failed"]),
+    ),
+    field("reason", "reason", Holds::Text),
+    field("attempts", "attempts", Holds::Number),
+    field("created", "created", Holds::Time),
+    field("updated", "updated", Holds::Time),
+];
+
+/// A channel's messages that `filter` finds, newest first, from the one before `before`.
 pub async fn delivery_list(
     tx: &mut Tx,
     channel: &str,
+    filter: &Filter,
     before: Option<(i64, &str)>,
     limit: u32,
 ) -> StoreResult<Vec<DeliveryRow>> {
-    let (created, id) = before.unwrap_or((i64::MAX, ""));
-    fetch!(
-        all,
-        tx,
-        DeliveryRow,
-        "SELECT * FROM alert_deliveries WHERE channel_id = $1 \
-           AND (created < $2 OR (created = $2 AND delivery_id < $3)) \
-         ORDER BY created DESC, delivery_id DESC LIMIT $4",
-        channel,
-        created,
-        id,
-        i64::from(limit),
-    )
+    let list = Listing::of("SELECT * FROM alert_deliveries WHERE TRUE")
+        .equal("channel_id", Some(channel))
+        .filter(filter)
+        .newest(("created", "delivery_id"), before, limit);
+    rows(tx, list).await
 }
 
 /// Forgets messages that ended before `before`.

@@ -5,7 +5,9 @@ use sqlx::FromRow;
 
 use super::alert_rules::{AlertKind, Severity};
 use super::boxes::BoxState;
-use super::tx::plain;
+use super::filter::{Filter, FilterField, Holds};
+use super::listing::{Listing, field};
+use super::tx::{plain, rows};
 use super::{StoreResult, Tx, text_enum};
 
 text_enum! {
@@ -263,35 +265,50 @@ pub struct AlertFilter {
     pub box_id: Option<BoxId>,
     /// This bad.
     pub severity: Option<Severity>,
+    /// What else is asked.
+    pub filter: Filter,
 }
+
+/// What alerts can be asked for by.
+pub const ALERT_FIELDS: [FilterField; 12] = [
+    field("id", "alert_id", Holds::Text),
+    field("box", "box_id", Holds::Text),
+    field("rule", "rule_id", Holds::Text),
+    field("name", "rule_name", Holds::Text),
+    field("kind", "kind", Holds::Text),
+    field(
+        "severity",
+        "severity",
+        Holds::Word(&["warning", "critical"]),
+    ),
+    field(
+        "state",
+        "state",
+        Holds::Word(&["open", "acknowledged", "resolved"]),
+    ),
+    field("by", "acknowledged_by", Holds::Text),
+    field("since", "since", Holds::Time),
+    field("opened", "opened", Holds::Time),
+    field("acknowledged", "acknowledged", Holds::Time),
+    field("resolved", "resolved", Holds::Time),
+];
 
 /// Alerts, newest first, from the one before `before`: when it opened, and its name.
 pub async fn alert_list(
     tx: &mut Tx,
-    filter: &AlertFilter,
+    wanted: &AlertFilter,
     before: Option<(i64, &str)>,
     limit: u32,
 ) -> StoreResult<Vec<AlertRow>> {
-    let (opened, id) = before.unwrap_or((i64::MAX, ""));
-    fetch!(
-        all,
-        tx,
-        AlertRow,
-        "SELECT * FROM alerts WHERE state <> 'pending' \
-           AND (CAST($1 AS TEXT) IS NULL OR state = $1) \
-           AND (NOT CAST($2 AS BOOLEAN) OR state <> 'resolved') \
-           AND (CAST($3 AS TEXT) IS NULL OR box_id = $3) \
-           AND (CAST($4 AS TEXT) IS NULL OR severity = $4) \
-           AND (opened < $5 OR (opened = $5 AND alert_id < $6)) \
-         ORDER BY opened DESC, alert_id DESC LIMIT $7",
-        filter.state.map(AlertState::as_str),
-        filter.unresolved,
-        filter.box_id.as_ref().map(BoxId::as_str),
-        filter.severity.map(Severity::as_str),
-        opened,
-        id,
-        i64::from(limit),
-    )
+    let mut list = Listing::of("SELECT * FROM alerts WHERE state <> 'pending'")
+        .equal("state", wanted.state.map(AlertState::as_str))
+        .equal("box_id", wanted.box_id.as_ref().map(BoxId::as_str))
+        .equal("severity", wanted.severity.map(Severity::as_str))
+        .filter(&wanted.filter);
+    if wanted.unresolved {
+        list = list.and(" AND state <> 'resolved'");
+    }
+    rows(tx, list.newest(("opened", "alert_id"), before, limit)).await
 }
 
 /// How many alerts are not over: `(severity, state, count)`.

@@ -3,7 +3,9 @@
 
 use sqlx::FromRow;
 
-use super::tx::plain;
+use super::filter::{Filter, FilterField, Holds};
+use super::listing::field;
+use super::tx::{Piece, plain, rows};
 use super::{StoreResult, Tx};
 
 /// What the first entry continues.
@@ -79,20 +81,31 @@ pub async fn audit_append(tx: &mut Tx, entry: AuditEntry<'_>, now: i64) -> Store
     Ok(row)
 }
 
-/// Entries, newest first, from the one before `before`.
+/// What the audit can be asked for by.
+pub const AUDIT_FIELDS: [FilterField; 6] = [
+    field("actor", "actor", Holds::Text),
+    field("action", "action", Holds::Text),
+    field("subject", "subject", Holds::Text),
+    field("detail", "detail", Holds::Text),
+    field("number", "number", Holds::Number),
+    field("at", "at", Holds::Time),
+];
+
+/// Entries that `filter` finds, newest first, from the one before `before`.
 pub async fn audit_list(
     tx: &mut Tx,
+    filter: &Filter,
     before: Option<i64>,
     limit: u32,
 ) -> StoreResult<Vec<AuditRow>> {
-    fetch!(
-        all,
-        tx,
-        AuditRow,
-        "SELECT * FROM audit WHERE number < $1 ORDER BY number DESC LIMIT $2",
-        before.unwrap_or(i64::MAX),
-        i64::from(limit),
-    )
+    let mut list: Vec<Piece> = vec![
+        "SELECT * FROM audit WHERE number < ".into(),
+        Piece::Int(before.unwrap_or(i64::MAX)),
+    ];
+    filter.push(&mut list);
+    list.push(" ORDER BY number DESC LIMIT ".into());
+    list.push(Piece::Int(i64::from(limit)));
+    rows(tx, list).await
 }
 
 /// Entries, oldest first, from the one after `after`.

@@ -5,6 +5,7 @@ use sqlx::FromRow;
 
 use super::boxes::BoxState;
 use super::filter::{Filter, FilterField, Holds};
+use super::listing::field;
 use super::tx::{Piece, rows};
 use super::{StoreResult, Tx, text_enum};
 
@@ -26,10 +27,6 @@ pub const BOX_FIELDS: [FilterField; 11] = [
     field("seen", "last_seen", Holds::Time),
     field("certificate", "certificate_expires", Holds::Time),
 ];
-
-const fn field(name: &'static str, sql: &'static str, holds: Holds) -> FilterField {
-    FilterField { name, sql, holds }
-}
 
 text_enum! {
     /// How far a bulk command has come.

@@ -4,7 +4,9 @@ use longhaul_protocol::ids::{BoxId, CommandId};
 use sqlx::FromRow;
 
 use super::command_traces::{trace_accepted, trace_sent};
-use super::tx::plain;
+use super::filter::{Filter, FilterField, Holds};
+use super::listing::{Listing, field};
+use super::tx::{plain, rows};
 use super::{StoreResult, Tx, text_enum};
 
 text_enum! {
@@ -154,25 +156,44 @@ pub async fn command_get(tx: &mut Tx, id: &CommandId) -> StoreResult<Option<Comm
     )
 }
 
-/// A box's commands, newest first, from the one before `(created, id)`.
+/// What commands can be asked for by.
+pub const COMMAND_FIELDS: [FilterField; 8] = [
+    field("id", "command_id", Holds::Text),
+    field("kind", "kind", Holds::Text),
+    field(
+        "state",
+        "state",
+        Holds::Word(&[
+            "queued",
+            "sent",
+            "accepted",
+            "rejected",
+            "done",
+            "failed",
+            "expired",
+            "cancelled",
+        ]),
+    ),
+    field("by", "created_by", Holds::Text),
+    field("rollout", "rollout_id", Holds::Text),
+    field("created", "created", Holds::Time),
+    field("updated", "updated", Holds::Time),
+    field("expires", "expires", Holds::Time),
+];
+
+/// A box's commands that `filter` finds, newest first, from the one before `(created, id)`.
 pub async fn command_list(
     tx: &mut Tx,
     box_id: &BoxId,
+    filter: &Filter,
     before: Option<(i64, &str)>,
     limit: u32,
 ) -> StoreResult<Vec<CommandRow>> {
-    let (at, id) = before.unwrap_or((i64::MAX, ""));
-    fetch!(
-        all,
-        tx,
-        CommandRow,
-        "SELECT * FROM commands WHERE box_id = $1 AND (created, command_id) < ($2, $3) \
-         ORDER BY created DESC, command_id DESC LIMIT $4",
-        box_id.as_str(),
-        at,
-        id,
-        i64::from(limit),
-    )
+    let list = Listing::of("SELECT * FROM commands WHERE TRUE")
+        .equal("box_id", Some(box_id.as_str()))
+        .filter(filter)
+        .newest(("created", "command_id"), before, limit);
+    rows(tx, list).await
 }
 
 /// What the box still has to be told, in the order of the counters: it is sent again at every

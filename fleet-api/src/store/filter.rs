@@ -50,6 +50,19 @@ pub struct FilterField {
     pub holds: Holds,
 }
 
+impl fmt::Display for FilterField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holds = match self.holds {
+            Holds::Text => "text".to_owned(),
+            Holds::Word(words) => words.join(" | "),
+            Holds::Truth => "true | false".to_owned(),
+            Holds::Number => "number".to_owned(),
+            Holds::Time => "time: milliseconds, or an age such as 6h".to_owned(),
+        };
+        write!(f, "`{}` ({holds})", self.name)
+    }
+}
+
 /// A filter that does not fit, and where.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{text}, at character {position}")]

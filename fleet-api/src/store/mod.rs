@@ -7,6 +7,7 @@
 
 #[macro_use]
 mod tx;
+mod listing;
 
 pub mod alert_channels;
 pub mod alert_rules;
@@ -24,6 +25,7 @@ pub mod destinations;
 pub mod edges;
 pub mod filter;
 pub mod idempotency;
+pub mod identities;
 pub mod journal;
 pub mod locks;
 pub mod objects;

@@ -108,13 +108,14 @@ pub async fn operator_list(tx: &mut Tx) -> StoreResult<Vec<OperatorRow>> {
     )
 }
 
-/// Operators who may do everything.
+/// Operators who may do everything and have a password: somebody can log in while no provider can be
+/// reached.
 pub async fn operator_count_admins(tx: &mut Tx) -> StoreResult<i64> {
     let (count,) = fetch!(
         one,
         tx,
         (i64,),
-        "SELECT count(*) FROM operators WHERE role = 'admin'"
+        "SELECT count(*) FROM operators WHERE role = 'admin' AND password_hash <> ''"
     )?;
     Ok(count)
 }

@@ -3,7 +3,10 @@
 use longhaul_protocol::ids::OrderId;
 use sqlx::FromRow;
 
+use super::filter::{Filter, FilterField, Holds};
+use super::listing::field;
 use super::tenants::TenantId;
+use super::tx::{Piece, rows};
 use super::{StoreResult, Tx};
 
 /// One order.
@@ -61,21 +64,36 @@ pub async fn order_get(
     )
 }
 
-/// Orders in the order of their names, from the one after `after`; for a tenant, its own.
+/// What orders can be asked for by.
+pub const ORDER_FIELDS: [FilterField; 7] = [
+    field("id", "order_id", Holds::Text),
+    field("customer", "customer", Holds::Text),
+    field("tenant", "tenant_id", Holds::Text),
+    field("bucket", "bucket", Holds::Text),
+    field("note", "note", Holds::Text),
+    field("by", "created_by", Holds::Text),
+    field("created", "created", Holds::Time),
+];
+
+/// Orders that `filter` finds in the order of their names, from the one after `after`; for a tenant,
+/// its own.
 pub async fn order_list(
     tx: &mut Tx,
     tenant: Option<&TenantId>,
+    filter: &Filter,
     after: Option<&OrderId>,
     limit: u32,
 ) -> StoreResult<Vec<OrderRow>> {
-    fetch!(
-        all,
-        tx,
-        OrderRow,
-        "SELECT * FROM orders WHERE order_id > $1 \
-           AND (CAST($3 AS TEXT) IS NULL OR tenant_id = $3) ORDER BY order_id LIMIT $2",
-        after.map_or("", OrderId::as_str),
-        i64::from(limit),
-        tenant.map(TenantId::as_str),
-    )
+    let mut list: Vec<Piece> = vec![
+        "SELECT * FROM orders WHERE order_id > ".into(),
+        Piece::Text(after.map_or("", OrderId::as_str).to_owned()),
+    ];
+    if let Some(tenant) = tenant {
+        list.push(" AND tenant_id = ".into());
+        list.push(Piece::Text(tenant.as_str().to_owned()));
+    }
+    filter.push(&mut list);
+    list.push(" ORDER BY order_id LIMIT ".into());
+    list.push(Piece::Int(i64::from(limit)));
+    rows(tx, list).await
 }

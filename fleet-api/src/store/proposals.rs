@@ -3,6 +3,9 @@
 use longhaul_protocol::ids::{BoxId, CommandId};
 use sqlx::FromRow;
 
+use super::filter::{Filter, FilterField, Holds};
+use super::listing::{Listing, field};
+use super::tx::rows;
 use super::{StoreResult, Tx, text_enum};
 
 text_enum! {
@@ -109,30 +112,38 @@ pub async fn proposal_get(tx: &mut Tx, id: &str) -> StoreResult<Option<ProposalR
     )
 }
 
-/// Proposals, newest first, from the one before `(created, id)`; in one state or about one box,
-/// where they are named.
+/// What proposals can be asked for by.
+pub const PROPOSAL_FIELDS: [FilterField; 9] = [
+    field("id", "proposal_id", Holds::Text),
+    field("box", "box_id", Holds::Text),
+    field("bulk", "bulk_id", Holds::Text),
+    field("kind", "kind", Holds::Text),
+    field(
+        "state",
+        "state",
+        Holds::Word(&["open", "approved", "refused", "withdrawn", "expired"]),
+    ),
+    field("proposer", "proposer", Holds::Text),
+    field("decider", "decider", Holds::Text),
+    field("created", "created", Holds::Time),
+    field("decided", "decided", Holds::Time),
+];
+
+/// Proposals that `filter` finds, newest first, from the one before `(created, id)`; in one state or
+/// about one box, where they are named.
 pub async fn proposal_list(
     tx: &mut Tx,
-    state: Option<ProposalState>,
-    box_id: Option<&BoxId>,
+    (state, box_id): (Option<ProposalState>, Option<&BoxId>),
+    filter: &Filter,
     before: Option<(i64, &str)>,
     limit: u32,
 ) -> StoreResult<Vec<ProposalRow>> {
-    let (at, id) = before.unwrap_or((i64::MAX, ""));
-    fetch!(
-        all,
-        tx,
-        ProposalRow,
-        "SELECT * FROM proposals WHERE (created, proposal_id) < ($1, $2) \
-           AND (CAST($3 AS TEXT) IS NULL OR state = $3) \
-           AND (CAST($4 AS TEXT) IS NULL OR box_id = $4) \
-         ORDER BY created DESC, proposal_id DESC LIMIT $5",
-        at,
-        id,
-        state.map(ProposalState::as_str),
-        box_id.map(BoxId::as_str),
-        i64::from(limit),
-    )
+    let list = Listing::of("SELECT * FROM proposals WHERE TRUE")
+        .equal("state", state.map(ProposalState::as_str))
+        .equal("box_id", box_id.map(BoxId::as_str))
+        .filter(filter)
+        .newest(("created", "proposal_id"), before, limit);
+    rows(tx, list).await
 }
 
 /// Ends a proposal that waits and whose time has not passed; `false` if there is none: of two who

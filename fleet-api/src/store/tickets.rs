@@ -3,7 +3,10 @@
 use longhaul_protocol::ids::{BoxId, OrderId, TicketId};
 use sqlx::FromRow;
 
+use super::filter::{Filter, FilterField, Holds};
+use super::listing::{Listing, field};
 use super::tenants::TenantId;
+use super::tx::rows;
 use super::{StoreResult, Tx};
 
 /// One ticket.
@@ -111,31 +114,36 @@ pub async fn ticket_list(
     )
 }
 
-/// Tickets of all boxes, or of one order, newest first, from the one before `before`: when it was
-/// made, and its name. For a tenant, its own.
+/// What tickets can be asked for by.
+pub const TICKET_FIELDS: [FilterField; 10] = [
+    field("id", "ticket_id", Holds::Text),
+    field("box", "box_id", Holds::Text),
+    field("order", "order_id", Holds::Text),
+    field("tenant", "tenant_id", Holds::Text),
+    field("bucket", "bucket", Holds::Text),
+    field("access_key", "access_key", Holds::Text),
+    field("by", "created_by", Holds::Text),
+    field("created", "created", Holds::Time),
+    field("expires", "expires", Holds::Time),
+    field("revoked", "revoked", Holds::Time),
+];
+
+/// Tickets of all boxes, or of one order, that `filter` finds, newest first, from the one before
+/// `before`: when it was made, and its name. For a tenant, its own.
 pub async fn ticket_list_all(
     tx: &mut Tx,
     tenant: Option<&TenantId>,
     order: Option<&OrderId>,
+    filter: &Filter,
     before: Option<(i64, &str)>,
     limit: u32,
 ) -> StoreResult<Vec<TicketRow>> {
-    let (created, id) = before.unwrap_or((i64::MAX, ""));
-    fetch!(
-        all,
-        tx,
-        TicketRow,
-        "SELECT * FROM tickets \
-         WHERE (CAST($1 AS TEXT) IS NULL OR order_id = $1) \
-           AND (CAST($5 AS TEXT) IS NULL OR tenant_id = $5) \
-           AND (created < $2 OR (created = $2 AND ticket_id < $3)) \
-         ORDER BY created DESC, ticket_id DESC LIMIT $4",
-        order.map(OrderId::as_str),
-        created,
-        id,
-        i64::from(limit),
-        tenant.map(TenantId::as_str),
-    )
+    let list = Listing::of("SELECT * FROM tickets WHERE TRUE")
+        .equal("order_id", order.map(OrderId::as_str))
+        .equal("tenant_id", tenant.map(TenantId::as_str))
+        .filter(filter)
+        .newest(("created", "ticket_id"), before, limit);
+    rows(tx, list).await
 }
 
 /// The tickets that may write to the box now, by name.

@@ -52,6 +52,9 @@ pub enum StoreError {
         "a request with this idempotency key is being carried out, or was: repeat it to get its answer"
     )]
     KeyTaken,
+    /// A request with an idempotency key was to be committed without its answer.
+    #[error("nothing was kept to answer a repetition of this request with")]
+    Unanswered,
     /// A JSON column could not be written or read.
     #[error("malformed {what} in the database")]
     Json {

@@ -4,8 +4,10 @@ use longhaul_protocol::ids::{BoxId, ObjectKey, TicketId, UploadId};
 use longhaul_protocol::value::Digest32;
 use sqlx::FromRow;
 
+use super::filter::{Filter, FilterField, Holds};
+use super::listing::{Listing, field};
 use super::tenants::TenantId;
-use super::tx::plain;
+use super::tx::{plain, rows};
 use super::{StoreResult, Tx, text_enum};
 
 text_enum! {
@@ -209,30 +211,43 @@ pub async fn upload_erase(
     )
 }
 
-/// A box's uploads, newest first, from the one before `(created, id)`; for a tenant, those to its
-/// buckets.
+/// What a box's uploads can be asked for by.
+pub const UPLOAD_FIELDS: [FilterField; 9] = [
+    field("id", "upload_id", Holds::Text),
+    field("bucket", "bucket", Holds::Text),
+    field("key", "object_key", Holds::Text),
+    field("ticket", "ticket_id", Holds::Text),
+    field(
+        "state",
+        "state",
+        Holds::Word(&["started", "completing", "verified", "failed", "aborted"]),
+    ),
+    field("reason", "reason", Holds::Text),
+    field("bytes", "bytes", Holds::Number),
+    field("created", "created", Holds::Time),
+    field("updated", "updated", Holds::Time),
+];
+
+/// A box's uploads that `filter` finds, newest first, from the one before `(created, id)`; for a
+/// tenant, those to its buckets.
 pub async fn upload_list(
     tx: &mut Tx,
     box_id: &BoxId,
     tenant: Option<&TenantId>,
+    filter: &Filter,
     before: Option<(i64, &str)>,
     limit: u32,
 ) -> StoreResult<Vec<UploadRow>> {
-    let (at, id) = before.unwrap_or((i64::MAX, ""));
-    fetch!(
-        all,
-        tx,
-        UploadRow,
-        "SELECT * FROM uploads WHERE box_id = $1 AND (created, upload_id) < ($2, $3) \
-           AND (CAST($5 AS TEXT) IS NULL OR bucket IN ( \
-               SELECT o.bucket FROM bucket_owners o WHERE o.tenant_id = $5)) \
-         ORDER BY created DESC, upload_id DESC LIMIT $4",
-        box_id.as_str(),
-        at,
-        id,
-        i64::from(limit),
-        tenant.map(TenantId::as_str),
-    )
+    let list = Listing::of("SELECT * FROM uploads WHERE TRUE")
+        .equal("box_id", Some(box_id.as_str()))
+        .with(
+            " AND bucket IN (SELECT o.bucket FROM bucket_owners o WHERE o.tenant_id = ",
+            tenant,
+            ")",
+        )
+        .filter(filter)
+        .newest(("created", "upload_id"), before, limit);
+    rows(tx, list).await
 }
 
 /// A box's uploads by state: `(state, count, bytes)`; for a tenant, those to its buckets.

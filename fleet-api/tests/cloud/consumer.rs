@@ -6,6 +6,7 @@ use longhaul_fleet_api::fleet::{FleetErrorKind, NewTicket};
 use longhaul_fleet_api::store::audit::audit_list;
 use longhaul_fleet_api::store::boxes::box_get;
 use longhaul_fleet_api::store::commands::{CommandState as Stored, command_get};
+use longhaul_fleet_api::store::filter::Filter;
 use longhaul_protocol::command::{
     CommandClaims, CommandKind, CommandState, CommandUpdate, SignedCommand,
 };
@@ -163,7 +164,9 @@ async fn a_cloud_that_has_lost_its_past_takes_a_journal_up_where_it_is() {
 
     assert_eq!(session.next::<JournalAck>(Dn::Ack).await.through, 500);
     let mut tx = bench.fleet.db().read().await.expect("a transaction");
-    let audit = audit_list(&mut tx, None, 10).await.expect("read");
+    let audit = audit_list(&mut tx, &Filter::default(), None, 10)
+        .await
+        .expect("read");
     let lost = audit
         .iter()
         .find(|row| row.action == "journal.lost")

@@ -5,14 +5,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
-use super::paging::{PartQuery, TimePlace, page};
+use super::paging::{FilteredQuery, TimePlace, page};
 use crate::fleet;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::keep;
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
 use crate::store::alert_channels::{
-    ChannelKind, ChannelRow, DeliveryRow, DeliveryState, channel_get, channel_list, delivery_list,
+    ChannelKind, ChannelRow, DELIVERY_FIELDS, DeliveryRow, DeliveryState, channel_get,
+    channel_list, delivery_list,
 };
 use crate::store::alert_rules::Severity;
 use crate::store::operators::Role;
@@ -92,10 +94,12 @@ endpoint! {
 #[serde(deny_unknown_fields)]
 pub struct NewChannel {
     /// A name for people, 1 to 64 characters.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
     /// How it tells.
     kind: ChannelKind,
     /// `https://..` for a webhook, an address for mail.
+    #[schema(min_length = 3, max_length = 2000)]
     target: String,
     /// The least severity that is told.
     severity: Severity,
@@ -125,11 +129,16 @@ async fn create(call: Call<ChannelCreate>) -> Result<Json<MadeChannel>, Problem>
         severity: new.severity,
     };
     let actor = call.caller.actor();
-    let (row, secret) = call.people.fleet.channel_create(&actor, new).await?;
-    Ok(Json(MadeChannel {
+    let mut tx = call.people.db.write().await?;
+    let made = call.people.fleet.channel_create(&mut tx, &actor, new);
+    let (row, secret) = made.await?;
+    let made = MadeChannel {
         channel: row.into(),
         secret,
-    }))
+    };
+    keep(&call.people, &made)?;
+    tx.commit().await?;
+    Ok(Json(made))
 }
 
 /// Which channel.
@@ -180,7 +189,7 @@ endpoint! {
     /// What became of it.
     DeliveryList = GET "/v1/alert-channels/{channel_id}/deliveries" as "alertDeliveryList", Scope::Role(Role::Admin), OK;
     "A channel's messages, newest first, and what became of them."
-    (ChannelPath, PartQuery, NoBody) -> Json<DeliveryPage> = deliveries
+    (ChannelPath, FilteredQuery, NoBody) -> Json<DeliveryPage> = deliveries
 }
 
 /// One message to one channel.
@@ -225,12 +234,13 @@ page! {
 async fn deliveries(call: Call<DeliveryList>) -> Result<Json<DeliveryPage>, Problem> {
     let id = call.path.channel_id.as_str();
     let part = call.query.part::<TimePlace>()?;
+    let filter = call.query.filter(&DELIVERY_FIELDS, &call.people)?;
     let before = part.place.as_ref().map(TimePlace::place);
     let mut tx = call.people.db.read().await?;
     if channel_get(&mut tx, id).await?.is_none() {
         return Err(Problem::not_found(format!("there is no channel {id}")));
     }
-    let rows = delivery_list(&mut tx, id, before, part.limit).await?;
+    let rows = delivery_list(&mut tx, id, &filter, before, part.limit).await?;
     let next = part.next(&rows, |last| (last.created, last.delivery_id.clone()))?;
     Ok(Json(DeliveryPage::new(rows, next, &call.people)))
 }

@@ -157,6 +157,11 @@ endpoint! {
 #[serde(deny_unknown_fields)]
 pub struct NewAlertRule {
     /// Its name for people, 1 to 100 characters.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
     /// What it measures.
     kind: AlertKind,
@@ -165,8 +170,10 @@ pub struct NewAlertRule {
     /// From here on it is none any more: lower where more is worse, higher where less is.
     clear_at: f64,
     /// How long it must be trouble before anybody is told, in seconds, at most a week.
+    #[schema(minimum = 0, maximum = 604_800)]
     hold_secs: i64,
     /// How long it must be none before it counts as over, in seconds, at most a week.
+    #[schema(minimum = 0, maximum = 604_800)]
     clear_secs: i64,
     /// How bad it is.
     severity: Severity,

@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
-use super::paging::{Part, TimePlace, page};
+use super::paging::{Part, TimePlace, filter, page};
 use crate::alerts::measure::say;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
 use crate::store::alert_rules::{AlertKind, Severity};
 use crate::store::alerts::{
-    AlertEventRow, AlertFilter, AlertRow, AlertState, alert_event_list, alert_get, alert_list,
+    ALERT_FIELDS, AlertEventRow, AlertFilter, AlertRow, AlertState, alert_event_list, alert_get,
+    alert_list,
 };
 use crate::store::operators::Role;
 
@@ -25,7 +26,7 @@ pub(super) fn add(api: Api) -> Api {
 endpoint! {
     /// All of them.
     AlertList = GET "/v1/alerts" as "alertList", Scope::Role(Role::Viewer), OK;
-    "Alerts, newest first; those that are not over, unless a state is asked for."
+    "Alerts, newest first; those that are not over, unless a state or a filter is asked for."
     (Nothing, AlertQuery, NoBody) -> Json<AlertPage> = list
 }
 
@@ -33,7 +34,7 @@ endpoint! {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct AlertQuery {
-    /// In this state only; `all` for every state, absent for what is not over.
+    /// In this state only; `all` for every state, absent for what is not over, or what the filter finds.
     #[param(inline)]
     state: Option<StateAsked>,
     /// This bad only.
@@ -42,6 +43,9 @@ pub struct AlertQuery {
     /// On this box only.
     #[param(value_type = Option<String>)]
     box_id: Option<BoxId>,
+    /// Which rows.
+    #[param(max_length = 1000)]
+    filter: Option<String>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// Rows at the most, 1 to 1,000.
@@ -130,15 +134,16 @@ async fn list(call: Call<AlertList>) -> Result<Json<AlertPage>, Problem> {
         Some(StateAsked::Resolved) => Some(AlertState::Resolved),
         Some(StateAsked::All) | None => None,
     };
-    let filter = AlertFilter {
+    let wanted = AlertFilter {
         state,
-        unresolved: query.state.is_none(),
+        unresolved: query.state.is_none() && query.filter.is_none(),
         box_id: query.box_id,
         severity: query.severity,
+        filter: filter(query.filter.as_deref(), &ALERT_FIELDS, &call.people)?,
     };
     let before = part.place.as_ref().map(TimePlace::place);
     let mut tx = call.people.db.read().await?;
-    let rows = alert_list(&mut tx, &filter, before, part.limit).await?;
+    let rows = alert_list(&mut tx, &wanted, before, part.limit).await?;
     let next = part.next(&rows, |last| (last.opened, last.alert_id.clone()))?;
     Ok(Json(AlertPage::new(rows, next, &call.people)))
 }
@@ -223,6 +228,7 @@ endpoint! {
 pub struct Acknowledgement {
     /// For the history, at most 500 characters.
     #[serde(default)]
+    #[schema(max_length = 500)]
     note: String,
 }
 

@@ -4,11 +4,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::endpoint;
-use super::paging::{PartQuery, page};
+use super::paging::{FilteredQuery, page};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
 use crate::http::problem::Problem;
-use crate::store::audit::{AuditRow, audit_list};
+use crate::store::audit::{AUDIT_FIELDS, AuditRow, audit_list};
 use crate::store::operators::Role;
 
 pub(super) fn add(api: Api) -> Api {
@@ -19,7 +19,7 @@ endpoint! {
     /// All of it.
     AuditList = GET "/v1/audit" as "auditList", Scope::Role(Role::Operator), OK;
     "Who did what to what, newest first; each entry's hash covers the one before it."
-    (Nothing, PartQuery, NoBody) -> Json<AuditPage> = list
+    (Nothing, FilteredQuery, NoBody) -> Json<AuditPage> = list
 }
 
 /// One entry.
@@ -62,8 +62,9 @@ page! {
 
 async fn list(call: Call<AuditList>) -> Result<Json<AuditPage>, Problem> {
     let part = call.query.part()?;
+    let filter = call.query.filter(&AUDIT_FIELDS, &call.people)?;
     let mut tx = call.people.db.read().await?;
-    let rows = audit_list(&mut tx, part.place, part.limit).await?;
+    let rows = audit_list(&mut tx, &filter, part.place, part.limit).await?;
     let next = part.next(&rows, |last| last.number)?;
     Ok(Json(AuditPage::new(rows, next, &call.people)))
 }

@@ -5,14 +5,14 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, find, find_for};
 use super::endpoint;
-use super::paging::{PartQuery, TimePlace, page};
+use super::paging::{FilteredQuery, PartQuery, TimePlace, page};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Scope};
-use crate::http::problem::Problem;
+use crate::http::problem::{Fault, Problem};
 use crate::store::operators::Role;
 use crate::store::telemetry::{Series, TelemetryPoint, telemetry_series};
 use crate::store::timeline::{TimelinePlace, TimelineRow, TimelineSource, timeline_list};
-use crate::store::uploads::{UploadRow, UploadState, upload_list};
+use crate::store::uploads::{UPLOAD_FIELDS, UploadRow, UploadState, upload_list};
 
 /// Points in a series, where the caller does not say.
 const DEFAULT_POINTS: u32 = 300;
@@ -39,10 +39,13 @@ endpoint! {
 #[serde(deny_unknown_fields)]
 pub struct TelemetryQuery {
     /// Begin, milliseconds; an hour ago if absent.
+    #[param(minimum = 0)]
     since: Option<i64>,
-    /// End, milliseconds; now if absent.
+    /// End, milliseconds, after the begin; now if absent.
+    #[param(minimum = 1)]
     until: Option<i64>,
     /// Points at the most, 1 to 2,000.
+    #[param(minimum = 1, maximum = 2000)]
     limit: Option<u32>,
 }
 
@@ -75,7 +78,10 @@ async fn telemetry(call: Call<TelemetryList>) -> Result<Json<TelemetrySeries>, P
         ));
     }
     let points = call.query.limit.unwrap_or(DEFAULT_POINTS);
-    let points = points.clamp(1, MAX_POINTS);
+    if !(1..=MAX_POINTS).contains(&points) {
+        let text = format!("{points} is not within 1 to {MAX_POINTS}");
+        return Err(Problem::faults(vec![Fault::parameter("limit", None, text)]));
+    }
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
     find(&mut tx, id).await?;
@@ -163,7 +169,7 @@ endpoint! {
     /// What is on its way.
     TransferList = GET "/v1/boxes/{box_id}/transfers" as "transferList", Scope::Shared(Role::Viewer), OK;
     "A box's uploads to the object store, newest first."
-    (BoxPath, PartQuery, NoBody) -> Json<TransferPage> = transfers
+    (BoxPath, FilteredQuery, NoBody) -> Json<TransferPage> = transfers
 }
 
 /// One upload.
@@ -221,12 +227,13 @@ page! {
 
 async fn transfers(call: Call<TransferList>) -> Result<Json<TransferPage>, Problem> {
     let part = call.query.part::<TimePlace>()?;
+    let filter = call.query.filter(&UPLOAD_FIELDS, &call.people)?;
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
     find_for(&mut tx, id, &call.caller).await?;
     let before = part.place.as_ref().map(TimePlace::place);
     let tenant = call.caller.tenant();
-    let rows = upload_list(&mut tx, id, tenant, before, part.limit).await?;
+    let rows = upload_list(&mut tx, id, tenant, &filter, before, part.limit).await?;
     let next = part.next(&rows, |last| (last.created, last.upload_id.to_string()))?;
     Ok(Json(TransferPage::new(rows, next, &call.people)))
 }

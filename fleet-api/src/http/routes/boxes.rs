@@ -13,6 +13,7 @@ use super::paging::{Part, filter, page};
 use crate::fleet::FleetEventKind;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::answer_by;
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
 use crate::http::tag::{Changeable, Tagged};
@@ -304,9 +305,11 @@ endpoint! {
 pub struct BoxChange {
     /// A name for it, at most 200 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     label: Option<String>,
     /// Where it stands, at most 200 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     site: Option<String>,
 }
 
@@ -413,6 +416,10 @@ pub struct Imported {
 
 async fn import(call: Call<InventoryImport>) -> Result<Json<Imported>, Problem> {
     let actor = call.caller.actor();
+    answer_by(&call.people, |_, id| {
+        let id = id.to_owned();
+        Box::pin(async move { Ok(Imported { id }) })
+    });
     let id = call
         .people
         .fleet

@@ -2,11 +2,11 @@
 
 use longhaul_protocol::ids::CommandId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::command_body::{
-    AnyCommand, DEFAULT_DECIDE_SECS, DEFAULT_VALID_SECS, MAX_REASON, MAX_VALID_SECS, kind_of,
+    AnyCommand, DEFAULT_DECIDE_SECS, DEFAULT_VALID_SECS, Loose, MAX_REASON, MAX_VALID_SECS, kind_of,
 };
 use super::endpoint;
 use super::paging::{PartQuery, TimePlace, page};
@@ -15,6 +15,7 @@ use crate::fleet::{self, Blast, BulkError, MAX_DECIDE_SECS};
 use crate::http::People;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::{answer_by, keep};
 use crate::http::problem::{Fault, Problem};
 use crate::store::Tx;
 use crate::store::bulk::{
@@ -47,7 +48,7 @@ pub struct NewPreview {
     filter: String,
     /// What to do.
     #[schema(value_type = AnyCommand)]
-    command: Map<String, Value>,
+    command: Loose,
 }
 
 /// Whom a command would reach, and what it would disturb.
@@ -90,7 +91,7 @@ pub struct SiteCount {
 
 async fn preview(call: Call<BulkPreviewCreate>) -> Result<Json<BlastView>, Problem> {
     let new = call.body.0;
-    let command = kind_of(&new.command).map_err(|problem| problem.below("/command"))?;
+    let command = kind_of(&new.command.0).map_err(|problem| problem.below("/command"))?;
     if matches!(command, longhaul_protocol::command::CommandKind::Update(_)) {
         let text = "updates are assigned by rollouts";
         return Err(Problem::faults(vec![Fault::pointing(
@@ -99,11 +100,10 @@ async fn preview(call: Call<BulkPreviewCreate>) -> Result<Json<BlastView>, Probl
         )]));
     }
     let actor = call.caller.actor();
-    let blast = call
-        .people
-        .fleet
-        .bulk_preview(&actor, &new.filter, &command)
-        .await;
+    let mut tx = call.people.db.write().await?;
+    let fleet = &call.people.fleet;
+    let blast = fleet.bulk_preview(&mut tx, &actor, &new.filter, &command);
+    let blast = blast.await;
     let Blast {
         preview,
         expires,
@@ -117,7 +117,7 @@ async fn preview(call: Call<BulkPreviewCreate>) -> Result<Json<BlastView>, Probl
         order_count,
         active_transfers,
     } = blast.map_err(|error| refused(error, |at, text| Fault::at("filter", text).position(at)))?;
-    Ok(Json(BlastView {
+    let view = BlastView {
         preview,
         expires,
         boxes,
@@ -133,7 +133,10 @@ async fn preview(call: Call<BulkPreviewCreate>) -> Result<Json<BlastView>, Probl
         order_count,
         active_transfers,
         takes_two_people: command.is_destructive(),
-    }))
+    };
+    keep(&call.people, &view)?;
+    tx.commit().await?;
+    Ok(Json(view))
 }
 
 fn refused(error: BulkError, fault: impl FnOnce(usize, String) -> Fault) -> Problem {
@@ -167,7 +170,7 @@ pub struct NewBulk {
     #[schema(minimum = 1, maximum = 2_592_000)]
     expires_in_secs: Option<u32>,
     /// Why; needed where it takes two people.
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, pattern = r"^[^\x00]*$")]
     reason: Option<String>,
     /// How long somebody else may decide, in seconds; a day if absent.
     #[schema(minimum = 60, maximum = 604_800)]
@@ -200,6 +203,12 @@ async fn create(call: Call<BulkCreate>) -> Result<Json<BulkView>, Problem> {
         decide_within_secs: within("decide_within_secs", decide, 60, MAX_DECIDE_SECS)?,
     };
     let (actor, person) = (call.caller.actor(), person(&call.caller).ok());
+    answer_by(&call.people, |tx, id| {
+        Box::pin(async move {
+            let row = row(tx, id).await?;
+            BulkView::of(tx, row).await
+        })
+    });
     let id = call
         .people
         .fleet

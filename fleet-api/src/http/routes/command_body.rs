@@ -11,7 +11,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::endpoint;
 use crate::http::api::Api;
-use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope, make_whole};
 use crate::http::problem::{Fault, Problem};
 use crate::objects::names::check_bucket;
 use crate::store::operators::Role;
@@ -23,6 +23,20 @@ pub(super) const MAX_VALID_SECS: u32 = 30 * 86_400;
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<CommandKindList>()
+}
+
+/// A body that the table of kinds reads.
+#[derive(Deserialize)]
+#[serde(from = "Map<String, Value>")]
+pub struct Loose(pub Map<String, Value>);
+
+impl From<Map<String, Value>> for Loose {
+    fn from(mut map: Map<String, Value>) -> Self {
+        for value in map.values_mut() {
+            make_whole(value);
+        }
+        Self(map)
+    }
 }
 
 /// An argument beside those of a kind.
@@ -105,12 +119,12 @@ fn valid_for(body: &mut Map<String, Value>) -> Result<u32, Problem> {
 
 /// What to do, and until when it may be begun.
 #[derive(Deserialize)]
-pub struct NewCommand(Map<String, Value>);
+pub struct NewCommand(Loose);
 
 impl NewCommand {
     /// What to do, and for how many seconds it may be begun.
     pub fn read(self) -> Result<(CommandKind, u32), Problem> {
-        let mut body = self.0;
+        let mut body = self.0.0;
         let valid = valid_for(&mut body)?;
         Ok((kind_of(&body)?, valid))
     }
@@ -145,7 +159,7 @@ impl ToSchema for AnyCommand {}
 
 /// What shall be done once a second person has approved it.
 #[derive(Deserialize)]
-pub struct NewProposal(Map<String, Value>);
+pub struct NewProposal(Loose);
 
 /// What a proposal's body says.
 pub struct Proposed {
@@ -162,7 +176,7 @@ pub struct Proposed {
 impl NewProposal {
     /// Reads it.
     pub fn read(self) -> Result<Proposed, Problem> {
-        let mut body = self.0;
+        let mut body = self.0.0;
         let valid_for_secs = valid_for(&mut body)?;
         let reason: Option<String> = take(&mut body, "reason")?;
         let reason = reason
@@ -203,7 +217,7 @@ impl PartialSchema for NewProposal {
             name: "reason",
             required: true,
             schema: json!({
-                "type": "string", "minLength": 1, "maxLength": MAX_REASON, "pattern": r"^[^\u0000]*\S[^\u0000]*$",
+                "type": "string", "minLength": 1, "maxLength": MAX_REASON, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$",
                 "description": "Why it shall be done.",
             }),
         };

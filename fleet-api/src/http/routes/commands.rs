@@ -7,12 +7,13 @@ use utoipa::{IntoParams, ToSchema};
 use super::box_view::{BoxPath, find};
 use super::command_body::NewCommand;
 use super::endpoint;
-use super::paging::{PartQuery, TimePlace, page};
+use super::paging::{FilteredQuery, TimePlace, page};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::answer_by;
 use crate::http::problem::Problem;
 use crate::store::Tx;
-use crate::store::commands::{CommandRow, CommandState, command_get, command_list};
+use crate::store::commands::{COMMAND_FIELDS, CommandRow, CommandState, command_get, command_list};
 use crate::store::operators::Role;
 use crate::store::proposals::{ProposalRow, proposal_get};
 
@@ -139,6 +140,13 @@ impl From<CommandRow> for CommandView {
 async fn create(call: Call<CommandCreate>) -> Result<Json<CommandView>, Problem> {
     let (command, valid) = call.body.0.read()?;
     let actor = call.caller.actor();
+    answer_by(&call.people, |tx, id| {
+        Box::pin(async move {
+            let id = id.parse().map_err(|e| Problem::internal("command", &e))?;
+            let row = find_command(tx, &id).await?;
+            CommandView::of(tx, row).await
+        })
+    });
     let id = call
         .people
         .fleet
@@ -159,7 +167,7 @@ endpoint! {
     /// A box's commands.
     CommandList = GET "/v1/boxes/{box_id}/commands" as "commandList", Scope::Role(Role::Viewer), OK;
     "A box's commands, newest first."
-    (BoxPath, PartQuery, NoBody) -> Json<CommandPage> = list
+    (BoxPath, FilteredQuery, NoBody) -> Json<CommandPage> = list
 }
 
 page! {
@@ -169,11 +177,12 @@ page! {
 
 async fn list(call: Call<CommandList>) -> Result<Json<CommandPage>, Problem> {
     let part = call.query.part::<TimePlace>()?;
+    let filter = call.query.filter(&COMMAND_FIELDS, &call.people)?;
     let mut tx = call.people.db.read().await?;
     let id = &call.path.box_id;
     find(&mut tx, id).await?;
     let before = part.place.as_ref().map(TimePlace::place);
-    let rows = command_list(&mut tx, id, before, part.limit).await?;
+    let rows = command_list(&mut tx, id, &filter, before, part.limit).await?;
     let next = part.next(&rows, |last| (last.created, last.command_id.to_string()))?;
     let mut views = Vec::with_capacity(rows.len());
     for row in rows {

@@ -25,10 +25,12 @@ mod proposals;
 mod receipts;
 mod releases;
 mod session;
+mod sso;
 mod tenants;
 mod tickets;
 mod tokens;
 mod uplink;
+mod uplink_schema;
 mod vault_keys;
 
 use super::api::Api;
@@ -72,6 +74,7 @@ pub fn api() -> Api {
     let api = Api::default();
     let api = meta::add(api);
     let api = session::add(api);
+    let api = sso::add(api);
     let api = operators::add(api);
     let api = tokens::add(api);
     let api = audit::add(api);

@@ -10,10 +10,12 @@ use super::tenants::{check_exists, check_tenant};
 use crate::auth::password;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::keep;
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
 use crate::http::tag::{Changeable, Tagged};
 use crate::store::audit::{AuditEntry, audit_append};
+use crate::store::identities::identity_is_of;
 use crate::store::operators::{
     OperatorRow, Role, operator_count_admins, operator_delete, operator_get, operator_insert,
     operator_list, operator_lock, operator_update, session_delete_of,
@@ -116,14 +118,15 @@ endpoint! {
 #[serde(deny_unknown_fields)]
 pub struct NewOperator {
     /// Log-in name: 1 to 64 letters, digits, `.`, `-`, `_` and `@`.
+    #[schema(pattern = r"^[A-Za-z0-9._@\-]{1,64}$")]
     name: String,
     /// What they may do.
     role: Role,
     /// The tenant that they belong to, for the role `customer`.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = r"^[A-Za-z0-9_\-]{1,64}$")]
     tenant: Option<TenantId>,
     /// A first password, at least 12 characters.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, min_length = 12, max_length = 256)]
     password: Secret,
 }
 
@@ -160,8 +163,10 @@ async fn create(call: Call<OperatorCreate>) -> Result<Json<Operator>, Problem> {
         detail: &json!({ "role": row.role, "tenant": row.tenant_id }),
     };
     audit_append(&mut tx, entry, now).await?;
+    let made = Operator::from(row);
+    keep(&call.people, &made)?;
     tx.commit().await?;
-    Ok(Json(row.into()))
+    Ok(Json(made))
 }
 
 endpoint! {
@@ -178,7 +183,7 @@ pub struct OperatorChange {
     /// What they may do.
     role: Option<Role>,
     /// A new password, at least 12 characters.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 12, max_length = 256)]
     password: Option<Secret>,
 }
 
@@ -199,6 +204,11 @@ async fn update(call: Call<OperatorUpdate>) -> Result<Tagged<Operator>, Problem>
     let before = operator_get(&mut tx, name).await?;
     if let Some(before) = before.clone() {
         call.seen.check(&Operator::from(before))?;
+    }
+    if identity_is_of(&mut tx, name).await? {
+        return Err(Problem::conflict(
+            "this account logs in by the provider, whose groups decide what it may do",
+        ));
     }
     let is_customer = |role| role == Role::Customer;
     if let (Some(before), Some(role)) = (before, change.role)

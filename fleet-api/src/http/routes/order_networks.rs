@@ -11,6 +11,7 @@ use longhaul_protocol::probe::{MAX_REPORT, SignedReport};
 use longhaul_protocol::value::{Blob, Jws};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ArrayBuilder, ObjectBuilder, Type};
 
 use super::endpoint;
 use super::orders::OrderPath;
@@ -28,6 +29,8 @@ use crate::store::orders::order_get;
 const DEFAULT_DAYS: u32 = 14;
 /// Hints of each kind at the most.
 const MAX_HINTS: usize = 4;
+/// Longest hint, in characters.
+const MAX_HINT_CHARS: usize = 300;
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<OrderNetworkGet>()
@@ -51,6 +54,7 @@ pub struct Answers {
     address: Option<Address>,
     /// The VLAN that the box's port is in, 1 to 4094; 0 for none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 4094)]
     vlan: Option<u16>,
     /// The HTTP proxy, `http://host:port`, without a log-in: that is set on the box. Empty for none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,6 +64,7 @@ pub struct Answers {
     dot1x: Option<bool>,
     /// Where the box may connect to, at most 32.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 32)]
     egress: Option<Vec<Way>>,
 }
 
@@ -75,13 +80,14 @@ pub enum Address {
         #[schema(value_type = String)]
         address: IpAddr,
         /// Length of the network's prefix in bits.
+        #[schema(minimum = 1, maximum = 128)]
         prefix_len: u8,
         /// The gateway, in that network.
         #[schema(value_type = Option<String>)]
         #[serde(default, skip_serializing_if = "Option::is_none")]
         gateway: Option<IpAddr>,
         /// DNS servers, at most 4.
-        #[schema(value_type = Vec<String>)]
+        #[schema(value_type = Vec<String>, max_items = 4)]
         #[serde(default)]
         dns: Vec<IpAddr>,
     },
@@ -94,6 +100,7 @@ pub struct Way {
     /// Name or address; `*` for any.
     host: String,
     /// TCP port.
+    #[schema(minimum = 1, maximum = 65_535)]
     port: u16,
 }
 
@@ -240,13 +247,34 @@ endpoint! {
 #[serde(deny_unknown_fields)]
 pub struct NewProbeTicket {
     /// Days for which reports under it are taken, 1 to 90; 14 if absent.
+    #[schema(minimum = 1, maximum = 90)]
     days: Option<u32>,
     /// Where the signed status beacon is served, `http://..`, at most 4: by it a captive portal shows.
     #[serde(default)]
+    #[schema(schema_with = beacon_list)]
     beacons: Vec<String>,
     /// Servers of others, `host:port`, at most 4: by them a shut network is told from a shut way to us.
     #[serde(default)]
+    #[schema(schema_with = reach_list)]
     reach: Vec<String>,
+}
+
+fn beacon_list() -> Array {
+    hint_list(r"^http://[^\x00]*$")
+}
+
+fn reach_list() -> Array {
+    hint_list(r"^[^\x00]+$")
+}
+
+/// From the same constants as the check.
+fn hint_list(pattern: &str) -> Array {
+    let one = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .max_length(Some(MAX_HINT_CHARS))
+        .pattern(Some(pattern));
+    let all = ArrayBuilder::new().items(one);
+    all.max_items(Some(MAX_HINTS)).build()
 }
 
 async fn make_ticket(call: Call<ProbeTicketMake>) -> Result<File, Problem> {
@@ -259,7 +287,7 @@ async fn make_ticket(call: Call<ProbeTicketMake>) -> Result<File, Problem> {
         hints.len() > MAX_HINTS
             || hints
                 .iter()
-                .any(|h| h.is_empty() || h.len() > 300 || h.contains('\0'))
+                .any(|h| h.is_empty() || h.chars().count() > MAX_HINT_CHARS || h.contains('\0'))
     };
     if wrong(&beacons) || wrong(&reach) || beacons.iter().any(|b| !b.starts_with("http://")) {
         return Err(Problem::invalid(

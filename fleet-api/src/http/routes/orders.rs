@@ -6,15 +6,16 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
-use super::paging::{PartQuery, page};
+use super::paging::{FilteredQuery, page};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::keep;
 use crate::http::problem::Problem;
 use crate::objects::names::check_bucket;
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::new_id;
 use crate::store::operators::Role;
-use crate::store::orders::{OrderRow, order_get, order_insert, order_list};
+use crate::store::orders::{ORDER_FIELDS, OrderRow, order_get, order_insert, order_list};
 use crate::store::tenants::{TenantId, bucket_claim, tenant_get};
 
 pub(super) fn add(api: Api) -> Api {
@@ -25,7 +26,6 @@ pub(super) fn add(api: Api) -> Api {
 
 /// One order.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "customer": "Northern Survey", "bucket": "survey-2026", "note": "two boxes" }))]
 pub struct Order {
     /// Its name.
     id: String,
@@ -67,19 +67,27 @@ endpoint! {
 /// What is ordered.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "customer": "Northern Survey", "bucket": "survey-2026", "note": "two boxes" }))]
 pub struct NewOrder {
     /// Its name: 1 to 64 letters, digits, `-` and `_`; made up if absent.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = r"^[A-Za-z0-9_\-]{1,64}$")]
     id: Option<OrderId>,
     /// Whose it is, at most 200 characters.
+    #[schema(max_length = 200, pattern = r"^[^\x00]*$")]
     customer: String,
     /// The tenant that it belongs to, and its bucket with it; absent for the fleet's own.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = r"^[A-Za-z0-9_\-]{1,64}$")]
     tenant: Option<TenantId>,
     /// The bucket that its objects go to.
+    #[schema(
+        min_length = 3,
+        max_length = 63,
+        pattern = r"^[a-z0-9](\.?[a-z0-9\-])*\.?[a-z0-9]$"
+    )]
     bucket: String,
     /// Anything worth knowing, at most 2,000 characters.
     #[serde(default)]
+    #[schema(max_length = 2000, pattern = r"^[^\x00]*$")]
     note: String,
 }
 
@@ -112,7 +120,7 @@ async fn create(call: Call<OrderCreate>) -> Result<Json<Order>, Problem> {
     if let Some(tenant) = &new.tenant
         && tenant_get(&mut tx, tenant).await?.is_none()
     {
-        return Err(Problem::invalid(format!("there is no tenant {tenant}")));
+        return Err(Problem::conflict(format!("there is no tenant {tenant}")));
     }
     if !bucket_claim(&mut tx, &row.bucket, new.tenant.as_ref()).await? {
         return Err(Problem::conflict(format!(
@@ -130,15 +138,17 @@ async fn create(call: Call<OrderCreate>) -> Result<Json<Order>, Problem> {
         detail: &json!({ "customer": row.customer, "bucket": row.bucket, "tenant": row.tenant_id }),
     };
     audit_append(&mut tx, entry, now).await?;
+    let made = Order::from(row);
+    keep(&call.people, &made)?;
     tx.commit().await?;
-    Ok(Json(row.into()))
+    Ok(Json(made))
 }
 
 endpoint! {
     /// All of them.
     OrderList = GET "/v1/orders" as "orderList", Scope::Shared(Role::Viewer), OK;
     "Orders in the order of their names."
-    (Nothing, PartQuery, NoBody) -> Json<OrderPage> = list
+    (Nothing, FilteredQuery, NoBody) -> Json<OrderPage> = list
 }
 
 page! {
@@ -148,10 +158,12 @@ page! {
 
 async fn list(call: Call<OrderList>) -> Result<Json<OrderPage>, Problem> {
     let part = call.query.part()?;
+    let filter = call.query.filter(&ORDER_FIELDS, &call.people)?;
     let mut tx = call.people.db.read().await?;
     let rows = order_list(
         &mut tx,
         call.caller.tenant(),
+        &filter,
         part.place.as_ref(),
         part.limit,
     )

@@ -31,6 +31,31 @@ impl PartQuery {
     }
 }
 
+/// Which part of what a filter finds.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct FilteredQuery {
+    /// Which rows.
+    #[param(max_length = 1000)]
+    filter: Option<String>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Rows at the most, 1 to 1,000; 100 if absent.
+    limit: Option<u32>,
+}
+
+impl FilteredQuery {
+    /// The part that is asked for: what `P` names is the last row of the page before.
+    pub fn part<P: DeserializeOwned>(&self) -> Result<Part<P>, Problem> {
+        Part::new(self.cursor.as_deref(), self.limit)
+    }
+
+    /// What is asked of the rows.
+    pub fn filter(&self, fields: &[FilterField], people: &People) -> Result<Filter, Problem> {
+        filter(self.filter.as_deref(), fields, people)
+    }
+}
+
 /// Reads a list's `filter`.
 pub(super) fn filter(
     text: Option<&str>,

@@ -7,15 +7,18 @@ use utoipa::{IntoParams, ToSchema};
 use super::box_view::BoxPath;
 use super::command_body::NewProposal;
 use super::endpoint;
-use super::paging::{Part, TimePlace, page};
+use super::paging::{Part, TimePlace, filter, page};
 use crate::auth::Caller;
 use crate::fleet::{self, Person};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::answer_by;
 use crate::http::problem::Problem;
 use crate::store::Tx;
 use crate::store::operators::Role;
-use crate::store::proposals::{ProposalRow, ProposalState, proposal_get, proposal_list};
+use crate::store::proposals::{
+    PROPOSAL_FIELDS, ProposalRow, ProposalState, proposal_get, proposal_list,
+};
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<ProposalCreate>()
@@ -122,6 +125,9 @@ async fn create(call: Call<ProposalCreate>) -> Result<Json<Proposal>, Problem> {
         valid_for_secs: said.valid_for_secs,
         decide_within_secs: said.decide_within_secs,
     };
+    answer_by(&call.people, |tx, id| {
+        Box::pin(async move { find(tx, id).await.map(|Json(view)| view) })
+    });
     let id = call.people.fleet.proposal_make(&person, new).await?;
     let mut tx = call.people.db.read().await?;
     find(&mut tx, &id).await
@@ -143,6 +149,9 @@ pub struct ProposalQuery {
     /// About this box only.
     #[param(value_type = Option<String>)]
     box_id: Option<BoxId>,
+    /// Which rows.
+    #[param(max_length = 1000)]
+    filter: Option<String>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// Rows at the most, 1 to 1,000; 100 if absent.
@@ -165,9 +174,10 @@ async fn list(call: Call<ProposalList>) -> Result<Json<ProposalPage>, Problem> {
     let query = call.query;
     let part = Part::<TimePlace>::new(query.cursor.as_deref(), query.limit)?;
     let before = part.place.as_ref().map(TimePlace::place);
+    let filter = filter(query.filter.as_deref(), &PROPOSAL_FIELDS, &call.people)?;
     let mut tx = call.people.db.read().await?;
-    let box_id = query.box_id.as_ref();
-    let rows = proposal_list(&mut tx, query.state, box_id, before, part.limit).await?;
+    let about = (query.state, query.box_id.as_ref());
+    let rows = proposal_list(&mut tx, about, &filter, before, part.limit).await?;
     let next = part.next(&rows, |last| (last.created, last.proposal_id.clone()))?;
     Ok(Json(ProposalPage::new(rows, next, &call.people)))
 }

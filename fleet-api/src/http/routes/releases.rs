@@ -2,13 +2,14 @@
 
 use longhaul_protocol::ids::{BoxId, RolloutId};
 use serde::{Deserialize, Serialize};
-use utoipa::openapi::schema::{Array, ArrayBuilder, Object, Type};
+use utoipa::openapi::schema::{Array, ArrayBuilder, ObjectBuilder, Type};
 use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint;
 use crate::fleet::{self, MAX_ROLLOUT_BOXES};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::answer_by;
 use crate::http::problem::Problem;
 use crate::store::operators::Role;
 use crate::store::rollouts::{RolloutRow, rollout_list};
@@ -91,7 +92,6 @@ pub struct Rollout {
 
 /// How far one box has come.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "version": "1.4.0", "boxes": ["7KQ2M9XV4D1H"], "expires_in_secs": 604_800 }))]
 pub struct RolloutBox {
     /// The box.
     box_id: String,
@@ -145,6 +145,7 @@ endpoint! {
 /// What goes where.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "version": "1.4.0", "boxes": ["7KQ2M9XV4D1H"], "expires_in_secs": 604_800 }))]
 pub struct NewRollout {
     /// The release's version.
     version: String,
@@ -152,13 +153,18 @@ pub struct NewRollout {
     #[schema(schema_with = box_list)]
     boxes: Vec<BoxId>,
     /// How long a box may begin, in seconds; a week if absent.
+    #[schema(minimum = 1, maximum = 7_776_000)]
     expires_in_secs: Option<u32>,
 }
 
 /// From the same constant as the check.
 fn box_list() -> Array {
     ArrayBuilder::new()
-        .items(Object::with_type(Type::String))
+        .items(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .pattern(Some("^[0-9A-HJKMNP-TV-Z]{12}$")),
+        )
         .min_items(Some(1))
         .max_items(Some(MAX_ROLLOUT_BOXES))
         .build()
@@ -178,6 +184,14 @@ async fn create(call: Call<RolloutCreate>) -> Result<Json<Rollout>, Problem> {
         valid_for_secs,
     };
     let actor = call.caller.actor();
+    let now = call.people.clock.now().0;
+    answer_by(&call.people, move |tx, id| {
+        Box::pin(async move {
+            let id = id.parse().map_err(|e| Problem::internal("rollout", &e))?;
+            let Json(made) = view(fleet::rollout_view(tx, &id).await?, now);
+            Ok(made)
+        })
+    });
     let id = call.people.fleet.rollout_start(&actor, new).await?;
     let rollout = call.people.fleet.rollout_get(&id).await?;
     Ok(view(rollout, call.people.clock.now().0))

@@ -12,6 +12,7 @@ use crate::auth::Caller;
 use crate::fleet::{FleetEventKind, Wish};
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::keep;
 use crate::http::problem::Problem;
 use crate::http::reply::Done;
 use crate::http::tag::Tagged;
@@ -90,9 +91,14 @@ endpoint! {
 #[serde(deny_unknown_fields)]
 pub struct NewTenant {
     /// Its name in URLs: 1 to 64 letters, digits, `-` and `_`.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = r"^[A-Za-z0-9_\-]{1,64}$")]
     id: TenantId,
     /// Its name for people, 1 to 200 characters.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
 }
 
@@ -125,8 +131,10 @@ async fn create(call: Call<TenantCreate>) -> Result<Json<Tenant>, Problem> {
         detail: &json!({ "name": row.name }),
     };
     audit_append(&mut tx, entry, now).await?;
+    let made = Tenant::from(row);
+    keep(&call.people, &made)?;
     tx.commit().await?;
-    Ok(Json(row.into()))
+    Ok(Json(made))
 }
 
 /// Which tenant.
@@ -216,7 +224,7 @@ endpoint! {
 #[serde(deny_unknown_fields)]
 pub struct BoxTenant {
     /// The tenant; absent to take the box back.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = r"^[A-Za-z0-9_\-]{1,64}$")]
     tenant: Option<TenantId>,
 }
 
@@ -232,7 +240,7 @@ async fn box_tenant_set(call: Call<BoxTenantSet>) -> Result<Tagged<BoxView>, Pro
         .await
         .map_err(|e| {
             if e.is_missing_reference() {
-                Problem::invalid("there is no such tenant")
+                Problem::conflict("there is no such tenant")
             } else {
                 e.into()
             }
@@ -293,7 +301,7 @@ pub(super) async fn check_exists(tx: &mut Tx, tenant: Option<&TenantId>) -> Resu
     if let Some(tenant) = tenant
         && tenant_get(tx, tenant).await?.is_none()
     {
-        return Err(Problem::invalid(format!("there is no tenant {tenant}")));
+        return Err(Problem::conflict(format!("there is no tenant {tenant}")));
     }
     Ok(())
 }

@@ -7,14 +7,16 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::box_view::{BoxPath, find_for};
 use super::endpoint;
-use super::paging::{Part, TimePlace, page};
+use super::paging::{Part, TimePlace, filter, page};
 use crate::fleet;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
+use crate::http::idempotency::answer_by;
 use crate::http::problem::Problem;
 use crate::http::reply::{Done, File};
+use crate::store::Tx;
 use crate::store::operators::Role;
-use crate::store::tickets::{TicketRow, ticket_get, ticket_list, ticket_list_all};
+use crate::store::tickets::{TICKET_FIELDS, TicketRow, ticket_get, ticket_list, ticket_list_all};
 
 /// How long a ticket is valid, where the caller does not say.
 const DEFAULT_VALID_SECS: u32 = 7 * 86_400;
@@ -33,7 +35,6 @@ pub(super) fn add(api: Api) -> Api {
 
 /// One ticket, without its secret.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "bucket": "survey-2026", "expires_in_secs": 604_800 }))]
 pub struct TicketView {
     /// Its name.
     id: String,
@@ -84,13 +85,20 @@ endpoint! {
 /// What it is for.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "bucket": "survey-2026", "expires_in_secs": 604_800 }))]
 pub struct NewTicket {
     /// The order that it belongs to.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = r"^[A-Za-z0-9_\-]{1,64}$")]
     order: Option<OrderId>,
     /// The bucket that it reaches.
+    #[schema(
+        min_length = 3,
+        max_length = 63,
+        pattern = r"^[a-z0-9](\.?[a-z0-9\-])*\.?[a-z0-9]$"
+    )]
     bucket: String,
     /// How long it is valid, in seconds; a week if absent.
+    #[schema(minimum = 1, maximum = 31_622_400)]
     expires_in_secs: Option<u32>,
 }
 
@@ -110,14 +118,20 @@ async fn create(call: Call<TicketCreate>) -> Result<Json<TicketView>, Problem> {
     };
     let actor = call.caller.actor();
     let tenant = call.caller.tenant();
+    answer_by(&call.people, |tx, id| Box::pin(view(tx, id)));
     let ticket = call
         .people
         .fleet
         .ticket_create_for(&actor, tenant, new)
         .await?;
     let mut tx = call.people.db.read().await?;
-    let row = ticket_get(&mut tx, &ticket.id).await?;
-    row.map(|row| Json(row.into()))
+    view(&mut tx, ticket.id.as_str()).await.map(Json)
+}
+
+async fn view(tx: &mut Tx, id: &str) -> Result<TicketView, Problem> {
+    let id = id.parse().map_err(|e| Problem::internal("ticket", &e))?;
+    let row = ticket_get(tx, &id).await?;
+    row.map(TicketView::from)
         .ok_or_else(|| Problem::conflict("the ticket is gone already"))
 }
 
@@ -162,6 +176,9 @@ pub struct TicketQuery {
     /// Of this order only.
     #[param(value_type = Option<String>)]
     order: Option<OrderId>,
+    /// Which rows.
+    #[param(max_length = 1000)]
+    filter: Option<String>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// Rows at the most, 1 to 1,000.
@@ -177,11 +194,13 @@ async fn list_all(call: Call<TicketListAll>) -> Result<Json<TicketPage>, Problem
     let query = call.query;
     let part = Part::<TimePlace>::new(query.cursor.as_deref(), query.limit)?;
     let before = part.place.as_ref().map(TimePlace::place);
+    let filter = filter(query.filter.as_deref(), &TICKET_FIELDS, &call.people)?;
     let mut tx = call.people.db.read().await?;
     let rows = ticket_list_all(
         &mut tx,
         call.caller.tenant(),
         query.order.as_ref(),
+        &filter,
         before,
         part.limit,
     )

@@ -10,13 +10,17 @@ use super::tenants::{check_exists, check_tenant};
 use crate::auth::secret;
 use crate::http::api::Api;
 use crate::http::endpoint::{Call, Json, NoBody, Nothing, Scope};
-use crate::http::problem::Problem;
+use crate::http::idempotency::keep;
+use crate::http::problem::{Fault, Problem};
 use crate::http::reply::Done;
 use crate::store::api_tokens::{ApiTokenRow, api_token_insert, api_token_list, api_token_revoke};
 use crate::store::audit::{AuditEntry, audit_append};
 use crate::store::new_id;
 use crate::store::operators::Role;
 use crate::store::tenants::TenantId;
+
+/// Longest validity of a token that ends by itself: ten years.
+const MAX_VALID_SECS: u32 = 315_360_000;
 
 pub(super) fn add(api: Api) -> Api {
     api.add::<TokenList>()
@@ -108,13 +112,15 @@ endpoint! {
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// A name for people, 1 to 64 characters.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
     /// What its bearer may do.
     role: Role,
     /// The tenant that it speaks for, for the role `customer`; customers need not say it.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = r"^[A-Za-z0-9_\-]{1,64}$")]
     tenant: Option<TenantId>,
-    /// How long it is valid, in seconds; absent for as long as it is not revoked.
+    /// How long it is valid, in seconds, ten years at the most; absent for as long as it is not revoked.
+    #[schema(minimum = 1, maximum = 315_360_000)]
     expires_in_secs: Option<u32>,
 }
 
@@ -134,6 +140,13 @@ async fn create(call: Call<TokenCreate>) -> Result<Json<MadeToken>, Problem> {
         return Err(Problem::invalid(
             "a token's name is 1 to 64 characters without control characters",
         ));
+    }
+    if new
+        .expires_in_secs
+        .is_some_and(|s| !(1..=MAX_VALID_SECS).contains(&s))
+    {
+        let text = format!("it is 1 to {MAX_VALID_SECS}, or absent");
+        return Err(Problem::faults(vec![Fault::at("expires_in_secs", text)]));
     }
     let tenant = check_tenant(&call.caller, new.role, new.tenant)?;
     let now = call.people.clock.now();
@@ -159,11 +172,13 @@ async fn create(call: Call<TokenCreate>) -> Result<Json<MadeToken>, Problem> {
         detail: &json!({ "name": row.name, "role": row.role, "tenant": row.tenant_id }),
     };
     audit_append(&mut tx, entry, now.0).await?;
-    tx.commit().await?;
-    Ok(Json(MadeToken {
+    let made = MadeToken {
         token: row.into(),
         secret: text,
-    }))
+    };
+    keep(&call.people, &made)?;
+    tx.commit().await?;
+    Ok(Json(made))
 }
 
 endpoint! {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::box_view::BoxPath;
-use super::endpoint;
+use super::{endpoint, uplink_schema};
 use crate::fleet::{Actor, Uplink};
 use crate::http::People;
 use crate::http::api::Api;
@@ -40,7 +40,7 @@ pub struct UplinkPolicyView {
     /// Buckets that go before (`urgent`) or after (`low`) the others; `normal` is the same as
     /// absent. Nobody is kept waiting for ever.
     #[serde(default)]
-    #[schema(value_type = BTreeMap<String, String>)]
+    #[schema(schema_with = uplink_schema::priorities)]
     priorities: BTreeMap<String, Priority>,
 }
 
@@ -50,10 +50,11 @@ pub struct UplinkPolicyView {
 pub struct WeekView {
     /// How far the grid's clock is before UTC, in minutes, -840 to 840; it knows no summer time.
     #[serde(default)]
+    #[schema(minimum = -840, maximum = 840)]
     utc_offset_minutes: i16,
     /// Seven days from Monday on, 24 hours each: bytes per second of all that is sent, 16,384 at
     /// the least; `0` for nothing, `null` for as much as the line takes.
-    #[schema(value_type = Vec<Vec<Option<u64>>>)]
+    #[schema(schema_with = uplink_schema::limits)]
     limits: Box<[[Option<u64>; 24]; 7]>,
 }
 

@@ -12,7 +12,7 @@ use crate::store::operators::Role;
 use crate::store::testing::{add_box, on_both};
 
 /// A request with headers of its own.
-async fn with(
+pub(super) async fn with(
     site: &Site,
     method: &str,
     path: &str,
@@ -57,12 +57,19 @@ on_both! {
         let site = Site::on(&db).await;
         let id = active_box(&db).await;
         let admin = site.token(Role::Admin).await;
+        // The account that answers for what the token proposes.
+        let account = json!({ "name": "test", "role": "admin", "password": "correct horse battery" });
+        assert_eq!(site.send("POST", "/v1/operators", &admin, Some(account)).await.status, 201);
         let count = async |path: &str| site.send("GET", path, &admin, None).await.json()["items"].as_array().map_or(0, Vec::len);
         for (path, list, body, other) in [
             ("/v1/orders".to_owned(), "/v1/orders".to_owned(), json!({ "customer": "C", "bucket": "abc" }), json!({ "customer": "D", "bucket": "abc" })),
             ("/v1/tokens".to_owned(), "/v1/tokens".to_owned(), json!({ "name": "t", "role": "viewer" }), json!({ "name": "u", "role": "viewer" })),
             (format!("/v1/boxes/{id}/commands"), format!("/v1/boxes/{id}/commands"), json!({ "kind": "report_now" }), json!({ "kind": "identify", "seconds": 5 })),
             (format!("/v1/boxes/{id}/tickets"), format!("/v1/boxes/{id}/tickets"), json!({ "bucket": "abc" }), json!({ "bucket": "abd" })),
+            ("/v1/tenants".to_owned(), "/v1/tenants".to_owned(), json!({ "id": "t", "name": "T" }), json!({ "id": "u", "name": "U" })),
+            ("/v1/operators".to_owned(), "/v1/operators".to_owned(), json!({ "name": "o", "role": "viewer", "password": "correct horse battery" }), json!({ "name": "p", "role": "viewer", "password": "correct horse battery" })),
+            ("/v1/alert-channels".to_owned(), "/v1/alert-channels".to_owned(), json!({ "name": "c", "kind": "webhook", "target": "https://hooks.example", "severity": "warning" }), json!({ "name": "d", "kind": "email", "target": "a@example.com", "severity": "warning" })),
+            (format!("/v1/boxes/{id}/proposals"), "/v1/proposals".to_owned(), json!({ "kind": "erase_bucket", "bucket": "abc", "reason": "R" }), json!({ "kind": "erase_bucket", "bucket": "abd", "reason": "R" })),
         ] {
             let before = count(&list).await;
             let key = [("idempotency-key", path.as_str())];
@@ -76,6 +83,44 @@ on_both! {
         }
         let bad = with(&site, "POST", "/v1/orders", &admin, &[("idempotency-key", "a b")], Some(json!({ "customer": "C", "bucket": "abc" }))).await;
         assert_eq!((bad.status.as_u16(), &bad.json()["errors"][0]["parameter"]), (400, &json!("Idempotency-Key")));
+    }
+
+    async fn a_bulk_command_that_is_sent_twice_is_one(db: Db) {
+        let site = Site::on(&db).await;
+        active_box(&db).await;
+        let admin = site.token(Role::Admin).await;
+        let body = || Some(json!({ "filter": "", "command": { "kind": "report_now" } }));
+        let key = [("idempotency-key", "k")];
+        let seen = with(&site, "POST", "/v1/bulk-previews", &admin, &key, body()).await;
+        let again = with(&site, "POST", "/v1/bulk-previews", &admin, &key, body()).await;
+        assert_eq!((seen.status.as_u16(), &seen.body), (201, &again.body), "{seen:?}");
+        let bulk = Some(json!({ "preview": seen.json()["preview"] }));
+        let key = [("idempotency-key", "l")];
+        let first = with(&site, "POST", "/v1/bulk-commands", &admin, &key, bulk.clone()).await;
+        let again = with(&site, "POST", "/v1/bulk-commands", &admin, &key, bulk).await;
+        assert_eq!((first.status.as_u16(), &first.body), (201, &again.body), "{first:?}");
+        assert_eq!(site.send("GET", "/v1/bulk-commands", &admin, None).await.json()["items"].as_array().map(Vec::len), Some(1));
+    }
+
+    async fn the_answer_is_written_with_what_it_tells_of(db: Db) {
+        let site = Site::on(&db).await;
+        let id = active_box(&db).await;
+        let admin = site.token(Role::Admin).await;
+        let path = format!("/v1/boxes/{id}/commands");
+        let key = [("idempotency-key", "k")];
+        let first = with(&site, "POST", &path, &admin, &key, Some(json!({ "kind": "report_now" }))).await;
+        // The thing moves on; the answer to a repetition does not.
+        let cancel = format!("/v1/commands/{}/cancel", first.json()["id"].as_str().expect("an id"));
+        assert_eq!(site.send("POST", &cancel, &admin, None).await.status, 200);
+        let again = with(&site, "POST", &path, &admin, &key, Some(json!({ "kind": "report_now" }))).await;
+        assert_eq!(first.body, again.body);
+        // What is undone takes key and answer along.
+        let taken = [("idempotency-key", "t")];
+        let order = || Some(json!({ "id": "one", "customer": "C", "bucket": "abc" }));
+        assert_eq!(site.send("POST", "/v1/orders", &admin, order()).await.status, 201);
+        for _ in 0..2 {
+            assert_eq!(with(&site, "POST", "/v1/orders", &admin, &taken, order()).await.status, 409);
+        }
     }
 
     async fn a_key_ends_with_its_day_and_belongs_to_its_caller(db: Db) {
@@ -106,6 +151,33 @@ on_both! {
         }
         assert_eq!(site.send("GET", "/v1/orders", &admin, None).await.json()["items"].as_array().map(Vec::len), Some(1));
         assert_eq!(one().await.status, 201);
+    }
+
+    async fn a_number_is_whole_however_it_is_written(db: Db) {
+        let site = Site::on(&db).await;
+        let id = active_box(&db).await;
+        let admin = site.token(Role::Admin).await;
+        let path = format!("/v1/boxes/{id}/commands");
+        for (path, body, status) in [
+            (path.as_str(), "{\"kind\":\"identify\",\"seconds\":5.0,\"expires_in_secs\":6e1}", 201),
+            (path.as_str(), "{\"kind\":\"identify\",\"seconds\":5.5}", 400),
+            ("/v1/tokens", "{\"name\":\"t\",\"role\":\"viewer\",\"expires_in_secs\":60.0}", 201),
+            ("/v1/tokens", "{\"name\":\"t\",\"role\":\"viewer\",\"expires_in_secs\":1e300}", 400),
+            ("/v1/tokens", "{\"name\":1.0,\"role\":\"viewer\"}", 400),
+        ] {
+            let answer = site.send_bytes("POST", path, &admin, Some("application/json"), Bytes::from_static(body.as_bytes())).await;
+            assert_eq!(answer.status, status, "{path} {body}: {answer:?}");
+        }
+    }
+
+    async fn a_tag_that_is_none_is_refused(db: Db) {
+        let site = Site::on(&db).await;
+        let id = active_box(&db).await;
+        let admin = site.token(Role::Admin).await;
+        for (tag, status) in [("0", 400), ("\"a", 400), ("W/\"a\"", 412), ("\"a\" , \"b,\",W/\"\"", 412), ("\"a\" \"b\"", 400), ("\"a\",", 400), ("*, \"a\"", 400), ("*", 200)] {
+            let answer = with(&site, "PATCH", &format!("/v1/boxes/{id}"), &admin, &[("if-match", tag)], Some(json!({ "label": "a" }))).await;
+            assert_eq!(answer.status, status, "{tag}: {answer:?}");
+        }
     }
 
     async fn nobody_overwrites_what_they_did_not_see(db: Db) {

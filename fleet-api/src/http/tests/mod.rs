@@ -3,6 +3,8 @@
 mod auth;
 mod bulk;
 mod conventions;
+mod creating;
+mod filters;
 mod fleet;
 mod garbage;
 mod insights;
@@ -15,5 +17,6 @@ mod proposals;
 mod random;
 mod schema;
 pub mod site;
+mod sso;
 mod tenants;
 mod walk;

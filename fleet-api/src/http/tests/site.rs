@@ -41,7 +41,7 @@ pub struct Site {
     pub people: Arc<People>,
     /// Nobody takes the boxes' messages in these tests.
     _incoming: Incoming,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Drop for Site {
@@ -78,17 +78,28 @@ impl Answer {
 impl Site {
     /// A port on `db`, with a clock that stands still.
     pub async fn on(db: &Db) -> Self {
+        Self::with(db, UnixMillis(NOW), |_| {}).await
+    }
+
+    /// The same from another moment on, and with something else in it.
+    pub async fn with(db: &Db, now: UnixMillis, change: impl FnOnce(&mut People)) -> Self {
         let folder = tempfile::tempdir().expect("temp dir");
-        let clock = Clock::manual(UnixMillis(NOW));
+        let clock = Clock::manual(now);
         let stop = CancellationToken::new();
         let (fleet, incoming) = fleet(db, &clock, folder.path(), &stop).await;
         let mut people = People::new(db.clone(), fleet, clock, stop);
         people.heartbeat = Duration::from_millis(50);
+        change(&mut people);
         Self {
             people: Arc::new(people),
             _incoming: incoming,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where the cloud's files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Sends a request; `body` as JSON if there is one.

@@ -9,6 +9,7 @@ use crate::store::commands::{
     CommandNews, CommandState, command_advance, command_expire, command_get, command_list,
     command_list_open,
 };
+use crate::store::filter::Filter;
 use crate::store::releases::{release_get, release_list, release_set};
 use crate::store::rollouts::{
     RolloutBoxState, RolloutNews, rollout_abort, rollout_box_advance, rollout_box_insert,
@@ -72,9 +73,9 @@ on_both! {
         assert_eq!(command_expire(&mut tx, 30, 131).await.expect("expires"), [(third.clone(), id.clone())]);
         let row = command_get(&mut tx, &third).await.expect("gets").expect("is there");
         assert_eq!(row.reason.as_deref(), Some("the box began and never came back"));
-        let newest = command_list(&mut tx, &id, None, 2).await.expect("lists");
+        let newest = command_list(&mut tx, &id, &Filter::default(), None, 2).await.expect("lists");
         assert_eq!(newest[0].command_id, third);
-        let older = command_list(&mut tx, &id, Some((newest[1].created, newest[1].command_id.as_str())), 5).await.expect("lists");
+        let older = command_list(&mut tx, &id, &Filter::default(), Some((newest[1].created, newest[1].command_id.as_str())), 5).await.expect("lists");
         assert_eq!(older.len(), 1);
         assert_eq!(box_next_counter(&mut tx, &box_id(9), 0).await.expect("draws"), None);
     }

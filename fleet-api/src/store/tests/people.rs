@@ -6,6 +6,7 @@ use crate::store::api_tokens::{
     ApiTokenRow, api_token_find, api_token_insert, api_token_list, api_token_revoke,
 };
 use crate::store::audit::{AuditEntry, audit_append, audit_list, audit_verify};
+use crate::store::filter::Filter;
 use crate::store::operators::{
     OperatorRow, Role, operator_count_admins, operator_delete, operator_insert, operator_list,
     operator_update, session_delete, session_delete_of, session_get, session_insert, session_prune,
@@ -58,7 +59,7 @@ on_both! {
         futures::future::join_all(writers).await;
         let mut tx = write(&db).await;
         assert_eq!(audit_verify(&mut tx).await.expect("follows"), None);
-        assert_eq!(audit_list(&mut tx, Some(3), 10).await.expect("lists").len(), 2);
+        assert_eq!(audit_list(&mut tx, &Filter::default(), Some(3), 10).await.expect("lists").len(), 2);
 
         execute!(&mut tx, "UPDATE audit SET actor = 'eve' WHERE number = 3").expect("alters");
         assert_eq!(audit_verify(&mut tx).await.expect("follows"), Some(3));

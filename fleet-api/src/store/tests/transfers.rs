@@ -9,6 +9,7 @@ use super::{add_ticket, write};
 use crate::store::batch::{
     keys_in_packs, objects_there, pack_add, pack_entries_begin, uploads_verified,
 };
+use crate::store::filter::Filter;
 use crate::store::objects::{object_buckets, object_delete, object_get, object_list};
 use crate::store::orders::{OrderRow, order_get, order_insert, order_list};
 use crate::store::packs::pack_insert;
@@ -60,7 +61,7 @@ on_both! {
             assert!(order_insert(&mut tx, &row(id)).await.expect("inserts"));
         }
         assert!(!order_insert(&mut tx, &row("a")).await.expect("taken"));
-        let ids: Vec<_> = order_list(&mut tx, None, Some(&"A".parse().expect("an id")), 9).await.expect("lists")
+        let ids: Vec<_> = order_list(&mut tx, None, &Filter::default(), Some(&"A".parse().expect("an id")), 9).await.expect("lists")
             .into_iter().map(|o| o.order_id.to_string()).collect();
         assert_eq!(ids, ["_", "a", "b"]);
         assert_eq!(order_get(&mut tx, &row("a").order_id, None).await.expect("gets"), Some(row("a")));
@@ -104,7 +105,7 @@ on_both! {
         let got = upload_get(&mut tx, &u1).await.expect("gets").expect("is there");
         assert_eq!((got.state, got.s3_upload_id.as_deref(), got.reason), (UploadState::Verified, Some("s3b"), None));
         assert_eq!(upload_find(&mut tx, &id, "b", &got.object_key, 1).await.expect("finds").map(|u| u.upload_id), Some(u1));
-        assert_eq!(upload_list(&mut tx, &id, None, None, 5).await.expect("lists").len(), 1);
+        assert_eq!(upload_list(&mut tx, &id, None, &Filter::default(), None, 5).await.expect("lists").len(), 1);
         assert_eq!(upload_count(&mut tx, &id, None).await.expect("counts"), [("verified".to_owned(), 1, 10)]);
     }
 
