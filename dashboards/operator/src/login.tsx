@@ -1,13 +1,34 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { call, me, Refused, told } from "./api";
+import { call, get, me, Refused, told } from "./api";
 import { Trouble } from "./marks";
-import type { Me } from "./types";
+import type { Me, Ways } from "./types";
+
+/** Why the provider's word let nobody in, by the word that the cloud puts into the address. */
+const REFUSALS: Record<string, string> = {
+  stray: "That log-in was not begun here, or took too long. Please try again.",
+  denied: "The log-in was not completed.",
+  unknown: "You are known there, but none of your groups may do anything here. Ask an administrator.",
+  name: "Your name belongs to another account here. Ask an administrator.",
+  busy: "Too many attempts. Please wait five minutes.",
+  provider: "The log-in service could not be asked, or its answer was wrong. Try again, or use your password.",
+};
+
+function refusal(): string | undefined {
+  const why = new URLSearchParams(location.search).get("log-in");
+  return why === null ? undefined : (REFUSALS[why] ?? REFUSALS.provider);
+}
 
 export function LogIn() {
-  const [trouble, setTrouble] = useState<string>();
+  const [trouble, setTrouble] = useState<string | undefined>(refusal);
   const [busy, setBusy] = useState(false);
+  const [ways, setWays] = useState<Ways>({});
   const first = useRef<HTMLInputElement>(null);
-  useEffect(() => first.current?.focus(), []);
+  useEffect(() => {
+    first.current?.focus();
+    // The address is about one attempt; a new page knows nothing of it.
+    if (location.search !== "") history.replaceState(null, "", location.pathname + location.hash);
+    get<Ways>("/v1/session/ways").then(setWays, () => setWays({}));
+  }, []);
 
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
@@ -40,6 +61,11 @@ export function LogIn() {
         <button class="primary" disabled={busy}>
           {busy ? "Logging in…" : "Log in"}
         </button>
+        {ways.provider && (
+          <a class="button" href={ways.provider.url}>
+            Log in with {ways.provider.name}
+          </a>
+        )}
       </form>
     </main>
   );

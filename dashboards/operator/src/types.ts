@@ -22,6 +22,11 @@ export interface JournalTaken {
   through: number;
 }
 
+/** How people log in beside name and password. */
+export interface Ways {
+  provider?: { name: string; url: string };
+}
+
 export interface Rung {
   rung: string;
   status: string;
