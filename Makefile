@@ -1,5 +1,5 @@
 # Longhaul: two commands. `make demo` runs the whole system here; `make test` runs every check.
-.PHONY: demo test soak fuzz bench-transfer bench-fleet bench-bringup scenario conformance check lint deny unit clients python browser dashboards build tools clean-demo probe
+.PHONY: demo test soak fuzz bench-transfer bench-fleet bench-bringup scenario conformance check lint deny unit api clients python browser dashboards build tools clean-demo probe
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -51,7 +51,7 @@ bench-bringup:
 probe:
 	scripts/probe.sh "$(TARGET)"
 
-## make test: format, lints, dependencies, unit, property, whole-system, Python, browser.
+## make test: format, lints, dependencies, unit, property, whole-system, API, Python, browser.
 test:
 	scripts/check.sh all
 
@@ -77,6 +77,8 @@ deny:
 	scripts/check.sh deny
 unit:
 	scripts/check.sh unit
+api:
+	scripts/check.sh api
 clients:
 	scripts/check.sh clients
 python:

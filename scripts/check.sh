@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check of `make test`, in order, each with its time: `scripts/check.sh all|lint|deny|unit|clients|python|browser`.
+# Every check of `make test`, in order, each with its time: `scripts/check.sh all|lint|deny|unit|api|clients|python|browser`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$(scripts/tools.sh "$([ "${1:-}" = all ] && echo test || echo path)"):$PATH"
@@ -51,6 +51,8 @@ unit() {
     step "unit, property and whole-system tests" cargo nextest run --workspace --all-features
 }
 
+api() { step "the API against its description" scripts/api.sh; }
+
 clients() { step "S3 clients against a box" scripts/s3.sh; }
 
 python() {
@@ -66,6 +68,7 @@ case "${1:-}" in
         lint
         deny
         unit
+        api
         clients
         python
         browser
@@ -75,8 +78,9 @@ case "${1:-}" in
     lint) lint ;;
     deny) deny ;;
     unit) unit ;;
+    api) api ;;
     clients) clients ;;
     python) python ;;
     browser) browser ;;
-    *) echo "usage: $0 all|lint|deny|unit|clients|python|browser" >&2; exit 2 ;;
+    *) echo "usage: $0 all|lint|deny|unit|api|clients|python|browser" >&2; exit 2 ;;
 esac
