@@ -31,7 +31,8 @@ fn printed(dir: &Path, args: &[&str]) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),
-        "{args:?}: {}",
+        "{args:?}: {}: {}",
+        output.status,
         text(&output.stderr)
     );
     text(&output.stdout)

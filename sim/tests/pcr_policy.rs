@@ -51,6 +51,13 @@ async fn detail(site: &Site, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     found.await.expect(what)
 }
 
+/// Waits until a new certificate would end later than one that was there `before`: they end at
+/// whole seconds.
+async fn a_second_after(site: &Site, before: &Value) {
+    let time = |d: &Value| d["server_time"].as_i64().unwrap_or(0);
+    detail(site, "another second", |d| time(d) >= time(before) + 1000).await;
+}
+
 fn held(detail: &Value) -> bool {
     detail["box"]["state"] == "quarantined" && detail["box"]["online"] == true
 }
@@ -73,6 +80,8 @@ async fn a_state_is_accepted_with_the_release_that_brings_it_and_the_one_before_
     })
     .await;
     let expires = |d: &Value| d["box"]["certificate_expires"].as_i64().unwrap_or(0);
+
+    a_second_after(&site, &before).await;
 
     // Nobody has signed this state: the box may talk, and no more.
     boot(&mut site, Some([0x66; 32])).await;
@@ -138,6 +147,7 @@ async fn a_state_is_accepted_with_the_release_that_brings_it_and_the_one_before_
     })
     .await;
     let before = site.operator.box_detail(&site.box_id).await.expect("read");
+    a_second_after(&site, &before).await;
     boot(&mut site, Some([0x66; 32])).await;
     site.start_box().expect("started");
     let shown = detail(&site, "a certificate in the release's state", |d| {
