@@ -449,6 +449,33 @@ fn a_secret_opens_only_in_the_state_in_which_it_was_sealed() {
     assert!(tpm.unseal(&other).is_err());
 }
 
+/// Threads of this process with this name.
+fn threads(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
+    let names = tasks.map(|task| std::fs::read_to_string(task.expect("one").path().join("comm")));
+    // One may end between the two looks.
+    names
+        .filter(|n| n.as_ref().is_ok_and(|n| n.trim() == name))
+        .count()
+}
+
+/// It would be inside the TPM's library when the process takes that down, and crash with it.
+#[test]
+fn the_thread_of_a_tpm_ends_with_its_last_clone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (soft, first) = make(dir.path());
+    drop(first);
+    for _ in 0..20 {
+        let tpm = Tpm::open(&soft.tcti()).expect("opened");
+        let other = tpm.clone();
+        drop(tpm);
+        other.pcrs(&[7]).expect("read");
+        assert_eq!(threads("tpm"), 1);
+        drop(other);
+        assert_eq!(threads("tpm"), 0);
+    }
+}
+
 #[test]
 fn a_missing_tpm_is_named() {
     for tcti in ["device:/dev/no-such-tpm", "swtpm:host=127.0.0.1,port=1"] {

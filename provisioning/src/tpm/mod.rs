@@ -16,7 +16,7 @@ pub use seal::Sealed;
 pub use slots::NvSlot;
 
 use std::str::FromStr;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use tss_esapi::constants::{CapabilityType, StartupType};
@@ -110,8 +110,28 @@ type Job = Box<dyn FnOnce(&mut Context) + Send>;
 
 /// A TPM; clones ask the same one.
 #[derive(Clone, Debug)]
-pub struct Tpm {
-    jobs: mpsc::SyncSender<Job>,
+pub struct Tpm(Arc<Worker>);
+
+/// The thread that the TPM's library is used on. It has ended when the last clone is gone: at the
+/// end of a process the library's own libraries are taken down, and whoever is in them then crashes.
+#[derive(Debug)]
+struct Worker {
+    /// Absent only while this ends.
+    jobs: Option<mpsc::SyncSender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        // The last clone may go inside a job; that thread cannot wait for itself.
+        let other =
+            |thread: &thread::JoinHandle<()>| thread.thread().id() != thread::current().id();
+        if let Some(thread) = self.thread.take().filter(other) {
+            // A job that panicked has ended, too.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Tpm {
@@ -125,7 +145,7 @@ impl Tpm {
         })?;
         forget_leftovers(&mut context)?;
         let (jobs, inbox) = mpsc::sync_channel::<Job>(QUEUE);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("tpm".to_owned())
             .spawn(move || {
                 for job in inbox {
@@ -133,7 +153,10 @@ impl Tpm {
                 }
             })
             .map_err(|_| TpmError::Closed)?;
-        Ok(Self { jobs })
+        Ok(Self(Arc::new(Worker {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })))
     }
 
     /// The certificate of the endorsement key (DER), as the TPM's maker wrote it.
@@ -242,7 +265,8 @@ impl Tpm {
             // Whoever asked may have given up waiting.
             let _ = reply.send(work(context));
         });
-        self.jobs.send(job).map_err(|_| TpmError::Closed)?;
+        let jobs = self.0.jobs.as_ref().ok_or(TpmError::Closed)?;
+        jobs.send(job).map_err(|_| TpmError::Closed)?;
         answer.recv().map_err(|_| TpmError::Closed)?
     }
 }
