@@ -76,7 +76,12 @@ impl Stick {
 
     /// Removes files of the box's own folder that begin with `prefix` and are not among `keep`.
     pub fn tidy(&self, box_id: &BoxId, prefix: &str, keep: &[String]) {
-        let Ok(entries) = fs::read_dir(self.own(box_id)) else {
+        let own = self.own(box_id);
+        // A link in its place would have files of the box itself removed.
+        if !fs::symlink_metadata(&own).is_ok_and(|found| found.is_dir()) {
+            return;
+        }
+        let Ok(entries) = fs::read_dir(own) else {
             return;
         };
         for entry in entries.take(MAX_ENTRIES).filter_map(Result::ok) {
@@ -184,6 +189,8 @@ mod tests {
 
         symlink(&elsewhere, stick.own(&ours())).unwrap();
         assert!(stick.write(&ours(), "request.txt", b"x").is_err());
+        stick.tidy(&ours(), "vic", &[]);
+        assert!(victim.exists(), "nor removed");
         fs::remove_file(stick.own(&ours())).unwrap();
         fs::create_dir(stick.own(&ours())).unwrap();
         for name in ["request.txt", "request.txt.new"] {
